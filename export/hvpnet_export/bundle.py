@@ -1,0 +1,150 @@
+"""Write a bundle: staged in a temporary sibling, verified there, and renamed, so that a crash leaves no half bundle."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from hvpnet.config import MAX_OBJECTS, HVPNeTConfig
+from hvpnet.model import HVPNeT
+from hvpnet.tokenizer import MARKERS
+from hvpnet_export.errors import ExportError
+from hvpnet_export.graphs import export_text, export_vision
+from hvpnet_export.parity import ParityReport, compare
+
+SCHEMA_VERSION = 1
+
+PREPROCESSING = {"resize": 256, "crop": 224, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+"""The published transforms: torchvision Resize(256), CenterCrop(224), ImageNet mean and deviation."""
+
+MAX_PIXELS = 50_000_000
+"""Largest picture a runtime decodes, in pixels of the file."""
+
+Progress = Callable[[str], None]
+
+
+def export_bundle(model: HVPNeT, tokenizer: Tokenizer, out: Path, progress: Progress = lambda _: None) -> ParityReport:
+    """Export both graphs in FP32, verify them against the eager model, and write the bundle.
+
+    Args:
+        model: in evaluation mode.
+        tokenizer: as `hvpnet.tokenizer.load_tokenizer` gives it.
+        out: the bundle's folder; must not exist.
+        progress: is told each step as it begins.
+
+    Returns:
+        The parity report that the manifest holds.
+
+    Raises:
+        ExportError: `out` exists, the tokeniser is of another vocabulary, or the disk is full.
+        ParityError: a graph does not answer as the eager model does.
+    """
+    _check_vocabulary(model.config, tokenizer)
+    with _staged(out) as stage:
+        graphs = stage / "onnx" / "fp32"
+        if model.config.pictures:
+            progress("exporting vision.onnx")
+            export_vision(model, graphs / "vision.onnx")
+        progress("exporting text.onnx")
+        export_text(model, graphs / "text.onnx")
+        tokenizer.save(str(stage / "tokenizer.json"))
+        if model.config.task == "ner":
+            _write_decoder(model, stage / "decoder.npz")
+        progress("verifying against the eager model")
+        report = compare(model, graphs).require()
+        progress("writing the manifest")
+        manifest = _manifest(model.config, report) | {"files": _digests(stage)}
+        (stage / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
+    return report
+
+
+def _check_vocabulary(config: HVPNeTConfig, tokenizer: Tokenizer) -> None:
+    size = tokenizer.get_vocab_size()
+    if size != config.bert.vocab_size:
+        raise ExportError(
+            f"the tokeniser has {size} pieces, the checkpoint was trained with {config.bert.vocab_size}:"
+            " give the folder of the BERT it was trained on"
+        )
+    if config.task == "re" and any(tokenizer.token_to_id(marker) is None for marker in MARKERS):
+        raise ExportError(f"the tokeniser lacks the entity markers {' '.join(MARKERS)}")
+
+
+def _write_decoder(model: HVPNeT, path: Path) -> None:
+    names = ("start_transitions", "end_transitions", "transitions")
+    arrays = {name: getattr(model.crf, name).detach().float().numpy() for name in names}
+    np.savez(path, allow_pickle=False, **arrays)
+
+
+def _manifest(config: HVPNeTConfig, report: ParityReport) -> dict[str, Any]:
+    bert = config.bert
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "task": config.task,
+        "variant": config.variant,
+        "head": config.head if config.task == "re" else None,
+        "labels": list(config.labels),
+        "sizes": {
+            "hidden": bert.hidden_size,
+            "layers": bert.num_hidden_layers,
+            "heads": bert.num_attention_heads,
+            "vocabulary": bert.vocab_size,
+            "prefix_length": config.prefix_length,
+            "pictures": config.pictures,
+        },
+        "preprocessing": PREPROCESSING,
+        "precision": ["fp32"],
+        "limits": {"max_length": config.max_length, "max_objects": MAX_OBJECTS, "max_pixels": MAX_PIXELS},
+        "produced_by": {name: version(name) for name in ("hvpnet", "torch", "transformers", "onnx", "onnxscript")},
+        "parity": {"fp32": report.to_dict()},
+    }
+
+
+def _digests(folder: Path) -> dict[str, dict[str, Any]]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    digests = {}
+    for path in files:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digests[path.relative_to(folder).as_posix()] = {"sha256": digest, "bytes": path.stat().st_size}
+    return digests
+
+
+@contextmanager
+def _staged(out: Path) -> Iterator[Path]:
+    """A temporary sibling of `out` that takes its name at the end, or is removed."""
+    if out.exists():
+        raise ExportError(f"{out} exists: remove it or choose another --out")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise ExportError(f"cannot write beside {out}: {error}") from error
+    try:
+        yield stage
+        stage.chmod(0o755)  # mkdtemp makes it private
+        for path in stage.rglob("*"):
+            if path.is_file():
+                _flush(path)
+        stage.rename(out)
+    except OSError as error:
+        raise ExportError(f"the bundle could not be written to {out}: {error}") from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)  # a renamed stage is no longer there
+
+
+def _flush(path: Path) -> None:
+    """On the disk before the name is: a power cut must not leave a bundle of empty files."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,198 @@
+"""Hold exported graphs against the eager model: on values and on decisions, over batch sizes, lengths and objects."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from hvpnet.config import MAX_OBJECTS
+from hvpnet.errors import MissingExtraError
+from hvpnet.model import HVPNeT
+from hvpnet_export.errors import ParityError
+
+Array: TypeAlias = npt.NDArray[np.float32]
+
+FP32_TOLERANCE = 1e-3
+"""Largest |eager - graph|, relative to the eager value where that exceeds 1."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One request: `objects[b]` crops of tweet b are real, the rest are blank."""
+
+    length: int
+    objects: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """A decision that differs, with the eager model's margin: how much better its own decision scores there."""
+
+    case: int
+    row: int
+    eager: list[int]
+    graph: list[int]
+    margin: float
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """What was compared and how far apart it came out.
+
+    Attributes:
+        tolerance: the bound on both errors.
+        cases: requests compared.
+        decisions: tags or relations compared.
+        prefix_error: largest error of vision.onnx; 0 for text_only.
+        output_error: largest error of emissions or logits, through both graphs.
+        disagreements: decisions that differ.
+    """
+
+    tolerance: float
+    cases: int
+    decisions: int
+    prefix_error: float
+    output_error: float
+    disagreements: tuple[Disagreement, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Values within the tolerance and every decision equal, but for ties within the tolerance."""
+        values = max(self.prefix_error, self.output_error)
+        return bool(values <= self.tolerance) and all(found.margin <= self.tolerance for found in self.disagreements)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON types."""
+        return {"passed": self.passed, **asdict(self)}
+
+    def require(self) -> "ParityReport":
+        """Return the report.
+
+        Raises:
+            ParityError: a value or a decision is off.
+        """
+        if not self.passed:
+            raise ParityError(
+                f"the graphs differ from the eager model: prefix by {self.prefix_error:.2g}, outputs by"
+                f" {self.output_error:.2g} (tolerance {self.tolerance:.2g}), {len(self.disagreements)} of"
+                f" {self.decisions} decisions; nothing was written"
+            )
+        return self
+
+
+def default_cases(max_length: int) -> tuple[Case, ...]:
+    """Batch sizes 1 to 5, lengths from one piece to the limit, every number of objects."""
+    lengths = [min(length, max_length) for length in (3, 17, 33, 80, max_length)]
+    objects: tuple[tuple[int, ...], ...] = ((0,), (1, 3), (2, 0, 3), (3,), (0, 1, 2, 3, 3))
+    return tuple(Case(length, counts) for length, counts in zip(lengths, objects, strict=True))
+
+
+def compare(model: HVPNeT, folder: Path, tolerance: float = FP32_TOLERANCE, seed: int = 0) -> ParityReport:
+    """Run the eager model and the graphs of a folder on the same random requests.
+
+    Args:
+        model: the eager model, in evaluation mode.
+        folder: holds vision.onnx (unless text_only) and text.onnx.
+        tolerance: see `ParityReport`.
+        seed: of the requests.
+
+    Raises:
+        MissingExtraError: ONNX Runtime is not installed.
+    """
+    graphs = {
+        name: _session(folder / f"{name}.onnx") for name in (("vision", "text") if model.config.pictures else ("text",))
+    }
+    generator = torch.Generator().manual_seed(seed)
+    prefix_error = output_error = 0.0
+    decisions, found = 0, []
+    cases = default_cases(model.config.max_length)
+    for index, case in enumerate(cases):
+        images, text = _request(model, case, generator)
+        eager_prefix, eager = _eager(model, images, text)
+        prefix, output = _graphs(graphs, images, text)
+        if eager_prefix is not None and prefix is not None:
+            prefix_error = max(prefix_error, _error(eager_prefix, prefix))
+        tokens = text["attention_mask"].bool()  # [B, T]
+        # Padding has no meaningful emissions.
+        compared = tokens if model.config.task == "ner" else torch.ones(len(tokens), dtype=torch.bool)
+        output_error = max(output_error, _error(eager[compared].numpy(), output[compared.numpy()]))
+        decisions += int(compared.sum())
+        found += _disagreements(model, index, eager, torch.from_numpy(output), tokens)
+    return ParityReport(tolerance, len(cases), decisions, prefix_error, output_error, tuple(found))
+
+
+def _session(path: Path) -> Any:  # noqa: ANN401  onnxruntime has no types
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError("onnxruntime", "cpu", "verifying an exported graph") from error
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+def _request(model: HVPNeT, case: Case, generator: torch.Generator) -> tuple[Tensor | None, dict[str, Tensor]]:
+    """Random pictures [B, pictures, 3, 224, 224], blank where there is no object, and random text inputs."""
+    config, batch = model.config, len(case.objects)
+    lengths = [case.length] + [max(3, case.length - 5 * row) for row in range(1, batch)]
+    ids = torch.randint(1, config.bert.vocab_size, (batch, case.length), generator=generator)
+    mask = (torch.arange(case.length)[None] < torch.tensor(lengths)[:, None]).long()  # [B, T]
+    text = {"input_ids": ids * mask, "attention_mask": mask}
+    if config.task == "re" and config.head == "markers":
+        text["head_index"] = torch.arange(batch) % 2 + 1
+        text["tail_index"] = torch.tensor(lengths) - 1
+    if not config.pictures:
+        return None, text
+    images = torch.randn(batch, 1 + MAX_OBJECTS, 3, 224, 224, generator=generator)
+    for row, count in enumerate(case.objects):
+        images[row, 1 + count :] = 0
+    return images[:, -config.pictures :], text
+
+
+@torch.no_grad()
+def _eager(
+    model: HVPNeT, images: Tensor | None, text: dict[str, Tensor]
+) -> tuple[npt.NDArray[np.float32] | None, Tensor]:
+    if images is None:
+        return None, model(**text)
+    prefix = model.encode_pictures(images.flatten(0, 1))  # [B * pictures, layers, 2, P * hidden]
+    return prefix.numpy(), model(**text, prefix=prefix.reshape(*images.shape[:2], *prefix.shape[1:]))
+
+
+def _graphs(graphs: dict[str, Any], images: Tensor | None, text: dict[str, Tensor]) -> tuple[Array | None, Array]:
+    feeds = {name: tensor.numpy() for name, tensor in text.items()}
+    prefix = None
+    if images is not None:
+        (prefix,) = graphs["vision"].run(None, {"images": images.flatten(0, 1).numpy()})
+        feeds["prefix"] = prefix.reshape(*images.shape[:2], *prefix.shape[1:])
+    (output,) = graphs["text"].run(None, feeds)
+    return prefix, output
+
+
+def _error(eager: Array, graph: Array) -> float:
+    """Largest absolute difference, relative where |eager| > 1; NaN counts as infinitely far."""
+    if eager.shape != graph.shape:
+        raise ParityError(f"a graph answers with shape {list(graph.shape)}, the eager model with {list(eager.shape)}")
+    error = np.abs(eager - graph) / np.maximum(1, np.abs(eager))
+    return float(np.nan_to_num(error, nan=np.inf).max())
+
+
+def _disagreements(model: HVPNeT, case: int, eager: Tensor, graph: Tensor, mask: Tensor) -> list[Disagreement]:
+    decisions = zip(model.decode(eager, mask), model.decode(graph, mask), strict=True)
+    return [
+        Disagreement(case, row, mine, theirs, _score(model, eager[row], mine) - _score(model, eager[row], theirs))
+        for row, (mine, theirs) in enumerate(decisions)
+        if mine != theirs
+    ]
+
+
+def _score(model: HVPNeT, outputs: Tensor, decision: list[int]) -> float:
+    """The logit of a relation, or the CRF's score of a path over emissions [T, labels]."""
+    if model.config.task == "re":
+        return float(outputs[decision[0]])
+    crf, tags = model.crf, torch.tensor(decision)  # [length]
+    score = crf.start_transitions[tags[0]] + crf.end_transitions[tags[-1]]
+    score = score + outputs[torch.arange(len(decision)), tags].sum() + crf.transitions[tags[:-1], tags[1:]].sum()
+    return float(score)

@@ -1,0 +1,104 @@
+"""Scores of the two tasks, as the published code computes them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hvpnet_runtime.errors import MissingExtraError
+
+
+@dataclass(frozen=True)
+class F1:
+    """Precision, recall and F1, each in [0, 1], 0 where the denominator is.
+
+    Attributes:
+        precision: correct over predicted.
+        recall: correct over gold.
+        f1: their harmonic mean.
+    """
+
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class EntityScores(F1):
+    """Micro average over all entities.
+
+    Attributes:
+        per_type: the same scores of each entity type found in gold or prediction.
+    """
+
+    per_type: dict[str, F1]
+
+
+@dataclass(frozen=True)
+class RelationScores(F1):
+    """Micro average over all relations but none.
+
+    Attributes:
+        accuracy: correct over all instances, none included.
+    """
+
+    accuracy: float
+
+
+def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> EntityScores:
+    """Scores entities by seqeval in its default mode, where an I- tag may begin an entity (published code).
+
+    Tags that are not B- or I- (PAD, X, [CLS], [SEP]) count as O. The published code hands them to seqeval as they are,
+    which can take such a prediction for an entity of a type of its own.
+
+    Args:
+        gold: one sequence of BIO tags per tweet.
+        predicted: the same, with the same lengths.
+
+    Raises:
+        ValueError: the lengths differ.
+        MissingExtraError: seqeval is not installed.
+    """
+    if [len(tags) for tags in gold] != [len(tags) for tags in predicted]:
+        raise ValueError(f"gold ({len(gold)} tweets) and predicted ({len(predicted)}) differ in length or in a tweet's")
+    try:
+        from seqeval.metrics import classification_report
+    except ImportError as error:
+        raise MissingExtraError("seqeval", "export", "scoring entities") from error
+    gold_tags, predicted_tags = [_entity_tags(tags) for tags in gold], [_entity_tags(tags) for tags in predicted]
+    if all(tag == "O" for tags in gold_tags + predicted_tags for tag in tags):
+        return EntityScores(0.0, 0.0, 0.0, {})  # seqeval's averages are NaN without any type
+    report = classification_report(gold_tags, predicted_tags, output_dict=True, zero_division=0)
+    scores = {
+        name: F1(float(row["precision"]), float(row["recall"]), float(row["f1-score"])) for name, row in report.items()
+    }
+    micro = scores["micro avg"]
+    per_type = {name: score for name, score in scores.items() if not name.endswith(" avg")}
+    return EntityScores(micro.precision, micro.recall, micro.f1, per_type)
+
+
+def relation_scores(gold: Sequence[int], predicted: Sequence[int], none_index: int | None) -> RelationScores:
+    """Scores relations, those of `none_index` left out (published `eval_result`).
+
+    Args:
+        gold: one relation index per instance.
+        predicted: the same, with the same length.
+        none_index: the index of no relation; None if there is no such class.
+
+    Raises:
+        ValueError: the lengths differ.
+    """
+    if len(gold) != len(predicted):
+        raise ValueError(f"gold ({len(gold)} instances) and predicted ({len(predicted)}) differ in length")
+    hits = [index for index, guess in zip(gold, predicted, strict=True) if index == guess]
+    correct = sum(index != none_index for index in hits)
+    precision = _ratio(correct, sum(guess != none_index for guess in predicted))
+    recall = _ratio(correct, sum(index != none_index for index in gold))
+    f1 = _ratio(2 * precision * recall, precision + recall)
+    return RelationScores(precision, recall, f1, accuracy=_ratio(len(hits), len(gold)))
+
+
+def _entity_tags(tags: Sequence[str]) -> list[str]:
+    return [tag if tag.startswith(("B-", "I-")) else "O" for tag in tags]
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    return numerator / denominator if denominator else 0.0

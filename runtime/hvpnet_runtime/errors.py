@@ -1,0 +1,32 @@
+"""Errors a user can cause: every message is one line that names the cause and the cure."""
+
+
+class HvpnetError(Exception):
+    """Base of every error that hvpnet raises on purpose."""
+
+
+class BundleError(HvpnetError):
+    """A bundle is missing, incomplete, edited, truncated, or of a schema this version does not read."""
+
+
+class InputError(HvpnetError, ValueError):
+    """A tweet cannot be processed as given."""
+
+
+class TextError(InputError):
+    """The text, its words or its marked pair cannot be tokenised."""
+
+
+class PictureError(InputError):
+    """A picture cannot be read, is too large, or a box lies outside it."""
+
+
+class BackendError(HvpnetError):
+    """No backend can run the bundle here, or the one asked for cannot."""
+
+
+class MissingExtraError(HvpnetError, ImportError):
+    """A dependency of an optional part is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs the package {package}: pip install 'hvpnet[{extra}]'")

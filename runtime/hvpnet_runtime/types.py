@@ -1,0 +1,104 @@
+"""What goes into the pipeline and what comes out: plain frozen dataclasses."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Picture: TypeAlias = str | Path | bytes | Image.Image | npt.NDArray[np.uint8]
+"""A path, the bytes of an image file, a PIL image, or an RGB array uint8 [height, width, 3]."""
+
+Box: TypeAlias = tuple[float, float, float, float]
+"""(x0, y0, x1, y1) in pixels of the image, right and bottom exclusive."""
+
+Span: TypeAlias = tuple[int, int]
+"""[start, end) in words."""
+
+
+@dataclass(frozen=True)
+class Tweet:
+    """One post: `text` or `words`, and what belongs to it.
+
+    Attributes:
+        text: the raw text; split into words by the runtime. Give `text` or `words`, not both.
+        words: the text already split into words, as in the published data.
+        image: the whole picture. Without one, its prefix is that of the blank picture.
+        objects: object crops, most important first; the model reads the first three (published code).
+        boxes: object boxes, cropped out of `image` by the runtime. Give `objects` or `boxes`, not both.
+        head: relation extraction: the words [start, end) of the head entity.
+        tail: relation extraction: the words [start, end) of the tail entity.
+        id: anything; the answer carries it.
+    """
+
+    text: str | None = None
+    words: Sequence[str] | None = None
+    image: Picture | None = None
+    objects: Sequence[Picture] = ()
+    boxes: Sequence[Box] = ()
+    head: Span | None = None
+    tail: Span | None = None
+    id: Any = None
+
+
+@dataclass(frozen=True)
+class Entity:
+    """A typed span of words.
+
+    Attributes:
+        text: the characters [start, end) of the text.
+        type: the entity type, for instance PER.
+        start: first character; offsets count in `text`, or in the words joined by one space when words were given.
+        end: one past the last character.
+        first_word: index of the first word.
+        last_word: index of the last word, inclusive.
+        score: the CRF's marginal probability of the span's tags, in [0, 1].
+    """
+
+    text: str
+    type: str
+    start: int
+    end: int
+    first_word: int
+    last_word: int
+    score: float
+
+
+@dataclass(frozen=True)
+class EntityResult:
+    """Named entities of one tweet.
+
+    Attributes:
+        id: the tweet's id.
+        entities: in order of appearance.
+        tags: one BIO tag per word; words without a prediction are O.
+        cut_words: how many words lay beyond the piece budget and so have no prediction.
+    """
+
+    id: Any
+    entities: tuple[Entity, ...]
+    tags: tuple[str, ...]
+    cut_words: int
+
+
+@dataclass(frozen=True)
+class RelationResult:
+    """The relation of the marked pair of one tweet.
+
+    Attributes:
+        id: the tweet's id.
+        relation: the most probable relation.
+        score: its softmax probability.
+        cut_words: how many words lay beyond the piece budget and were not read.
+    """
+
+    id: Any
+    relation: str
+    score: float
+    cut_words: int
+
+
+Result: TypeAlias = EntityResult | RelationResult

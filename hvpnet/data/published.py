@@ -1,0 +1,207 @@
+"""Data sets in the published layouts (Twitter-2015, Twitter-2017, MNRE) and in that of picture-tweets."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
+
+from PIL import Image
+
+from hvpnet.config import Task
+from hvpnet.data.examples import Example, Split, SplitName
+from hvpnet.data.readers import (
+    collect_relations,
+    read_entity_text,
+    read_object_lists,
+    read_relation_dictionary,
+    read_relation_text,
+)
+from hvpnet.errors import DataError
+
+OnBadImage: TypeAlias = Literal["error", "substitute"]
+"""What to do with a whole picture that cannot be opened: raise, or take `inf.png` as the published loader does."""
+
+SUBSTITUTE = "inf.png"
+_PUBLISHED_SPLITS: dict[SplitName, str] = {"train": "train", "dev": "val", "test": "test"}
+
+
+@dataclass(frozen=True)
+class SplitFiles:
+    """Where the parts of one split lie.
+
+    Attributes:
+        text: the words and tags, or the marked pairs.
+        images: the folder of whole pictures; None if there is none, and then the split has no pictures at all.
+        crops: the folder of object crops; None if there is none.
+        objects: the lists of crops per tweet, `*_dict.pth` or JSON; None if there is none.
+        relations: the relation dictionary (.json), or else the training text to collect the relations from; None for
+            the entity task.
+    """
+
+    text: Path
+    images: Path | None = None
+    crops: Path | None = None
+    objects: Path | None = None
+    relations: Path | None = None
+
+    @property
+    def task(self) -> Task:
+        """The task: "re" if `relations` is given, else "ner"."""
+        return "ner" if self.relations is None else "re"
+
+
+def load_split(root: Path | str, split: SplitName, on_bad_image: OnBadImage = "error") -> Split:
+    """Reads one split of a data set, its layout recognised by `find_split`.
+
+    Args:
+        root: the data set's folder.
+        split: train, dev or test.
+        on_bad_image: what to do with a whole picture that cannot be opened; a missing crop is always an error.
+
+    Raises:
+        DataError: a file is missing or malformed; the message names it, and the line where there is one.
+        MissingExtraError: the object lists are a `*_dict.pth` and torch is not installed.
+    """
+    return read_split(find_split(root, split), on_bad_image)
+
+
+def find_split(root: Path | str, split: SplitName) -> SplitFiles:
+    """Finds the files of one split in any of the layouts known.
+
+    They are that of picture-tweets (`train.txt`, `dev.txt`, `test.txt`, `images`, `crops`, `train_objects.json`, ...,
+    and `relations.json` if the task is relations), those of the published code's `run.py` (root is its `twitter2015`,
+    `twitter2017` or `RE_data`), and the published texts alone.
+
+    Raises:
+        DataError: the text, or for relations both dictionary and training text, are not there.
+    """
+    root = Path(root).absolute()
+    if split not in get_args(SplitName):
+        raise DataError(f"unknown split {split!r}: take train, dev or test")
+    published = _PUBLISHED_SPLITS[split]
+    text = _first(_texts(root, split), Path.is_file)
+    if text is None:
+        looked_for = ", ".join(str(path.relative_to(root)) for path in _texts(root, split))
+        raise DataError(f"no {split} split in {root}: looked for {looked_for}")
+    return SplitFiles(
+        text=text,
+        images=_first(
+            (root / "images", root.parent / f"{root.name}_images", root / "img_org" / published), Path.is_dir
+        ),
+        crops=_first(
+            (
+                root / "crops",
+                root.parent / f"{root.name}_aux_images" / published / "crops",
+                root / "img_vg" / published / "crops",
+            ),
+            Path.is_dir,
+        ),
+        objects=_first(
+            (
+                root / f"{split}_objects.json",
+                root / f"{root.name}_{published}_dict.pth",
+                root / "txt" / f"mre_{split}_dict.pth",
+            ),
+            Path.is_file,
+        ),
+        relations=_find_relations(root, text),
+    )
+
+
+def read_split(files: SplitFiles, on_bad_image: OnBadImage = "error") -> Split:
+    """Reads one split from the files given; arguments and errors as in `load_split`."""
+    pictures = _Pictures(files, on_bad_image)
+    examples: tuple[Example, ...]
+    if files.relations is None:
+        relations = None
+        entity_rows = read_entity_text(files.text)
+        examples = tuple(pictures.attach(example, image, key=image) for image, example in entity_rows)
+    else:
+        is_dictionary = files.relations.suffix == ".json"
+        relations = read_relation_dictionary(files.relations) if is_dictionary else collect_relations(files.relations)
+        relation_rows = read_relation_text(files.text, relations)
+        examples = tuple(pictures.attach(example, image, key=str(example.tweet.id)) for image, example in relation_rows)
+    if not examples:
+        raise DataError(f"{files.text}: holds no tweets")
+    return Split(files.task, examples, relations, pictures.present)
+
+
+class _Pictures:
+    """Finds the pictures of tweets, and checks each file once."""
+
+    def __init__(self, files: SplitFiles, on_bad_image: OnBadImage) -> None:
+        self._images, self._crops, self._text = files.images, files.crops, files.text
+        self._on_bad_image = on_bad_image
+        self._objects = read_object_lists(files.objects) if files.images and files.objects else {}
+        self._resolved: dict[str, Path] = {}
+
+    @property
+    def present(self) -> bool:
+        return self._images is not None
+
+    def attach(self, example: Example, image: str, key: str) -> Example:
+        """Adds the image and, by its key in the object lists, the crops."""
+        if self._images is None:
+            return example
+        where = f"{self._text}: tweet {example.tweet.id}"
+        if image not in self._resolved:
+            self._resolved[image] = self._resolve(self._images, image, where)
+        crops = tuple(self._crop(name, where) for name in self._objects.get(key, ()))
+        return replace(example, tweet=replace(example.tweet, image=self._resolved[image], objects=crops))
+
+    def _resolve(self, folder: Path, image: str, where: str) -> Path:
+        path = folder / image
+        if self._on_bad_image == "error":
+            if not path.is_file():
+                raise DataError(
+                    f"{where}: its image {path} is missing: add it, or take {SUBSTITUTE} with on_bad_image='substitute'"
+                )
+            return path
+        if _opens(path):
+            return path
+        if not _opens(folder / SUBSTITUTE):
+            raise DataError(
+                f"{where}: its image {path} cannot be opened, and neither can {folder / SUBSTITUTE}: add one"
+            )
+        return folder / SUBSTITUTE
+
+    def _crop(self, name: str, where: str) -> Path:
+        if self._crops is None:
+            raise DataError(f"{where}: its crop {name} is listed, but there is no folder of crops: add it")
+        path = self._crops / name
+        if not path.is_file():
+            raise DataError(f"{where}: its crop {path} is missing: add it, or remove it from the object lists")
+        return path
+
+
+def _opens(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except Exception:  # whatever the decoder stumbles over: the published loader substitutes for all of it
+        return False
+    return True
+
+
+def _texts(root: Path, split: SplitName) -> tuple[Path, ...]:
+    twitter = "valid" if split == "dev" else split
+    published = _PUBLISHED_SPLITS[split]
+    names = dict.fromkeys((split, twitter, published))
+    return (*(root / f"{name}.txt" for name in names), root / "txt" / f"ours_{published}.txt")
+
+
+def _find_relations(root: Path, text: Path) -> Path | None:
+    dictionary = _first((root / "relations.json", root / "ours_rel2id.json"), Path.is_file)
+    if dictionary is not None:
+        return dictionary
+    with text.open("rb") as lines:
+        if not lines.readline().lstrip().startswith(b"{"):
+            return None
+    training = _first(_texts(root, "train"), Path.is_file)
+    if training is None:
+        raise DataError(f"{text} holds relations, but {root} has no relations.json, ours_rel2id.json or training text")
+    return training
+
+
+def _first(paths: Iterable[Path], exists: Callable[[Path], bool]) -> Path | None:
+    return next((path for path in paths if exists(path)), None)

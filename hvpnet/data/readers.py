@@ -1,0 +1,179 @@
+"""Readers of the published file formats, one function each."""
+
+import ast
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hvpnet.data.examples import NER_LABELS, EntityExample, RelationExample
+from hvpnet.errors import DataError
+from hvpnet_runtime.errors import MissingExtraError
+from hvpnet_runtime.types import Span, Tweet
+
+_IMAGE_LINE = "IMGID:"
+
+
+def read_entity_text(path: Path) -> list[tuple[str, EntityExample]]:
+    r"""Reads the text of Twitter-2015 or Twitter-2017.
+
+    A line `IMGID:<id>`, then one line `word\ttag` per word, then a blank line. The type OTHER is called MISC in the
+    labels (published code).
+
+    Returns:
+        Per tweet the name of its image, `<id>.jpg`, and the example without pictures.
+
+    Raises:
+        DataError: a line is not of that form; the message names it.
+    """
+    rows: list[tuple[str, EntityExample]] = []
+    image = ""
+    words: list[str] = []
+    tags: list[str] = []
+    for number, line in enumerate([*_lines(path), ""], start=1):
+        where = f"{path}:{number}"
+        if line.strip() and not line.startswith(_IMAGE_LINE):
+            if not image:
+                raise DataError(f"{where}: a word before any {_IMAGE_LINE} line: every tweet begins with one")
+            word, tag = _word_and_tag(line, where)
+            words.append(word)
+            tags.append(tag)
+            continue
+        if image and not words:
+            raise DataError(f"{where}: the tweet of image {image} has no words: add them or remove it")
+        if image:
+            rows.append((image, EntityExample(Tweet(words=tuple(words), id=len(rows)), tuple(tags))))
+        image, words, tags = _image_name(line, where) if line.strip() else "", [], []
+    return rows
+
+
+def _image_name(line: str, where: str) -> str:
+    image = line.removeprefix(_IMAGE_LINE).strip()
+    if not image:
+        raise DataError(f"{where}: {_IMAGE_LINE} without the number of an image: add it")
+    return f"{image}.jpg"
+
+
+def _word_and_tag(line: str, where: str) -> tuple[str, str]:
+    word, tab, tag = line.partition("\t")
+    if not word or not tab:
+        raise DataError(f"{where}: expected a word, a tab and a tag, got {line!r}")
+    if tag in {"B-OTHER", "I-OTHER"}:
+        tag = tag[:2] + "MISC"
+    if tag not in NER_LABELS:
+        raise DataError(f"{where}: unknown tag {tag!r}: known are {', '.join(NER_LABELS)}")
+    return word, tag
+
+
+def read_relation_text(path: Path, relations: tuple[str, ...] | None) -> list[tuple[str, RelationExample]]:
+    """Reads the text of MNRE: one Python dict a line with token, h, t, img_id and relation.
+
+    Args:
+        path: the text file.
+        relations: the relations that may occur; None for any.
+
+    Returns:
+        Per instance the name of its image and the example without pictures, whose `id` is its row number.
+
+    Raises:
+        DataError: a line is not such a dict, a span lies outside the words, or a relation is unknown.
+    """
+    rows = []
+    for row, line in enumerate(_lines(path)):
+        where = f"{path}:{row + 1}"
+        try:
+            image, example = _relation_row(ast.literal_eval(line), row)
+        except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError) as error:
+            raise DataError(
+                f"{where}: expected a dict with token, h, t, img_id and relation: {type(error).__name__}: {error}"
+            ) from error
+        if relations is not None and example.relation not in relations:
+            raise DataError(f"{where}: unknown relation {example.relation!r}: known are {', '.join(relations)}")
+        rows.append((image, example))
+    return rows
+
+
+def _relation_row(fields: dict[str, Any], row: int) -> tuple[str, RelationExample]:
+    words, image, relation = fields["token"], fields["img_id"], fields["relation"]
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise TypeError("token is not a list of words")
+    if not isinstance(image, str) or not isinstance(relation, str):
+        raise TypeError("img_id and relation are not both text")
+    head, tail = _span(fields["h"]["pos"], len(words)), _span(fields["t"]["pos"], len(words))
+    return image, RelationExample(Tweet(words=tuple(words), head=head, tail=tail, id=row), relation)
+
+
+def _span(position: Sequence[int], words: int) -> Span:
+    start, end = position
+    if not (isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= words):
+        raise ValueError(f"span {position} lies outside the {words} words")
+    return start, end
+
+
+def read_relation_dictionary(path: Path) -> tuple[str, ...]:
+    """Reads `{relation: index}`, JSON in the first line of the file.
+
+    Returns:
+        The relations by index.
+
+    Raises:
+        DataError: the file is not such a dictionary, or its indices are not 0, 1, 2, ...
+    """
+    try:
+        indices = json.loads("".join(_lines(path)[:1]))
+    except ValueError as error:
+        raise DataError(f"{path}: its first line is not JSON: {error}") from error
+    if not isinstance(indices, dict) or not all(type(index) is int for index in indices.values()):
+        raise DataError(f"{path}: expected one JSON object of relation names and indices")
+    if sorted(indices.values()) != list(range(len(indices))):
+        raise DataError(f"{path}: the indices of the {len(indices)} relations are not 0 to {len(indices) - 1}")
+    return tuple(sorted(indices, key=indices.__getitem__))
+
+
+def collect_relations(path: Path) -> tuple[str, ...]:
+    """The relations of an MNRE text in alphabetical order, "None" last, as the published dictionary has them."""
+    relations = {example.relation for _, example in read_relation_text(path, relations=None)}
+    return tuple(sorted(relations, key=lambda relation: (relation == "None", relation)))
+
+
+def read_object_lists(path: Path) -> dict[str, tuple[str, ...]]:
+    """Reads the crops of every tweet: a `*_dict.pth` as published, or the same dictionary as JSON.
+
+    Returns:
+        The file names of the crops, most important first. The key is the image's name (NER) or the row number in
+        the text (MNRE), as text in both cases.
+
+    Raises:
+        DataError: the file is not such a dictionary.
+        MissingExtraError: it is a `*_dict.pth` and torch is not installed.
+    """
+    try:
+        lists: object = json.loads(path.read_bytes()) if path.suffix == ".json" else _load_pth(path)
+    except MissingExtraError:
+        raise
+    except Exception as error:  # torch.load lets errors of many kinds through, even plain KeyError
+        raise DataError(
+            f"{path}: cannot be read as a plain dictionary of crops ({type(error).__name__}): write it as JSON"
+        ) from error
+    if not isinstance(lists, Mapping):
+        raise DataError(f"{path}: expected a dictionary of crops, got {type(lists).__name__}")
+    for key, names in lists.items():
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise DataError(f"{path}: the crops of {key!r} are not a list of file names")
+    return {str(key): tuple(names) for key, names in lists.items()}
+
+
+def _load_pth(path: Path) -> object:
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingExtraError("torch", "export", f"reading {path.name}") from error
+    return torch.load(path, weights_only=True)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        # Not splitlines(): tweets hold characters that it takes for line ends.
+        return path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error

@@ -1,0 +1,209 @@
+#include "crf.h"
+
+#include <algorithm>
+#include <cfloat>
+#include <cmath>
+#include <limits>
+#include <stdexcept>
+#include <string>
+
+// One binary for every x86-64 processor: the loader picks the version with vectors as wide as the processor's.
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__)
+#define WIDE_VECTORS __attribute__((target_clones("avx2", "default")))
+#else
+#define WIDE_VECTORS
+#endif
+
+namespace hvpnet {
+namespace {
+
+static_assert(FLT_EVAL_METHOD == 0, "ties are only PyTorch's if float arithmetic rounds to float");
+
+// Columns computed together: a constant count, which compilers turn into straight vector code.
+constexpr std::size_t block_size = 16;
+
+constexpr double infinity = std::numeric_limits<double>::infinity();
+
+// The order of torch.max: the first of equals stays, and the first NaN beats every number.
+inline bool exceeds(float candidate, float best) {
+    return !(candidate <= best) & (best == best);
+}
+
+// For one block of columns j, next[j] = max_i (score[i] + transitions[i][j]) + emission[j] and its first i. Adding the
+// emission after the maximum would be cheaper, but would break ties differently from torchcrf.
+WIDE_VECTORS
+void viterbi_block(const float* __restrict score, const float* __restrict emission, const float* __restrict transitions,
+                   std::size_t labels, std::size_t stride, float* __restrict next, std::int32_t* __restrict from) {
+    for (std::size_t j = 0; j < block_size; ++j) {
+        next[j] = (score[0] + transitions[j]) + emission[j];
+        from[j] = 0;
+    }
+    for (std::size_t i = 1; i < labels; ++i) {
+        const float* row = transitions + i * stride;
+        const auto tag = static_cast<std::int32_t>(i);
+        for (std::size_t j = 0; j < block_size; ++j) {
+            const float candidate = (score[i] + row[j]) + emission[j];
+            const bool better = exceeds(candidate, next[j]);
+            next[j] = better ? candidate : next[j];
+            from[j] = better ? tag : from[j];
+        }
+    }
+}
+
+void refuse_nan(const float* values, std::size_t count, const std::string& name) {
+    std::int32_t found = 0;  // a count without early exit vectorises
+    for (std::size_t k = 0; k < count; ++k) found |= values[k] != values[k] ? 1 : 0;
+    if (found != 0) throw std::invalid_argument(name + " contains NaN");
+}
+
+void refuse_positive_infinity(const float* values, std::size_t count, const std::string& name) {
+    if (std::count(values, values + count, std::numeric_limits<float>::infinity()) > 0)
+        throw std::invalid_argument(name + " contains +inf, so no probability is defined");
+}
+
+// The number of leading non-zero values, which must be all the non-zero values, and one at least.
+std::size_t prefix_length(const std::uint8_t* mask, std::size_t length, std::size_t row) {
+    const auto is_set = [](std::uint8_t value) { return value != 0; };
+    const auto end = std::find_if_not(mask, mask + length, is_set);
+    if (end == mask || std::any_of(end, mask + length, is_set))
+        throw std::invalid_argument("mask row " + std::to_string(row) +
+                                    " is not a prefix mask: one True or more, then only False");
+    return static_cast<std::size_t>(end - mask);
+}
+
+void refuse_bad_tags(const std::int64_t* tags, std::size_t length, std::size_t labels) {
+    const auto highest = static_cast<std::int64_t>(labels) - 1;
+    for (std::size_t t = 0; t < length; ++t)
+        if (tags[t] < 0 || tags[t] > highest)
+            throw std::invalid_argument("tag " + std::to_string(tags[t]) + " at position " + std::to_string(t) +
+                                        " is not in 0.." + std::to_string(highest));
+}
+
+void refuse_bad_spans(const std::vector<Span>& spans, std::size_t length) {
+    const auto highest = static_cast<std::int64_t>(length) - 1;
+    for (const Span& span : spans)
+        if (span.first < 0 || span.last < span.first || span.last > highest)
+            throw std::invalid_argument("span [" + std::to_string(span.first) + ", " + std::to_string(span.last) +
+                                        "] is not ordered within 0.." + std::to_string(highest));
+}
+
+double log_sum_exp(const std::vector<double>& values) {
+    const double highest = *std::max_element(values.begin(), values.end());
+    if (highest == -infinity) return -infinity;
+    double sum = 0;
+    for (const double value : values) sum += std::exp(value - highest);
+    return highest + std::log(sum);
+}
+
+}  // namespace
+
+Crf::Crf(const float* start, const float* end, const float* transitions, std::size_t labels)
+    : labels_(labels),
+      stride_((labels + block_size - 1) / block_size * block_size),
+      start_(start, start + labels),
+      end_(end, end + labels),
+      transitions_(labels * stride_) {
+    if (labels == 0) throw std::invalid_argument("start_transitions is empty: a CRF needs one label or more");
+    refuse_nan(start, labels, "start_transitions");
+    refuse_nan(end, labels, "end_transitions");
+    refuse_nan(transitions, labels * labels, "transitions");
+    for (std::size_t i = 0; i < labels; ++i)
+        std::copy_n(transitions + i * labels, labels, transitions_.begin() + i * stride_);
+}
+
+std::vector<std::vector<std::int32_t>> Crf::decode(const float* emissions, const std::uint8_t* mask, std::size_t batch,
+                                                   std::size_t length) const {
+    std::vector<std::vector<std::int32_t>> tags;
+    tags.reserve(batch);
+    for (std::size_t row = 0; row < batch; ++row) {
+        const std::size_t valid = prefix_length(mask + row * length, length, row);
+        const float* row_emissions = emissions + row * length * labels_;
+        refuse_nan(row_emissions, valid * labels_, "emissions row " + std::to_string(row));
+        tags.push_back(viterbi(row_emissions, valid));
+    }
+    return tags;
+}
+
+std::vector<std::int32_t> Crf::viterbi(const float* emissions, std::size_t length) const {
+    std::vector<std::int32_t> from(length * stride_);  // [length, stride]; the best tag before, row 0 unused
+    std::vector<float> score(stride_), next(stride_), emission(stride_);
+    for (std::size_t j = 0; j < labels_; ++j) score[j] = start_[j] + emissions[j];
+    for (std::size_t t = 1; t < length; ++t) {
+        std::copy_n(emissions + t * labels_, labels_, emission.begin());
+        for (std::size_t block = 0; block < stride_; block += block_size)
+            viterbi_block(score.data(), &emission[block], &transitions_[block], labels_, stride_, &next[block],
+                          &from[t * stride_ + block]);
+        score.swap(next);
+    }
+
+    std::int32_t tag = 0;
+    for (std::size_t j = 0; j < labels_; ++j) {
+        score[j] += end_[j];
+        if (exceeds(score[j], score[tag])) tag = static_cast<std::int32_t>(j);
+    }
+    std::vector<std::int32_t> tags(length);
+    tags[length - 1] = tag;
+    for (std::size_t t = length - 1; t > 0; --t) tags[t - 1] = from[t * stride_ + tags[t]];
+    return tags;
+}
+
+// alpha[t][j]: log-sum of the scores of all tags of 0..t that end in j, the emission of t included.
+std::vector<double> Crf::forward(const float* emissions, std::size_t length) const {
+    std::vector<double> alpha(length * labels_), terms(labels_);  // [length, labels], [labels]
+    for (std::size_t j = 0; j < labels_; ++j) alpha[j] = double{start_[j]} + emissions[j];
+    for (std::size_t t = 1; t < length; ++t) {
+        const double* before = &alpha[(t - 1) * labels_];
+        for (std::size_t j = 0; j < labels_; ++j) {
+            for (std::size_t i = 0; i < labels_; ++i) terms[i] = before[i] + transition(i, j);
+            alpha[t * labels_ + j] = log_sum_exp(terms) + emissions[t * labels_ + j];
+        }
+    }
+    return alpha;
+}
+
+// beta[t][i]: log-sum of the scores of all tags of t+1.. that follow i at t, the emission of t left out.
+std::vector<double> Crf::backward(const float* emissions, std::size_t length) const {
+    std::vector<double> beta(length * labels_), terms(labels_);  // [length, labels], [labels]
+    std::copy(end_.begin(), end_.end(), beta.end() - labels_);
+    for (std::size_t t = length - 1; t > 0; --t) {
+        const double* after = &beta[t * labels_];
+        for (std::size_t i = 0; i < labels_; ++i) {
+            for (std::size_t j = 0; j < labels_; ++j)
+                terms[j] = double{transition(i, j)} + emissions[t * labels_ + j] + after[j];
+            beta[(t - 1) * labels_ + i] = log_sum_exp(terms);
+        }
+    }
+    return beta;
+}
+
+std::vector<double> Crf::span_probabilities(const float* emissions, const std::int64_t* tags, std::size_t length,
+                                            const std::vector<Span>& spans) const {
+    if (length == 0) throw std::invalid_argument("emissions is empty: a sequence has one position or more");
+    refuse_bad_tags(tags, length, labels_);
+    refuse_bad_spans(spans, length);
+    refuse_nan(emissions, length * labels_, "emissions");
+    refuse_positive_infinity(emissions, length * labels_, "emissions");
+    refuse_positive_infinity(start_.data(), start_.size(), "start_transitions");
+    refuse_positive_infinity(end_.data(), end_.size(), "end_transitions");
+    refuse_positive_infinity(transitions_.data(), transitions_.size(), "transitions");
+    if (spans.empty()) return {};
+
+    const std::vector<double> alpha = forward(emissions, length);
+    const std::vector<double> beta = backward(emissions, length);
+    std::vector<double> totals(alpha.end() - labels_, alpha.end());
+    for (std::size_t j = 0; j < labels_; ++j) totals[j] += end_[j];
+    const double log_z = log_sum_exp(totals);
+    if (log_z == -infinity) throw std::invalid_argument("every tag sequence has the score -inf: none has a probability");
+
+    std::vector<double> probabilities;
+    probabilities.reserve(spans.size());
+    for (const Span& span : spans) {
+        double score = alpha[span.first * labels_ + tags[span.first]] + beta[span.last * labels_ + tags[span.last]];
+        for (std::int64_t t = span.first + 1; t <= span.last; ++t)
+            score += double{transition(tags[t - 1], tags[t])} + emissions[t * labels_ + tags[t]];
+        probabilities.push_back(std::min(1.0, std::exp(score - log_z)));
+    }
+    return probabilities;
+}
+
+}  // namespace hvpnet

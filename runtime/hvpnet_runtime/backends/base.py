@@ -1,0 +1,55 @@
+"""What the pipeline asks of an engine."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Prefix(Protocol):
+    """What one picture adds to every layer, kept where the backend wants it, for instance a numpy array."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory it takes, for the cache's limit."""
+        ...
+
+
+@dataclass(frozen=True)
+class TextInputs:
+    """One padded batch of texts.
+
+    Attributes:
+        input_ids: int64 [B, T].
+        attention_mask: int64 [B, T], 1 = token.
+        head_index: int64 [B], or None where the text graph has no such input.
+        tail_index: likewise.
+    """
+
+    input_ids: npt.NDArray[np.int64]
+    attention_mask: npt.NDArray[np.int64]
+    head_index: npt.NDArray[np.int64] | None = None
+    tail_index: npt.NDArray[np.int64] | None = None
+
+
+class Backend(Protocol):
+    """Runs the two graphs; thread-safe."""
+
+    @property
+    def name(self) -> str:
+        """Name in `BACKENDS`: what really loaded, not what was asked for."""
+        ...
+
+    def encode_pictures(self, images: npt.NDArray[np.float32]) -> Sequence[Prefix]:
+        """Normalised images [N, 3, side, side] -> N prefixes, kept where `encode_text` wants them."""
+        ...
+
+    def encode_text(self, text: TextInputs, prefixes: Sequence[Sequence[Prefix]]) -> npt.NDArray[np.float32]:
+        """Texts [B, T] with B rows of prefixes -> emissions [B, T, labels] or logits [B, relations]."""
+        ...
+
+    def close(self) -> None:
+        """Free what the backend holds; it cannot be used afterwards."""
+        ...

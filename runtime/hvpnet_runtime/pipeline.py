@@ -1,0 +1,215 @@
+"""Tweets in, entities or relations out: preparation, the two graphs, decoding."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from hvpnet_runtime.backends import Backend, Prefix, TextInputs, load_backend
+from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.cache import PrefixCache
+from hvpnet_runtime.crf import CrfDecoder
+from hvpnet_runtime.decoding import EntityDecoder, TaggedWindow, softmax
+from hvpnet_runtime.errors import BackendError, BundleError, InputError
+from hvpnet_runtime.pictures import blank, digest, normalise
+from hvpnet_runtime.preparation import OnBadImage, Pixels, Prepared, Preparer
+from hvpnet_runtime.text import Encoding, TextEncoder
+from hvpnet_runtime.types import EntityResult, RelationResult, Result, Tweet
+
+CACHE_BYTES = 256 * 2**20
+"""Default limit of the prefix cache; a prefix of bert-base takes 288 KiB."""
+
+_PICTURES_PER_RUN = 16  # bounds the activations of the vision graph
+
+
+class Pipeline:
+    """A loaded bundle. Thread-safe; make it with `Pipeline.load`.
+
+    Attributes:
+        bundle: what was loaded.
+        backend: what runs it; `backend.name` says which engine really loaded.
+        cache: prefixes of pictures seen before.
+    """
+
+    def __init__(self, bundle: Bundle, backend: Backend, preparer: Preparer, cache: PrefixCache) -> None:
+        self.bundle, self.backend, self.cache = bundle, backend, cache
+        self._preparer = preparer
+        self._entities: EntityDecoder | None = None
+        if bundle.task == "ner":
+            crf = CrfDecoder.from_npz(bundle.path / "decoder.npz")
+            if crf.labels != len(bundle.labels):
+                raise BundleError(f"decoder.npz has {crf.labels} labels, the manifest {len(bundle.labels)}")
+            self._entities = EntityDecoder(bundle.labels, crf)
+        # The blank picture pads most tweets, so its prefix is computed here, once.
+        self._blank = backend.encode_pictures(blank(bundle.pictures))[0] if bundle.sizes.pictures else None
+
+    @classmethod
+    def load(
+        cls,
+        path: Path | str,
+        backend: str = "auto",
+        *,
+        window: bool = False,
+        on_bad_image: OnBadImage = "error",
+        cache_bytes: int = CACHE_BYTES,
+        threads: int | None = None,
+    ) -> "Pipeline":
+        """Check and load a bundle.
+
+        Args:
+            path: the bundle's folder.
+            backend: `auto`, the fastest that runs here, or a name of `hvpnet_runtime.backends.BACKENDS`.
+            window: slide over texts beyond the piece budget instead of cutting them as published.
+            on_bad_image: what to do about a whole picture that cannot be read: `error`, or `substitute`, which takes
+                inf.png from the same folder as the published loaders do.
+            cache_bytes: limit of the prefix cache; 0 switches it off.
+            threads: CPU threads of one call; by default all cores.
+
+        Raises:
+            BundleError: the bundle is missing, damaged, edited or of another schema.
+            BackendError: no backend runs here, or the one named does not.
+            MissingExtraError: the named backend's package is not installed.
+        """
+        bundle = Bundle.load(path)
+        preparer = Preparer(bundle, _text_encoder(bundle), window=window, on_bad_image=on_bad_image)
+        return cls(bundle, load_backend(bundle, backend, threads), preparer, PrefixCache(cache_bytes))
+
+    def __call__(self, tweets: Sequence[Tweet], batch_size: int = 32) -> list[Result]:
+        """Extract from tweets: one result each, in order.
+
+        Args:
+            tweets: any number; they are run `batch_size` at a time.
+            batch_size: texts per run of the text graph.
+
+        Raises:
+            InputError: a tweet cannot be processed; the message says which.
+        """
+        results: list[Result] = []
+        for start in range(0, len(tweets), batch_size):
+            batch = [self._prepare(start + row, tweet) for row, tweet in enumerate(tweets[start : start + batch_size])]
+            results += self.run(batch)
+        return results
+
+    def prepare(self, tweet: Tweet) -> Prepared:
+        """Tokenise one tweet and decode its pictures; needs no engine.
+
+        Raises:
+            InputError: the tweet cannot be processed.
+        """
+        return self._preparer(tweet)
+
+    def run(self, batch: Sequence[Prepared]) -> list[Result]:
+        """Run prepared tweets as one batch: one result each, in order.
+
+        Raises:
+            BackendError: an engine failed, or answered with NaN.
+        """
+        if not batch:
+            return []
+        prefixes = self._prefixes(batch)
+        encodings = [encoding for tweet in batch for encoding in tweet.encodings]
+        rows = [prefix for tweet, prefix in zip(batch, prefixes, strict=True) for _ in tweet.encodings]
+        text = self._text_inputs(encodings)
+        outputs = self.backend.encode_text(text, rows)  # [rows, T, labels] or [rows, relations]
+        if not np.isfinite(outputs).all():
+            raise BackendError(f"{self.backend.name} answered with NaN or infinity; try another backend or precision")
+        if self._entities is None:
+            return list(self._relations(batch, outputs))
+        return list(self._entity_results(self._entities, batch, outputs, text.attention_mask))
+
+    def close(self) -> None:
+        """Free the engines and the cache."""
+        self.cache.clear()
+        self.backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _prepare(self, row: int, tweet: Tweet) -> Prepared:
+        try:
+            return self.prepare(tweet)
+        except InputError as error:
+            name = f"tweet {row}" if tweet.id is None else f"tweet {row} (id {tweet.id})"
+            raise type(error)(f"{name}: {error}") from error
+
+    def _prefixes(self, batch: Sequence[Prepared]) -> list[list[Prefix]]:
+        """The prefixes of every tweet; each distinct picture that the cache does not know is computed once."""
+        if self._blank is None:
+            return [[] for _ in batch]
+        keys = [[None if pixels is None else digest(pixels) for pixels in tweet.pixels] for tweet in batch]
+        known: dict[bytes, Prefix] = {}
+        missing: dict[bytes, Pixels] = {}
+        for tweet, row in zip(batch, keys, strict=True):
+            for pixels, key in zip(tweet.pixels, row, strict=True):
+                if key is None or pixels is None or key in known or key in missing:
+                    continue
+                if (found := self.cache.get(key)) is not None:
+                    known[key] = found
+                else:
+                    missing[key] = pixels
+        known |= self._compute(missing)
+        return [[self._blank if key is None else known[key] for key in row] for row in keys]
+
+    def _compute(self, missing: dict[bytes, Pixels]) -> dict[bytes, Prefix]:
+        computed: dict[bytes, Prefix] = {}
+        for start in range(0, len(missing), _PICTURES_PER_RUN):
+            keys = list(missing)[start : start + _PICTURES_PER_RUN]
+            images = normalise(np.stack([missing[key] for key in keys]), self.bundle.pictures)  # [N, 3, crop, crop]
+            for key, prefix in zip(keys, self.backend.encode_pictures(images), strict=True):
+                self.cache.put(key, prefix)
+                computed[key] = prefix
+        return computed
+
+    def _text_inputs(self, encodings: Sequence[Encoding]) -> TextInputs:
+        input_ids, attention_mask = self._preparer.encoder.pad(encodings)  # [rows, T]
+        if self.bundle.head != "markers":
+            return TextInputs(input_ids, attention_mask)
+        head, tail = (
+            np.array([getattr(encoding, name) for encoding in encodings], np.int64)  # [rows]
+            for name in ("head_index", "tail_index")
+        )
+        return TextInputs(input_ids, attention_mask, head, tail)
+
+    def _relations(self, batch: Sequence[Prepared], logits: npt.NDArray[np.float32]) -> Iterator[RelationResult]:
+        for tweet, probabilities in zip(batch, softmax(logits), strict=True):
+            best = int(probabilities.argmax())
+            cut = tweet.encodings[0].cut_words
+            yield RelationResult(tweet.tweet.id, self.bundle.labels[best], float(probabilities[best]), cut)
+
+    def _entity_results(
+        self,
+        decoder: EntityDecoder,
+        batch: Sequence[Prepared],
+        emissions: npt.NDArray[np.float32],
+        mask: npt.NDArray[np.int64],
+    ) -> Iterator[EntityResult]:
+        rows = zip(emissions, decoder.decode(emissions, mask), strict=True)
+        for tweet in batch:
+            windows = []
+            for window in tweet.windows:
+                scores, path = next(rows)
+                windows.append(TaggedWindow(window, scores[: len(path)], path))
+            cut = sum(window.encoding.cut_words for window in tweet.windows)
+            entities = decoder.entities(windows, tweet.text, tweet.words)
+            yield EntityResult(tweet.tweet.id, entities, decoder.word_tags(windows), cut)
+
+
+def _text_encoder(bundle: Bundle) -> TextEncoder:
+    try:
+        tokenizer = Tokenizer.from_file(str(bundle.path / "tokenizer.json"))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise BundleError(f"{bundle.path / 'tokenizer.json'} is not a tokeniser file: {error}") from error
+    if tokenizer.get_vocab_size() != bundle.sizes.vocabulary:
+        raise BundleError(
+            f"tokenizer.json has {tokenizer.get_vocab_size()} pieces, the text graph {bundle.sizes.vocabulary}"
+        )
+    return TextEncoder(tokenizer, bundle.max_length, markers=bundle.task == "re")

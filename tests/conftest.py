@@ -1,0 +1,108 @@
+"""Tiny models of every kind, and bundles of them, made once per test session."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from hvpnet import BertConfig, HVPNeT, HVPNeTConfig, ResNetConfig
+from hvpnet.config import Head, Task, Variant
+from hvpnet.data import NER_LABELS, write_tokenizer
+from hvpnet.tokenizer import load_tokenizer
+from hvpnet_export import export_bundle
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+RELATIONS = ("/per/per/couple", "/per/per/peer", "/per/org/member_of", "/per/loc/place_of_residence", "None")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Golden tests run wherever the golden cases are; only elsewhere they cannot."""
+    if SHARED.is_dir():
+        return
+    for item in items:
+        if item.get_closest_marker("golden"):
+            item.add_marker(pytest.mark.skip(reason=f"no golden cases at {SHARED}"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of golden cases and real tweets."""
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def tokenizer_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small BERT vocabulary."""
+    return write_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.fixture(scope="session")
+def make_model(tokenizer_dir: Path) -> Callable[..., HVPNeT]:
+    """Tiny models with random weights, in evaluation mode; weights spread so that decisions differ between inputs."""
+
+    def make(task: Task = "ner", variant: Variant = "full", head: Head = "markers", seed: int = 0) -> HVPNeT:
+        torch.manual_seed(seed)
+        config = HVPNeTConfig(
+            task=task,
+            labels=NER_LABELS if task == "ner" else RELATIONS,
+            bert=BertConfig(
+                vocab_size=load_tokenizer(tokenizer_dir, task).get_vocab_size(),
+                hidden_size=128,
+                num_hidden_layers=4,
+                num_attention_heads=2,
+                intermediate_size=256,
+                max_position_embeddings=96,
+            ),
+            resnet=None if variant == "text_only" else ResNetConfig(block="basic", layers=(1, 1, 1, 1)),
+            variant=variant,
+            head=head,
+            projection_size=48,
+            max_length=64,
+        )
+        model = HVPNeT(config)
+        with torch.no_grad():
+            for parameter in (
+                *model.bert.parameters(),
+                *(model.fc if task == "ner" else model.classifier).parameters(),
+            ):
+                if parameter.dim() > 1:
+                    parameter.normal_(std=3 / parameter.shape[-1] ** 0.5)
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def ner_model(make_model: Callable[..., HVPNeT]) -> HVPNeT:
+    return make_model("ner")
+
+
+@pytest.fixture(scope="session")
+def re_model(make_model: Callable[..., HVPNeT]) -> HVPNeT:
+    return make_model("re")
+
+
+@pytest.fixture(scope="session")
+def export(tokenizer_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[HVPNeT], Path]:
+    """Exports a model to a new bundle."""
+
+    def export_one(model: HVPNeT) -> Path:
+        out = tmp_path_factory.mktemp("bundles") / "bundle"
+        export_bundle(model, load_tokenizer(tokenizer_dir, model.config.task), out)
+        return out
+
+    return export_one
+
+
+@pytest.fixture(scope="session")
+def ner_bundle(export: Callable[[HVPNeT], Path], ner_model: HVPNeT) -> Path:
+    """A bundle of `ner_model`; tests that damage one work on a copy."""
+    return export(ner_model)
+
+
+@pytest.fixture(scope="session")
+def re_bundle(export: Callable[[HVPNeT], Path], re_model: HVPNeT) -> Path:
+    """A bundle of `re_model`; tests that damage one work on a copy."""
+    return export(re_model)

@@ -31,7 +31,8 @@ class Hints:
         variant: needed for `only_obj`; any other value must agree with the tensors.
         labels: NER labels or relations by index; may be left out for the published 13 NER labels.
         max_length: pieces per tweet; by default as in the published runs (128 for NER, 80 for relations).
-        bert: values of the text encoder's own configuration: num_attention_heads, hidden_act, layer_norm_eps.
+        bert: the text encoder's own configuration, for num_attention_heads, hidden_act and layer_norm_eps; one of
+            another hidden_size is another encoder's, and not read.
     """
 
     task: Task | None = None
@@ -100,8 +101,10 @@ def _task(shapes: Shapes, wanted: Task | None) -> Task:
     return task
 
 
-def _bert(shapes: Shapes, known: Mapping[str, object]) -> BertConfig:
+def _bert(shapes: Shapes, described: Mapping[str, object]) -> BertConfig:
     vocab, hidden = _shape(shapes, "bert.embeddings.word_embeddings.weight", 2)
+    # A vocabulary is often borrowed from another BERT, whose config.json then says nothing about this one.
+    known = described if described.get("hidden_size") == hidden else {}
     heads = known.get("num_attention_heads")
     if heads is None and hidden % HEAD_SIZE:
         raise CheckpointError(

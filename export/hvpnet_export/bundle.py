@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,7 @@ def _manifest(config: HVPNeTConfig, report: ParityReport) -> dict[str, Any]:
             "prefix_length": config.prefix_length,
             "pictures": config.pictures,
         },
+        "architecture": {"bert": asdict(bert), "resnet": asdict(config.resnet) if config.resnet else None},
         "preprocessing": PREPROCESSING,
         "precision": ["fp32"],
         "limits": {"max_length": config.max_length, "max_objects": MAX_OBJECTS, "max_pixels": MAX_PIXELS},

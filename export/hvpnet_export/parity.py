@@ -125,6 +125,18 @@ def compare(model: HVPNeT, folder: Path, tolerance: float = FP32_TOLERANCE, seed
     return ParityReport(tolerance, len(cases), decisions, prefix_error, output_error, tuple(found))
 
 
+def compare_decoder(model: HVPNeT, path: Path) -> None:
+    """Hold a bundle's decoder.npz against the CRF of the model.
+
+    Raises:
+        ParityError: a score differs.
+    """
+    with np.load(path, allow_pickle=False) as arrays:
+        for name, parameter in model.crf.named_parameters():
+            if not np.array_equal(arrays[name], parameter.detach().numpy()):
+                raise ParityError(f"{path} has other {name} than the checkpoint: it was exported from another one")
+
+
 def _session(path: Path) -> Any:  # noqa: ANN401  onnxruntime has no types
     try:
         import onnxruntime

@@ -65,7 +65,7 @@ class EntityDecoder:
         return tuple(
             OUTSIDE if position is None else self._tags[tagged.path[position]]
             for tagged in windows
-            for position in _owned_pieces(tagged.window)
+            for position in tagged.window.owned_pieces
         )
 
     def entities(self, windows: Sequence[TaggedWindow], text: str, words: Sequence[Word]) -> tuple[Entity, ...]:
@@ -76,6 +76,7 @@ class EntityDecoder:
             text: what the words' offsets count in.
             words: all words of the text.
         """
+        spans = list(entity_spans(self.word_tags(windows)))
         return tuple(
             Entity(
                 text=text[words[span.first].start : words[span.last].end],
@@ -84,28 +85,26 @@ class EntityDecoder:
                 end=words[span.last].end,
                 first_word=span.first,
                 last_word=span.last,
-                score=self._score(_owner(windows, span.first), span),
+                score=score,
             )
-            for span in entity_spans(self.word_tags(windows))
+            for span, score in zip(spans, self._scores(windows, spans), strict=True)
         )
 
-    def _score(self, tagged: TaggedWindow, span: WordSpan) -> float:
-        """Marginal of the tags from the span's first piece to its last, in the window that owns its first word."""
-        encoding, offset = tagged.window.encoding, tagged.window.offset
-        seen = slice(span.first - offset, span.last + 1 - offset)
-        starts = [position for position in encoding.first_pieces[seen] if position is not None]
-        ends = [position for position in encoding.piece_ends[seen] if position is not None]
-        (score,) = self._crf.span_probabilities(tagged.emissions, tagged.path, [(starts[0], ends[-1] - 1)])
-        return score
+    def _scores(self, windows: Sequence[TaggedWindow], spans: Sequence[WordSpan]) -> Iterator[float]:
+        """The marginal of each span, in the window that owns its first word; one forward-backward pass per window."""
+        for tagged in windows:
+            first, end = tagged.window.owned
+            own = [_piece_span(tagged.window, span) for span in spans if first <= span.first < end]
+            if own:
+                yield from self._crf.span_probabilities(tagged.emissions, tagged.path, own)
 
 
-def _owned_pieces(window: EntityWindow) -> tuple[int | None, ...]:
-    first, end = window.owned
-    return window.encoding.first_pieces[first - window.offset : end - window.offset]
-
-
-def _owner(windows: Sequence[TaggedWindow], word: int) -> TaggedWindow:
-    return next(tagged for tagged in windows if word < tagged.window.owned[1])
+def _piece_span(window: EntityWindow, span: WordSpan) -> tuple[int, int]:
+    """From the first piece of the span to its last in this window, inclusive."""
+    words = slice(span.first - window.offset, span.last + 1 - window.offset)
+    starts = [position for position in window.encoding.first_pieces[words] if position is not None]
+    ends = [position for position in window.encoding.piece_ends[words] if position is not None]
+    return starts[0], ends[-1] - 1
 
 
 def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -48,6 +48,11 @@ class Prepared:
         """What the text graph reads: one row each."""
         return (self.encoding,) if self.encoding else tuple(window.encoding for window in self.windows)
 
+    @property
+    def predicted_words(self) -> tuple[bool, ...]:
+        """Of entity extraction, per word: whether it has a piece within the budget, and so a prediction."""
+        return tuple(position is not None for window in self.windows for position in window.owned_pieces)
+
 
 class Preparer:
     """Turns tweets into `Prepared` for one bundle. Thread-safe.

@@ -55,6 +55,12 @@ class EntityWindow:
     offset: int
     owned: Span
 
+    @property
+    def owned_pieces(self) -> tuple[int | None, ...]:
+        """Of each owned word, the position of its first piece in `encoding.input_ids`, or None."""
+        first, end = self.owned
+        return self.encoding.first_pieces[first - self.offset : end - self.offset]
+
 
 class TextEncoder:
     """Encodes the words of tweets for the text graph. Thread-safe.

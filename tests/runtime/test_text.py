@@ -193,6 +193,11 @@ def test_a_word_longer_than_the_budget_has_a_window_of_its_own() -> None:
     assert all(window.encoding.cut_words == 0 for window in windows)
 
 
+def test_a_long_word_gets_no_window_without_it() -> None:
+    windows = encoder(6).entity_windows(["a", "b", "c", "defg"])
+    assert [(window.offset, window.owned) for window in windows] == [(0, (0, 3)), (3, (3, 4))]
+
+
 @settings(deadline=None)
 @given(words_of_letters, st.integers(3, 30))
 def test_windows_own_every_word_once_and_show_it_best(words: list[str], max_length: int) -> None:
@@ -203,13 +208,15 @@ def test_windows_own_every_word_once_and_show_it_best(words: list[str], max_leng
     whole = encoder(10_000).encode_entities(words)
 
     assert [word for window in windows for word in range(*window.owned)] == list(range(len(words)))
+    ends = [window.offset + len(window.encoding.first_pieces) for window in windows]
+    assert ends == sorted(set(ends))  # every window shows a word that no earlier one did
     for window in windows:
         shown = words[window.offset : window.offset + len(window.encoding.first_pieces)]
         assert window.encoding == entities.encode_entities(shown) or not "".join(shown).strip("\u200b")
         assert len(window.encoding.input_ids) <= max_length
         assert window.encoding.cut_words == 0
-        for word in range(*window.owned):
-            position = window.encoding.first_pieces[word - window.offset]
+        for word, position in zip(range(*window.owned), window.owned_pieces, strict=True):
+            assert position == window.encoding.first_pieces[word - window.offset]
             in_whole = whole.first_pieces[word]
             assert (position is None) == (in_whole is None)
             if position is not None and in_whole is not None:

@@ -1,0 +1,23 @@
+# Set-up is part of both targets, so either works first on a fresh machine.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test setup
+
+demo: $(VENV)/ready
+	$(BIN)/hvpnet demo --out demo
+
+test: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+setup: $(VENV)/ready
+
+$(VENV)/ready: pyproject.toml CMakeLists.txt $(wildcard runtime/csrc/*)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --upgrade pip
+	$(BIN)/python -m pip install --editable '.[cpu,export,dev]'
+	touch $@

@@ -1,0 +1,74 @@
+"""Turn a trained checkpoint into a bundle of two ONNX graphs, verified against the eager model before it is there."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self, get_args
+
+from hvpnet.cli.options import add_json, progress, show
+from hvpnet.config import Task, Variant
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `hvpnet export` was asked to do."""
+
+    checkpoint: Path
+    out: Path
+    tokenizer: Path
+    task: Task | None
+    variant: Variant | None
+    labels: Path | None
+    max_length: int | None
+    json: bool
+
+    @classmethod
+    def parse(cls, parsed: argparse.Namespace) -> Self:
+        """From the parsed command line."""
+        return cls(**{name: getattr(parsed, name) for name in cls.__dataclass_fields__})
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("checkpoint", type=Path, help="a published .pth state dict, or a folder of hvpnet train")
+    parser.add_argument("--out", type=Path, required=True, help="the bundle's folder; must not exist")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="folder of the BERT that was trained on")
+    parser.add_argument("--task", choices=get_args(Task), help="refuse a checkpoint of the other task")
+    parser.add_argument("--variant", choices=get_args(Variant), help="needed for only_obj, whose tensors are full's")
+    parser.add_argument("--labels", type=Path, help="label names: a JSON object or list, or one a line")
+    parser.add_argument("--max-length", type=int, help="pieces per tweet (default as published: ner 128, re 80)")
+    add_json(parser)
+
+
+def run(options: Options) -> int:
+    """Export, verify, write."""
+    progress("loading PyTorch and the checkpoint")
+    from hvpnet.checkpoint import load_checkpoint, read_bert_config
+    from hvpnet.layout import Hints, read_labels
+    from hvpnet.tokenizer import load_tokenizer
+    from hvpnet_export import export_bundle
+
+    hints = Hints(
+        task=options.task,
+        variant=options.variant,
+        labels=read_labels(options.labels) if options.labels else None,
+        max_length=options.max_length,
+        bert=read_bert_config(options.tokenizer),
+    )
+    model = load_checkpoint(options.checkpoint, hints)
+    report = export_bundle(model, load_tokenizer(options.tokenizer, model.config.task), options.out, progress)
+    config = model.config
+    show(
+        {
+            "bundle": str(options.out),
+            "task": config.task,
+            "variant": config.variant,
+            "labels": len(config.labels),
+            "prefix error": report.prefix_error,
+            "output error": report.output_error,
+            "decisions compared": report.decisions,
+            "decisions that differ": len(report.disagreements),
+        },
+        as_json=options.json,
+    )
+    return 0

@@ -1,0 +1,80 @@
+"""Parse the command line, run the verb, and turn errors into one line and an exit code."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import version
+
+from hvpnet.errors import HvpnetError, MissingExtraError
+
+VERBS = {
+    "export": "turn a checkpoint into a bundle of two ONNX graphs",
+    "verify": "hold a bundle's graphs against the checkpoint they came from",
+    "inspect": "check a bundle's files and show what it holds",
+    "predict": "extract entities or relations from one tweet or from JSON lines",
+    "evaluate": "score a bundle on a data set",
+}
+
+_EXTRAS = {
+    **dict.fromkeys(("torch", "torchvision", "transformers", "torchcrf", "onnx", "onnxscript"), "export"),
+    **dict.fromkeys(("safetensors", "seqeval", "sklearn", "tqdm", "matplotlib"), "export"),
+    "onnxruntime": "cpu",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `hvpnet`.
+
+    Args:
+        arguments: the command line without the program's name; by default that of the process.
+
+    Returns:
+        The exit code: 0, 1 for an error of the task, 2 for a wrong command line, 130 when interrupted.
+    """
+    parsed = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO if parsed.debug else logging.WARNING, format="%(name)s: %(message)s")
+    try:
+        options = parsed.options(parsed)
+        code: int = parsed.run(options)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output is gone: nothing more to say, and nobody to say it to
+        return 1
+    except Exception as error:
+        if parsed.debug:
+            raise
+        return _fail(_one_line(parsed.verb, error), 1)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hvpnet", description="From a trained HVPNeT checkpoint to entities and relations.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"hvpnet {version('hvpnet')}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, help_ in VERBS.items():
+        module = import_module(f"hvpnet.cli.{name}")
+        verb = verbs.add_parser(name, help=help_, description=module.__doc__, allow_abbrev=False)
+        module.add_arguments(verb)
+        verb.add_argument("--debug", action="store_true", help="log what is done, and show the traceback of an error")
+        verb.set_defaults(options=module.Options.parse, run=module.run)
+    return parser
+
+
+def _one_line(verb: str, error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] in _EXTRAS:
+        package = error.name.partition(".")[0]
+        error = MissingExtraError(package, _EXTRAS[package], f"hvpnet {verb}")
+    message = " ".join(str(error).split())
+    if isinstance(error, HvpnetError | OSError):
+        return message
+    return f"unexpected {type(error).__name__}: {message} (--debug shows where)"
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"hvpnet: error: {message}", file=sys.stderr)
+    return code

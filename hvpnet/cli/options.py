@@ -1,0 +1,54 @@
+"""Options that several verbs share, and how results and progress are shown."""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """`--json`: the result for machines."""
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def add_backend(parser: argparse.ArgumentParser) -> None:
+    """`--backend`: which engine."""
+    from hvpnet_runtime.backends import BACKENDS
+
+    parser.add_argument(
+        "--backend", default="auto", choices=("auto", *BACKENDS), help="engine; auto takes the fastest that runs here"
+    )
+
+
+def add_pictures(parser: argparse.ArgumentParser) -> None:
+    """`--on-bad-image`: what to do about an unreadable whole picture."""
+    parser.add_argument(
+        "--on-bad-image",
+        default="error",
+        choices=("error", "substitute"),
+        help="a whole picture that cannot be read is an error, or replaced by inf.png beside it as published",
+    )
+
+
+def show(result: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print a result: as JSON, or one `name: value` a line."""
+    if as_json:
+        print(json.dumps(result, ensure_ascii=False))
+        return
+    width = max(map(len, result)) if result else 0
+    for name, value in result.items():
+        print(f"{name:<{width}}  {_plain(value)}")
+
+
+def progress(message: str) -> None:
+    """Say on standard error what begins now."""
+    print(f"hvpnet: {message} ...", file=sys.stderr, flush=True)
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return str(value)

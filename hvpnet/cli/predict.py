@@ -1,0 +1,151 @@
+"""Extract entities or relations from one tweet, or from JSON lines in batches. Needs no PyTorch."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, Self
+
+from hvpnet.cli.options import add_backend, add_json, add_pictures
+from hvpnet_runtime.errors import InputError
+from hvpnet_runtime.jsonl import parse_tweet, result_to_dict
+from hvpnet_runtime.pipeline import Pipeline
+from hvpnet_runtime.preparation import OnBadImage, Prepared
+from hvpnet_runtime.types import EntityResult, Result, Span, Tweet
+
+BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `hvpnet predict` was asked to do: `tweet` or `input`."""
+
+    bundle: Path
+    tweet: Tweet | None
+    input: Path | None
+    output: Path | None
+    backend: str
+    window: bool
+    on_bad_image: OnBadImage
+    json: bool
+
+    @classmethod
+    def parse(cls, parsed: argparse.Namespace) -> Self:
+        """From the parsed command line.
+
+        Raises:
+            InputError: options of one tweet and of JSON lines are mixed.
+        """
+        tweet = None
+        single = (parsed.image, parsed.object, parsed.head, parsed.tail)
+        if parsed.text is not None:
+            tweet = Tweet(
+                parsed.text, None, parsed.image, parsed.object or (), (), _span(parsed.head), _span(parsed.tail)
+            )
+        elif any(value is not None for value in single):
+            raise InputError("--image, --object, --head and --tail belong to --text; JSON lines have their own")
+        if tweet is not None and parsed.output is not None:
+            raise InputError("--output belongs to --input; redirect standard output instead")
+        return cls(
+            parsed.bundle,
+            tweet,
+            parsed.input,
+            parsed.output,
+            parsed.backend,
+            parsed.window,
+            parsed.on_bad_image,
+            parsed.json,
+        )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("bundle", type=Path)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--text", help="one tweet")
+    source.add_argument("--input", type=Path, help="JSON lines; relative picture paths count from this file's folder")
+    parser.add_argument("--image", type=Path, help="the tweet's picture")
+    parser.add_argument("--object", type=Path, action="append", help="an object crop; up to three are read")
+    parser.add_argument("--head", type=int, nargs=2, metavar=("START", "END"), help="words [START, END) of the head")
+    parser.add_argument("--tail", type=int, nargs=2, metavar=("START", "END"), help="words [START, END) of the tail")
+    parser.add_argument("--output", type=Path, help="where the JSON lines go (default: standard output)")
+    parser.add_argument("--window", action="store_true", help="slide over long texts instead of cutting them")
+    add_backend(parser)
+    add_pictures(parser)
+    add_json(parser)
+
+
+def run(options: Options) -> int:
+    """Predict; exit code 1 if a line of the input was rejected."""
+    with Pipeline.load(
+        options.bundle, options.backend, window=options.window, on_bad_image=options.on_bad_image
+    ) as pipeline:
+        print(f"hvpnet: backend {pipeline.backend.name}", file=sys.stderr)
+        if options.tweet is not None:
+            (result,) = pipeline.run([pipeline.prepare(options.tweet)])
+            print(json.dumps(result_to_dict(result), ensure_ascii=False) if options.json else _readable(result))
+            return 0
+        if options.input is None:
+            raise InputError("give --text or --input")
+        with options.input.open(encoding="utf-8") as lines, _writer(options.output) as output:
+            return _predict_lines(pipeline, lines, options.input.parent, output)
+
+
+def _predict_lines(pipeline: Pipeline, lines: IO[str], folder: Path, output: IO[str]) -> int:
+    """One line out for every line in, in order: a result, or the error that kept it from being one."""
+    rows, rejected = 0, 0
+    numbered = enumerate((line for line in lines if not line.isspace()), 1)
+    while chunk := list(islice(numbered, BATCH_SIZE)):
+        answers = [_prepare(pipeline, number, line, folder) for number, line in chunk]
+        results = iter(pipeline.run([answer for answer in answers if isinstance(answer, Prepared)]))
+        for answer in answers:
+            row = result_to_dict(next(results)) if isinstance(answer, Prepared) else answer
+            output.write(json.dumps(row, ensure_ascii=False) + "\n")
+            rejected += not isinstance(answer, Prepared)
+        rows += len(chunk)
+        print(f"\rhvpnet: {rows} tweets, {rejected} rejected", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    if rejected:
+        print(f"hvpnet: {rejected} of {rows} tweets were rejected; their lines have an error", file=sys.stderr)
+    return 1 if rejected else 0
+
+
+def _prepare(pipeline: Pipeline, number: int, line: str, folder: Path) -> Prepared | dict[str, Any]:
+    tweet = None
+    try:
+        tweet = parse_tweet(line, folder)
+        return pipeline.prepare(tweet)
+    except InputError as error:
+        problem = {"type": type(error).__name__, "message": str(error)}
+        return {"id": tweet.id if tweet else None, "tweet": number, "error": problem}
+
+
+@contextmanager
+def _writer(path: Path | None) -> Iterator[IO[str]]:
+    """Standard output, or a file that gets its name once it is complete."""
+    if path is None:
+        yield sys.stdout
+        return
+    part = path.with_name(f"{path.name}.part")
+    with part.open("w", encoding="utf-8") as output:
+        yield output
+    part.replace(path)
+
+
+def _span(words: list[int] | None) -> Span | None:
+    return (words[0], words[1]) if words else None
+
+
+def _readable(result: Result) -> str:
+    if not isinstance(result, EntityResult):
+        return f"{result.relation}  {result.score:.3f}"
+    cut = [f"({result.cut_words} words lay beyond the piece budget)"] if result.cut_words else []
+    found = [
+        f"{entity.type:<6} {entity.text}  [{entity.start}, {entity.end})  {entity.score:.3f}"
+        for entity in result.entities
+    ]
+    return "\n".join([*(found or ["no entities"]), *cut])

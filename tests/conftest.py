@@ -1,6 +1,7 @@
 """Tiny models of every kind, and bundles of them, made once per test session."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -97,12 +98,23 @@ def export(tokenizer_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Cal
 
 
 @pytest.fixture(scope="session")
-def ner_bundle(export: Callable[[HVPNeT], Path], ner_model: HVPNeT) -> Path:
-    """A bundle of `ner_model`; tests that damage one work on a copy."""
-    return export(ner_model)
+def bundle_of(make_model: Callable[..., HVPNeT], export: Callable[[HVPNeT], Path]) -> Callable[..., Path]:
+    """A bundle of `make_model(task, variant, head)`, exported once; tests that damage one work on a copy."""
+    exported = cache(lambda *kind: export(make_model(*kind)))
+
+    def bundle(task: Task = "ner", variant: Variant = "full", head: Head = "markers") -> Path:
+        return exported(task, variant, head)
+
+    return bundle
 
 
 @pytest.fixture(scope="session")
-def re_bundle(export: Callable[[HVPNeT], Path], re_model: HVPNeT) -> Path:
-    """A bundle of `re_model`; tests that damage one work on a copy."""
-    return export(re_model)
+def ner_bundle(bundle_of: Callable[..., Path]) -> Path:
+    """A bundle of `ner_model`."""
+    return bundle_of("ner")
+
+
+@pytest.fixture(scope="session")
+def re_bundle(bundle_of: Callable[..., Path]) -> Path:
+    """A bundle of `re_model`."""
+    return bundle_of("re")

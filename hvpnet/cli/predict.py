@@ -12,7 +12,7 @@ from typing import IO, Any, Self
 
 from hvpnet.cli.options import add_backend, add_json, add_pictures
 from hvpnet_runtime.errors import InputError
-from hvpnet_runtime.jsonl import parse_tweet, result_to_dict
+from hvpnet_runtime.jsonl import parse_line, result_to_dict, tweet_from_dict
 from hvpnet_runtime.pipeline import Pipeline
 from hvpnet_runtime.preparation import OnBadImage, Prepared
 from hvpnet_runtime.types import EntityResult, Result, Span, Tweet
@@ -91,7 +91,7 @@ def run(options: Options) -> int:
             return 0
         if options.input is None:
             raise InputError("give --text or --input")
-        with options.input.open(encoding="utf-8") as lines, _writer(options.output) as output:
+        with options.input.open(encoding="utf-8", errors="surrogateescape") as lines, _writer(options.output) as output:
             return _predict_lines(pipeline, lines, options.input.parent, output)
 
 
@@ -115,23 +115,26 @@ def _predict_lines(pipeline: Pipeline, lines: IO[str], folder: Path, output: IO[
 
 
 def _prepare(pipeline: Pipeline, number: int, line: str, folder: Path) -> Prepared | dict[str, Any]:
-    tweet = None
+    values: dict[str, Any] = {}
     try:
-        tweet = parse_tweet(line, folder)
-        return pipeline.prepare(tweet)
+        values = parse_line(line)
+        return pipeline.prepare(tweet_from_dict(values, folder))
     except InputError as error:
         problem = {"type": type(error).__name__, "message": str(error)}
-        return {"id": tweet.id if tweet else None, "tweet": number, "error": problem}
+        return {"id": values.get("id"), "tweet": number, "error": problem}
 
 
 @contextmanager
 def _writer(path: Path | None) -> Iterator[IO[str]]:
-    """Standard output, or a file that gets its name once it is complete."""
+    """Standard output, or a file that gets its name once it is complete.
+
+    Half a surrogate pair, which only an id can hold, has no UTF-8; as a backslash escape it is JSON again.
+    """
     if path is None:
         yield sys.stdout
         return
     part = path.with_name(f"{path.name}.part")
-    with part.open("w", encoding="utf-8") as output:
+    with part.open("w", encoding="utf-8", errors="backslashreplace") as output:
         yield output
     part.replace(path)
 

@@ -54,7 +54,7 @@ class PrefixCache:
             return
         with self._lock:
             replaced = self._prefixes.pop(digest, None)
-            self._bytes += prefix.nbytes - (replaced.nbytes if replaced else 0)
+            self._bytes += prefix.nbytes - (0 if replaced is None else replaced.nbytes)
             self._prefixes[digest] = prefix
             while self._bytes > self.max_bytes:
                 _, evicted = self._prefixes.popitem(last=False)

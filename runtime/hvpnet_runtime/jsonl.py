@@ -12,11 +12,11 @@ from hvpnet_runtime.types import Result, Tweet
 _KEYS = ("id", "text", "words", "image", "objects", "boxes", "head", "tail")
 
 
-def parse_tweet(line: str, folder: Path) -> Tweet:
-    """A tweet from one JSON line; pictures are paths, relative ones counted from `folder`.
+def parse_line(line: str) -> dict[str, Any]:
+    """The JSON object of a line.
 
     Raises:
-        InputError: the line is not a JSON object, has an unknown key, or a value of the wrong type.
+        InputError: the line is not a JSON object.
     """
     try:
         values = json.loads(line)
@@ -24,6 +24,15 @@ def parse_tweet(line: str, folder: Path) -> Tweet:
         raise InputError(f"not JSON: {error}") from error
     if not isinstance(values, dict):
         raise InputError(f"not a JSON object but {type(values).__name__}")
+    return values
+
+
+def tweet_from_dict(values: Mapping[str, Any], folder: Path) -> Tweet:
+    """A tweet from JSON types; pictures are paths, relative ones counted from `folder`.
+
+    Raises:
+        InputError: a key is unknown, or a value of the wrong type.
+    """
     unknown = sorted(set(values) - set(_KEYS))
     if unknown:
         raise InputError(f"unknown keys {', '.join(unknown)}: a tweet has {', '.join(_KEYS)}")

@@ -1,0 +1,309 @@
+"""The pipeline against the eager model, and what it computes how often."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tokenizers import Tokenizer
+
+from hvpnet import HVPNeT
+from hvpnet_runtime import (
+    BackendError,
+    EntityResult,
+    InputError,
+    PictureError,
+    Pipeline,
+    RelationResult,
+    TextError,
+    Tweet,
+)
+from hvpnet_runtime.pictures import PictureSpec, load_pixels, normalise
+from hvpnet_runtime.text import TextEncoder
+
+KINDS = [
+    ("ner", "full", "markers"),
+    ("ner", "flat", "markers"),
+    ("ner", "1t3", "markers"),
+    ("ner", "only_obj", "markers"),
+    ("ner", "text_only", "markers"),
+    ("re", "full", "markers"),
+    ("re", "full", "cls"),
+]
+
+
+def picture(seed: int, size: tuple[int, int] = (60, 40)) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), np.uint8)
+    return Image.fromarray(pixels)
+
+
+def tweets(task: str) -> list[Tweet]:
+    """Every number of objects, no picture at all, boxes, texts of different lengths."""
+    texts = [
+        "Jordan was great today",
+        "RT @user : heading to Georgia for the game , what a night !",
+        "Paris",
+        "so proud of Madison http://t.co/abcdef #win",
+        "Chelsea and Florence " * 6,
+    ]
+    made = []
+    for row, text in enumerate(texts):
+        pair = {"head": (0, 1), "tail": (len(text.split()) // 2, len(text.split()))} if task == "re" else {}
+        objects = [picture(10 * row + item) for item in range(row)]
+        made.append(
+            Tweet(
+                words=text.split(),
+                image=None if row == 2 else picture(row, (50 + row, 80)),
+                objects=objects,
+                id=row,
+                **pair,
+            )
+        )
+    made[3] = replace(made[3], objects=(), boxes=[(0, 0, 30, 30), (10.0, 20.0, 50.0, 80.0)])
+    return made
+
+
+@torch.no_grad()
+def eager(model: HVPNeT, bundle: Path, tweet: Tweet) -> list[int]:
+    """One tweet through the eager model, unpadded and alone: tag indices per piece, or one relation."""
+    config, spec = model.config, PictureSpec()
+    encoder = TextEncoder(
+        Tokenizer.from_file(str(bundle / "tokenizer.json")), config.max_length, markers=config.task == "re"
+    )
+    encoding = (
+        encoder.encode_entities(tweet.words)
+        if config.task == "ner"
+        else encoder.encode_relation(tweet.words, tweet.head, tweet.tail)
+    )
+    ids = torch.tensor([encoding.input_ids])
+    slots = torch.zeros(4, 3, 224, 224)
+    crops = [load_pixels(crop, spec) for crop in tweet.objects] + [
+        load_pixels(tweet.image, spec, box) for box in tweet.boxes
+    ]
+    for slot, pixels in enumerate(crops[:3], 1):
+        slots[slot] = torch.from_numpy(normalise(pixels[None], spec))[0]
+    if tweet.image is not None:
+        slots[0] = torch.from_numpy(normalise(load_pixels(tweet.image, spec)[None], spec))[0]
+    prefix = model.encode_pictures(slots[-config.pictures :])[None] if config.pictures else None
+    markers = {}
+    if config.task == "re" and config.head == "markers":
+        markers = {"head_index": torch.tensor([encoding.head_index]), "tail_index": torch.tensor([encoding.tail_index])}
+    mask = torch.ones_like(ids)
+    (decision,) = model.decode(model(ids, mask, prefix, **markers), mask)
+    if config.task == "re":
+        return decision
+    return [1 if position is None else decision[position] for position in encoding.first_pieces]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids="-".join)
+def test_equals_the_eager_model(
+    kind: tuple[str, str, str], make_model: Callable[..., HVPNeT], bundle_of: Callable[..., Path]
+) -> None:
+    model, bundle = make_model(*kind), bundle_of(*kind)
+    given = tweets(kind[0])
+    with Pipeline.load(bundle, "onnxruntime-cpu") as pipeline:
+        together = pipeline(given)
+        assert together == pipeline(given, batch_size=2)  # padding and neighbours change nothing but the last digits
+        for tweet, result in zip(given, together, strict=True):
+            decision = eager(model, bundle, tweet)
+            assert result.id == tweet.id
+            if isinstance(result, RelationResult):
+                assert result.relation == model.config.labels[decision[0]]
+            else:
+                labels = [model.config.labels[index] for index in decision]
+                assert list(result.tags) == [label if label[:2] in ("B-", "I-") else "O" for label in labels]
+
+
+@pytest.fixture(scope="module")
+def ner(ner_bundle: Path) -> Pipeline:
+    return Pipeline.load(ner_bundle)
+
+
+def count_pictures(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many pictures each run of the vision graph gets."""
+    counts: list[int] = []
+    encode = pipeline.backend.encode_pictures
+
+    def counted(images: np.ndarray) -> object:
+        counts.append(len(images))
+        return encode(images)
+
+    monkeypatch.setattr(pipeline.backend, "encode_pictures", counted)
+    return counts
+
+
+def test_a_picture_is_computed_once(ner_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = Pipeline.load(ner_bundle)
+    counts = count_pictures(pipeline, monkeypatch)
+    one, two = picture(1), picture(2)
+    first = pipeline([Tweet(text="a", image=one, objects=[two, one]), Tweet(text="b", image=two)])
+    assert counts == [2]  # twice in one batch: once; blanks: at load
+    second = pipeline([Tweet(text="a", image=one, objects=[two, one])])
+    assert counts == [2]
+    assert second[0] == first[0]
+    assert pipeline.cache.hits == 2
+    pipeline([Tweet(text="no picture at all")])
+    assert counts == [2]
+    pipeline.cache.clear()
+    assert pipeline([Tweet(text="a", image=one, objects=[two, one])])[0] == first[0]
+    assert counts == [2, 2]
+
+
+def test_without_a_cache_and_with_many_pictures(ner_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = Pipeline.load(ner_bundle, cache_bytes=0)
+    counts = count_pictures(pipeline, monkeypatch)
+    given = [Tweet(text="a", image=picture(seed)) for seed in range(20)]
+    once = pipeline(given)
+    assert counts == [16, 4]  # the activations of the vision graph stay bounded
+    assert len(pipeline.cache) == 0
+    assert once == [pipeline([tweet])[0] for tweet in given]
+
+
+def test_threads_get_the_same_answers(ner: Pipeline) -> None:
+    given = tweets("ner")
+    expected = ner(given)
+    with ThreadPoolExecutor(4) as pool:
+        for answers in pool.map(ner, [given] * 8):
+            assert answers == expected
+
+
+def test_offsets_are_those_of_the_text(ner: Pipeline) -> None:
+    text = "  RT @user: Jordan, Georgia & Paris!  "
+    result = ner([Tweet(text=text, id={"any": "thing"})])[0]
+    assert isinstance(result, EntityResult)
+    assert result.id == {"any": "thing"}
+    assert result.entities  # the weights are random but spread: something is tagged
+    for entity in result.entities:
+        assert text[entity.start : entity.end] == entity.text
+        assert 0 <= entity.score <= 1
+    joined = ner([Tweet(words=["Jordan", "was", "great"])])[0]
+    for entity in joined.entities:
+        assert "Jordan was great"[entity.start : entity.end] == entity.text
+
+
+def test_long_texts_are_cut_and_reported_or_windowed(ner: Pipeline, ner_bundle: Path) -> None:
+    words = [f"w{index}" for index in range(90)]
+    cut = ner([Tweet(words=words)])[0]
+    assert len(cut.tags) == 90
+    assert 0 < cut.cut_words < 90
+    assert set(cut.tags[-cut.cut_words :]) == {"O"}
+    windowed = Pipeline.load(ner_bundle, window=True)
+    whole = windowed([Tweet(words=words), Tweet(words=["Paris"])])
+    assert whole[0].cut_words == 0
+    assert set(whole[0].tags[-cut.cut_words :]) != {"O"}
+    assert whole[1] == ner([Tweet(words=["Paris"])])[0]
+
+
+def test_windows_keep_a_distant_pair(re_bundle: Path) -> None:
+    words = [f"w{index}" for index in range(90)]
+    tweet = Tweet(words=words, head=(60, 61), tail=(65, 66))
+    with pytest.raises(TextError, match="window=True"):
+        Pipeline.load(re_bundle)([tweet])
+    result = Pipeline.load(re_bundle, window=True)([tweet])[0]
+    assert isinstance(result, RelationResult)
+    assert 0 < result.score <= 1
+    assert result.cut_words > 0
+
+
+@pytest.mark.parametrize(
+    ("tweet", "error", "message"),
+    [
+        (Tweet(), InputError, "text or words"),
+        (Tweet(text="a", words=["a"]), InputError, "text or words"),
+        (Tweet(text=""), TextError, "empty"),
+        (Tweet(text=" \n"), TextError, "empty"),
+        (Tweet(words=[]), TextError, "empty"),
+        (Tweet(text="\u200b\u200d\ufeff"), TextError, "no visible character"),
+        (Tweet(text=7), TextError, "must be a string"),
+        (Tweet(words="Jordan"), TextError, "list of strings"),
+        (Tweet(words=["a", 3]), TextError, "list of strings"),
+        (Tweet(text="a", boxes=[(0, 0, 1, 1)]), InputError, "boxes need the image"),
+        (Tweet(text="a", image=picture(0), boxes=[(0, 0, 9, 9)], objects=[picture(1)]), InputError, "not both"),
+        (Tweet(text="a", image=picture(0), boxes=[(0, 0, 900, 9)]), PictureError, "box"),
+        (Tweet(text="a", image=b""), PictureError, "<bytes>"),
+        (Tweet(text="a", image="absent.jpg"), PictureError, "absent.jpg"),
+        (Tweet(text="a", objects=[b"no picture"]), PictureError, "<bytes>"),
+    ],
+)
+def test_bad_tweets_are_one_clear_line(ner: Pipeline, tweet: Tweet, error: type[InputError], message: str) -> None:
+    with pytest.raises(error, match=message) as raised:
+        ner([Tweet(text="fine"), replace(tweet, id="x7")])
+    assert str(raised.value).startswith("tweet 1 (id x7): ")
+    assert "\n" not in str(raised.value)
+
+
+def test_truncated_and_huge_pictures(ner: Pipeline, tmp_path: Path) -> None:
+    picture(1, (300, 200)).save(tmp_path / "cut.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "cut.jpg").read_bytes()[:5000])
+    with pytest.raises(PictureError, match=r"cut\.jpg.*truncated"):
+        ner([Tweet(text="a", image=tmp_path / "cut.jpg")])
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "huge.png")
+    with pytest.raises(PictureError, match=r"huge\.png.*20000 x 20000"):
+        ner([Tweet(text="a", objects=[tmp_path / "huge.png"])])
+
+
+def test_unreadable_whole_pictures_can_be_substituted_as_published(ner_bundle: Path, tmp_path: Path) -> None:
+    picture(5).save(tmp_path / "inf.png")
+    pipeline = Pipeline.load(ner_bundle, on_bad_image="substitute")
+    expected = pipeline([Tweet(text="Jordan was great", image=tmp_path / "inf.png")])
+    assert pipeline([Tweet(text="Jordan was great", image=tmp_path / "absent.jpg")]) == expected
+    with pytest.raises(PictureError, match=r"gone.*inf\.png"):
+        pipeline([Tweet(text="a", image=tmp_path / "gone" / "absent.jpg")])
+    with pytest.raises(PictureError, match="<bytes>"):
+        pipeline([Tweet(text="a", image=b"no picture")])
+    with pytest.raises(PictureError, match=r"absent\.png"):  # crops never are
+        pipeline([Tweet(text="a", objects=[tmp_path / "absent.png"])])
+    with pytest.raises(ValueError, match="error or substitute"):
+        Pipeline.load(ner_bundle, on_bad_image="ignore")
+
+
+def test_relations_need_a_pair(re_bundle: Path) -> None:
+    pipeline = Pipeline.load(re_bundle)
+    with pytest.raises(TextError, match="needs head and tail"):
+        pipeline([Tweet(text="Jordan and Georgia")])
+    with pytest.raises(TextError, match="outside the text"):
+        pipeline([Tweet(text="Jordan and Georgia", head=(0, 1), tail=(2, 9))])
+
+
+def test_no_tweets_no_results(ner: Pipeline) -> None:
+    assert ner([]) == []
+
+
+def test_nan_from_an_engine_is_an_error(ner_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = Pipeline.load(ner_bundle)
+    monkeypatch.setattr(pipeline.backend, "encode_text", lambda text, _: np.full((*text.input_ids.shape, 13), np.nan))
+    with pytest.raises(BackendError, match="NaN"):
+        pipeline([Tweet(text="a")])
+
+
+def test_runs_where_torch_transformers_and_onnx_cannot_be_imported(
+    ner_bundle: Path, re_bundle: Path, tmp_path: Path
+) -> None:
+    picture(1).save(tmp_path / "a.jpg")
+    script = f"""
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision", "transformers", "onnx", "onnxscript"):
+            raise ImportError(name + " must not be imported")
+sys.meta_path.insert(0, Refuse())
+from hvpnet_runtime import Pipeline, Tweet
+ner = Pipeline.load({str(ner_bundle)!r})([Tweet(text="Jordan was great", image={str(tmp_path / "a.jpg")!r})])
+print(ner[0].tags)
+re = Pipeline.load({str(re_bundle)!r})([Tweet(text="Jordan and Georgia", head=(0, 1), tail=(2, 3))])
+print(re[0].relation)
+from hvpnet.cli import main
+assert main(["predict", {str(ner_bundle)!r}, "--text", "Jordan was great", "--json"]) == 0
+assert main(["inspect", {str(ner_bundle)!r}]) == 0
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with Pipeline.load(ner_bundle) as pipeline:
+        tags = pipeline([Tweet(text="Jordan was great", image=tmp_path / "a.jpg")])[0].tags
+    assert done.stdout.splitlines()[0] == str(tags)

@@ -10,6 +10,8 @@ from importlib.metadata import version
 from hvpnet.errors import HvpnetError, MissingExtraError
 
 VERBS = {
+    "demo": "generate picture-tweets, train, export, verify, predict, and write a report",
+    "train": "train a model by the paper's recipe",
     "export": "turn a checkpoint into a bundle of two ONNX graphs",
     "verify": "hold a bundle's graphs against the checkpoint they came from",
     "inspect": "check a bundle's files and show what it holds",

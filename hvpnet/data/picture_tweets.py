@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from hvpnet.config import Task
 from hvpnet.data.figures import pick
 from hvpnet.data.scenes import Drawing, draw_scene
 from hvpnet.data.tweet_text import entity_tweet, relation_tweet, word_list
 from hvpnet.errors import DataError
+from hvpnet.tokenizer import load_tokenizer
 
 TYPES = ("PER", "LOC", "ORG", "MISC")
 RELATIONS = (
@@ -83,19 +83,8 @@ def write_tokenizer(out: Path | str) -> Path:
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    vocabulary = {word: index for index, word in enumerate(word_list())}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))  # noqa: S106
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(word, vocabulary[word]) for word in ("[CLS]", "[SEP]")],
-    )
-    tokenizer.save(str(out / "tokenizer.json"))
-    (out / "vocab.txt").write_text("".join(f"{word}\n" for word in vocabulary), encoding="utf-8")
+    (out / "vocab.txt").write_text("".join(f"{word}\n" for word in word_list()), encoding="utf-8")
+    load_tokenizer(out, "ner").save(str(out / "tokenizer.json"))
     return out
 
 

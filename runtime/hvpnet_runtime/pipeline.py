@@ -121,6 +121,11 @@ class Pipeline:
             return list(self._relations(batch, outputs))
         return list(self._entity_results(self._entities, batch, outputs, text.attention_mask))
 
+    @property
+    def text_encoder(self) -> TextEncoder:
+        """How the pipeline tokenises."""
+        return self._preparer.encoder
+
     def close(self) -> None:
         """Free the engines and the cache."""
         self.cache.clear()
@@ -170,7 +175,7 @@ class Pipeline:
         return computed
 
     def _text_inputs(self, encodings: Sequence[Encoding]) -> TextInputs:
-        input_ids, attention_mask = self._preparer.encoder.pad(encodings)  # [rows, T]
+        input_ids, attention_mask = self.text_encoder.pad(encodings)  # [rows, T]
         if self.bundle.head != "markers":
             return TextInputs(input_ids, attention_mask)
         head, tail = (

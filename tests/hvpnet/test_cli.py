@@ -1,0 +1,252 @@
+"""The command as a user runs it: exit codes, one line on errors, nothing lost."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hvpnet import HVPNeT, save_checkpoint
+from hvpnet.cli import main
+from hvpnet.cli.main import VERBS
+from hvpnet.data import Sizes, write_picture_tweets
+from hvpnet_runtime import Pipeline, Tweet
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """Exit code, standard output, standard error."""
+    try:
+        code = main([str(argument) for argument in arguments])
+    except SystemExit as exit_:
+        code = int(exit_.code or 0)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def error_line(text: str) -> str:
+    """The one line that says what is wrong."""
+    (line,) = [line for line in text.splitlines() if "error: " in line]
+    assert "Traceback" not in text
+    return line
+
+
+@pytest.fixture(scope="module")
+def checkpoint(ner_model: HVPNeT, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_checkpoint(ner_model, tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_picture_tweets(tmp_path_factory.mktemp("data") / "ner", "ner", Sizes(2, 2, 12))
+
+
+@pytest.fixture(scope="module")
+def relations(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_picture_tweets(tmp_path_factory.mktemp("data") / "re", "re", Sizes(2, 2, 12))
+
+
+def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "--help")
+    assert code == 0
+    assert all(verb in out for verb in VERBS)
+    for verb in VERBS:
+        assert run(capsys, verb, "--help")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("fly",), ("inspect",), ("inspect", "b", "--fast"), ("predict", "b", "--tex", "a"), ("export", "c")],
+)
+def test_wrong_command_lines_exit_2(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]) -> None:
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert error_line(err)
+
+
+def test_export_verify_inspect(
+    capsys: pytest.CaptureFixture[str], checkpoint: Path, tokenizer_dir: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "bundle"
+    code, stdout, err = run(capsys, "export", checkpoint, "--tokenizer", tokenizer_dir, "--out", out, "--json")
+    assert code == 0, err
+    assert json.loads(stdout)["decisions that differ"] == 0
+    code, stdout, _ = run(capsys, "inspect", out, "--json")
+    assert code == 0
+    assert json.loads(stdout) == json.loads((out / "manifest.json").read_text())
+    assert "parity fp32" in run(capsys, "inspect", out)[1]
+    code, stdout, _ = run(capsys, "verify", out, "--checkpoint", checkpoint, "--json")
+    assert code == 0
+    assert json.loads(stdout)["passed"] is True
+    code, _, err = run(capsys, "export", checkpoint, "--tokenizer", tokenizer_dir, "--out", out)
+    assert code == 1
+    assert "exists" in error_line(err)
+
+
+def test_verify_fails_for_another_checkpoint(
+    capsys: pytest.CaptureFixture[str], make_model: object, ner_bundle: Path, tmp_path: Path
+) -> None:
+    other = save_checkpoint(make_model("ner", seed=1), tmp_path / "other")
+    code, _, err = run(capsys, "verify", ner_bundle, "--checkpoint", other)
+    assert code == 1
+    assert "than the checkpoint" in error_line(err)
+    same_crf = make_model("ner", seed=1)
+    same_crf.crf = make_model("ner").crf
+    code, _, err = run(capsys, "verify", ner_bundle, "--checkpoint", save_checkpoint(same_crf, tmp_path / "same_crf"))
+    assert code == 1
+    assert "differ from the eager model" in error_line(err)
+
+
+def test_export_errors(
+    capsys: pytest.CaptureFixture[str], checkpoint: Path, re_model: HVPNeT, tokenizer_dir: Path, tmp_path: Path
+) -> None:
+    relations = tmp_path / "re.pth"
+    torch.save(re_model.state_dict(), relations)
+    labels = tmp_path / "labels.json"
+    labels.write_text('["one", "two"]')
+    tokenizer, out = ("--tokenizer", tokenizer_dir), ("--out", tmp_path / "bundle")
+    cases = [
+        ((tmp_path / "absent.pth", *tokenizer), "cannot be read"),
+        ((relations, *tokenizer), "give them with --labels"),
+        ((relations, *tokenizer, "--labels", labels), "names 2 relations"),
+        ((relations, *tokenizer, "--task", "ner"), "for task re, not ner"),
+        ((checkpoint, "--tokenizer", tmp_path), "neither vocab.txt nor tokenizer.json"),
+        ((checkpoint, *tokenizer, "--variant", "flat"), "variant"),
+        ((checkpoint, *tokenizer, "--max-length", 4000), "max_length"),
+    ]
+    for arguments, message in cases:
+        code, _, err = run(capsys, "export", *arguments, *out)
+        assert code == 1
+        assert message in error_line(err)
+        assert not (tmp_path / "bundle").exists()
+
+
+def test_predict_one_tweet(
+    capsys: pytest.CaptureFixture[str], ner_bundle: Path, re_bundle: Path, tmp_path: Path
+) -> None:
+    Image.fromarray(np.full((40, 50, 3), 90, np.uint8)).save(tmp_path / "a.png")
+    code, out, err = run(
+        capsys, "predict", ner_bundle, "--text", "Jordan was here", "--image", tmp_path / "a.png", "--json"
+    )
+    assert code == 0
+    assert "backend onnxruntime" in err
+    with Pipeline.load(ner_bundle) as pipeline:
+        expected = pipeline([Tweet(text="Jordan was here", image=tmp_path / "a.png")])[0]
+    assert json.loads(out)["tags"] == list(expected.tags)
+    pair = ("--head", 0, 1, "--tail", 2, 3)
+    code, out, _ = run(capsys, "predict", re_bundle, "--text", "Jordan in Paris", *pair)
+    assert code == 0
+    assert out.split()[0].startswith(("/per/", "None"))
+    for arguments, message in [
+        (("--text", ""), "empty"),
+        (("--text", "\u200b"), "no visible character"),
+        (("--text", "a", "--image", tmp_path / "absent.png"), "absent.png"),
+        (("--text", "a", "--output", tmp_path / "o"), "--output belongs to --input"),
+        (("--input", tmp_path / "absent.jsonl"), "absent.jsonl"),
+        (("--input", tmp_path / "absent.jsonl", "--image", "a.png"), "belong to --text"),
+    ]:
+        code, _, err = run(capsys, "predict", ner_bundle, *arguments)
+        assert code == 1
+        assert message in error_line(err)
+
+
+def test_predict_lines_loses_none(capsys: pytest.CaptureFixture[str], ner_bundle: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.full((40, 50, 3), 90, np.uint8)).save(tmp_path / "a.png")
+    rows: list[object] = [{"id": index, "text": f"Jordan number {index}", "image": "a.png"} for index in range(70)]
+    rows[3] = {"id": "three", "text": ""}
+    rows[40] = {"id": 40, "text": "a", "image": "absent.png"}
+    rows[41] = {"id": 41, "text": "a", "imgae": "a.png"}
+    rows[42] = ["no", "object"]
+    rows[43] = {"id": "\ud800", "text": "half a surrogate pair as id", "boxes": []}
+    lines = [json.dumps(row).encode() for row in rows]
+    lines[44] = b'{"id": 44, "text": "broken \xff utf-8"}'
+    lines[45] = b"{"
+    (tmp_path / "tweets.jsonl").write_bytes(b"\n".join(lines) + b"\n\n")
+    out = tmp_path / "out.jsonl"
+    code, _, err = run(capsys, "predict", ner_bundle, "--input", tmp_path / "tweets.jsonl", "--output", out)
+    assert code == 1
+    assert "6 of 70 tweets were rejected" in err
+    answers = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(answers) == 70
+    failed = {index: answer["error"]["type"] for index, answer in enumerate(answers) if "error" in answer}
+    assert failed == {
+        3: "TextError",
+        40: "PictureError",
+        41: "InputError",
+        42: "InputError",
+        44: "TextError",
+        45: "InputError",
+    }
+    assert [answers[index]["id"] for index in (0, 3, 41, 43, 69)] == [0, "three", 41, "\ud800", 69]
+    with Pipeline.load(ner_bundle) as pipeline:
+        expected = pipeline([Tweet(text="Jordan number 69", image=tmp_path / "a.png")])[0]
+    assert answers[69]["tags"] == list(expected.tags)
+    (tmp_path / "good.jsonl").write_text('{"text": "fine"}\n')
+    code, stdout, _ = run(capsys, "predict", ner_bundle, "--input", tmp_path / "good.jsonl")
+    assert code == 0
+    assert json.loads(stdout)["id"] is None
+
+
+def test_an_interrupted_output_does_not_take_its_name(
+    capsys: pytest.CaptureFixture[str], ner_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "good.jsonl").write_text('{"text": "fine"}\n')
+    monkeypatch.setattr(Pipeline, "run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    out = tmp_path / "out.jsonl"
+    code, _, err = run(capsys, "predict", ner_bundle, "--input", tmp_path / "good.jsonl", "--output", out)
+    assert code == 130
+    assert "interrupted" in err
+    assert not out.exists()
+
+
+def test_evaluate(
+    capsys: pytest.CaptureFixture[str], ner_bundle: Path, re_bundle: Path, data: Path, relations: Path
+) -> None:
+    code, out, err = run(capsys, "evaluate", ner_bundle, "--data", data, "--json")
+    assert code == 0, err
+    scores = json.loads(out)
+    assert scores["tweets"] == 12
+    assert 0 <= scores["f1"] <= 1
+    code, out, err = run(capsys, "evaluate", re_bundle, "--data", relations, "--json", "--without-pictures")
+    assert code == 0, err
+    assert 0 <= json.loads(out)["accuracy"] <= 1
+    code, _, err = run(capsys, "evaluate", re_bundle, "--data", data)
+    assert code == 1
+    assert "the data are for task ner, the bundle is for re" in error_line(err)
+
+
+def test_a_missing_extra_is_named(
+    capsys: pytest.CaptureFixture[str], checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr("hvpnet.cli.export.progress", refuse)
+    code, _, err = run(capsys, "export", checkpoint, "--tokenizer", tmp_path, "--out", tmp_path / "bundle")
+    assert code == 1
+    assert error_line(err) == "hvpnet: error: hvpnet export needs the package torch: pip install 'hvpnet[export]'"
+
+
+def test_unexpected_errors_are_one_line_and_a_traceback_with_debug(
+    capsys: pytest.CaptureFixture[str], ner_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hvpnet.cli.inspect.show", lambda *_, **__: 1 / 0)
+    code, _, err = run(capsys, "inspect", ner_bundle)
+    assert code == 1
+    assert "unexpected ZeroDivisionError" in error_line(err)
+    with pytest.raises(ZeroDivisionError):
+        main(["inspect", str(ner_bundle), "--debug"])
+
+
+def test_a_closed_pipe_is_quiet(
+    capsys: pytest.CaptureFixture[str], ner_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("hvpnet.cli.inspect.show", broken)
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    assert main(["inspect", str(ner_bundle)]) == 1
+    assert capsys.readouterr().err == ""

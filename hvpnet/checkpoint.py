@@ -7,6 +7,7 @@ Published: a `.pth` file, a bare state dict of `HMNeTNERModel` or `HMNeTREModel`
 import json
 import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -36,6 +37,7 @@ def load_checkpoint(path: Path | str, hints: Hints | None = None) -> HVPNeT:
     Raises:
         CheckpointError: the file cannot be read, holds pickled code, or its tensors are not those of an HVPNeT model;
             a missing, surplus or misshapen tensor is named.
+        ConfigError: the folder's `config.json` is missing or edited.
     """
     path, hints = Path(path), hints or Hints()
     if path.is_dir():
@@ -52,14 +54,14 @@ def build(config: HVPNeTConfig, state: Mapping[str, Tensor]) -> HVPNeT:
     """A model of this configuration with exactly these tensors, in evaluation mode.
 
     Raises:
-        CheckpointError: a tensor is missing, surplus or misshapen.
+        CheckpointError: a tensor is missing, surplus, misshapen, or not of dense floats.
     """
     with torch.device("meta"):  # the checkpoint's tensors take the place of initialised ones
         model = HVPNeT(config)
     expected = model.state_dict()
     wanted = {name: tensor.shape for name, tensor in expected.items() if not _UNUSED.match(name)}
     state = {name: tensor for name, tensor in state.items() if not _UNUSED.match(name)}
-    problems = _differences(wanted, {name: tensor.shape for name, tensor in state.items()})
+    problems = _differences(wanted, state)
     if problems:
         raise CheckpointError(f"the checkpoint is not one of this model: {'; '.join(problems)}")
     counters = {name: torch.tensor(0) for name in expected if name not in wanted}
@@ -121,29 +123,42 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # guesses at what else the file may be: the error says it
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} holds more than tensors (pickled code or a whole model): save its state_dict() alone"
+            f"{path} is not a bare state dict: it holds pickled code or a whole model (save its state_dict() alone),"
+            " or is no PyTorch file"
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} cannot be read as a PyTorch checkpoint: {reason}") from error
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+    except Exception as error:  # arbitrary bytes make the unpickler fail in any way
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise CheckpointError(
+            f"{path} cannot be read as a PyTorch checkpoint: {type(error).__name__} {reason}"
+        ) from error
+    if not isinstance(loaded, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in loaded.items()
+    ):
         raise CheckpointError(f"{path} is not a bare state dict of tensors, as the published code saves it")
     return dict(loaded)
 
 
-def _differences(wanted: Mapping[str, torch.Size], found: Mapping[str, torch.Size]) -> list[str]:
-    missing = [name for name in wanted if name not in found]
-    surplus = [name for name in found if name not in wanted]
+def _differences(wanted: Mapping[str, torch.Size], state: Mapping[str, Tensor]) -> list[str]:
+    missing = [name for name in wanted if name not in state]
+    surplus = [name for name in state if name not in wanted]
+    common = [(name, state[name]) for name in wanted if name in state]
     misshapen = [
-        f"{name} is {list(found[name])} instead of {list(wanted[name])}"
-        for name in wanted
-        if name in found and found[name] != wanted[name]
+        f"{name} is {list(found.shape)} instead of {list(wanted[name])}"
+        for name, found in common
+        if found.shape != wanted[name]
     ]
-    groups = (("missing", missing), ("surplus", surplus), ("misshapen", misshapen))
-    return [f"{kind}: {_few(names)}" for kind, names in groups if names]
+    mistyped = [
+        f"{name} is {found.dtype}"
+        for name, found in common
+        if not found.is_floating_point() or found.layout is not torch.strided
+    ]
+    groups = {"missing": missing, "surplus": surplus, "misshapen": misshapen, "not dense floats": mistyped}
+    return [f"{kind}: {_few(names)}" for kind, names in groups.items() if names]
 
 
 def _few(names: list[str], shown: int = 5) -> str:

@@ -37,6 +37,9 @@ class BertConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+        _positive(self, "max_position_embeddings", "type_vocab_size")
+        if not isinstance(self.layer_norm_eps, int | float) or not 0 < self.layer_norm_eps < 1:
+            raise ConfigError(f"layer_norm_eps must be a small positive number, not {self.layer_norm_eps!r}")
         if self.hidden_size % self.num_attention_heads:
             raise ConfigError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
@@ -108,8 +111,9 @@ class HVPNeTConfig:
         _one_of("task", self.task, get_args(Task))
         _one_of("variant", self.variant, get_args(Variant))
         _one_of("head", self.head, get_args(Head))
-        _positive(self, "prefix_length", "splits", "projection_size")
-        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
+        _positive(self, "prefix_length", "splits", "projection_size", "max_length")
+        names = {label for label in self.labels if isinstance(label, str)}
+        if len(names) < 2 or len(names) != len(self.labels):
             raise ConfigError(f"labels must be at least two different names, not {list(self.labels)}")
         if (self.resnet is None) != (self.variant == "text_only"):
             raise ConfigError("resnet must be given for every variant but text_only, and only then")
@@ -118,10 +122,11 @@ class HVPNeTConfig:
                 f"max_length {self.max_length} is not between 3 and the {self.bert.max_position_embeddings} positions"
                 " of the text encoder"
             )
-        if self.feature_channels * 4 % self.prefix_length:
-            raise ConfigError(
-                f"prefix_length {self.prefix_length} does not divide the {self.feature_channels * 4} picture features"
-            )
+        for channels in self.projected_channels:
+            if channels * 4 % self.prefix_length:
+                raise ConfigError(
+                    f"prefix_length {self.prefix_length} does not divide the {channels * 4} features of a picture"
+                )
 
     @property
     def pictures(self) -> int:
@@ -131,10 +136,15 @@ class HVPNeTConfig:
     @property
     def feature_channels(self) -> int:
         """Channels of the pooled pyramid, each 2 x 2."""
+        return sum(self.projected_channels)
+
+    @property
+    def projected_channels(self) -> tuple[int, ...]:
+        """Channels that each projection reads: all at once, or for `1t3` those of one stage."""
         if self.resnet is None:
-            return 0
+            return ()
         channels = self.resnet.stage_channels
-        return channels[-1] if self.variant == "flat" else sum(channels)
+        return {"1t3": channels, "flat": channels[-1:]}.get(self.variant, (sum(channels),))
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as JSON types."""
@@ -154,7 +164,7 @@ class HVPNeTConfig:
                 values["resnet"] = ResNetConfig(**_known(ResNetConfig, values["resnet"]))
             return cls(**_known(cls, values))
         except (KeyError, TypeError) as error:
-            raise ConfigError(f"the configuration of the model is incomplete: {error}") from error
+            raise ConfigError(f"the configuration of the model is incomplete or malformed: {error}") from error
 
     @classmethod
     def read(cls, path: Path) -> "HVPNeTConfig":
@@ -179,7 +189,7 @@ class HVPNeTConfig:
 def _positive(config: object, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
-        if not isinstance(value, int) or value < 1:
+        if type(value) is not int or value < 1:
             raise ConfigError(f"{name} must be a positive whole number, not {value!r}")
 
 

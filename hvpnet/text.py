@@ -15,16 +15,24 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  the field's name for it
 from transformers import BertConfig as TransformersBertConfig
 from transformers import BertModel
+from transformers.activations import ACT2FN
 from transformers.models.bert.modeling_bert import BertEmbeddings, BertLayer, BertSelfAttention
 
 from hvpnet.config import BertConfig
+from hvpnet.errors import ConfigError
 
 MASKED = -10000.0
 """What a masked score is lowered by (published code): finite, so FP16 holds it and no row becomes NaN."""
 
 
 def build_bert(config: BertConfig) -> BertModel:
-    """A `BertModel` of these sizes, without its pooler, which HVPNeT does not read."""
+    """A `BertModel` of these sizes, without its pooler, which HVPNeT does not read.
+
+    Raises:
+        ConfigError: transformers has no such activation.
+    """
+    if config.hidden_act not in ACT2FN:
+        raise ConfigError(f"hidden_act must be one of {', '.join(ACT2FN)}, not {config.hidden_act!r}")
     sizes = TransformersBertConfig(
         vocab_size=config.vocab_size,
         hidden_size=config.hidden_size,

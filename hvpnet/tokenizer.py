@@ -26,12 +26,18 @@ def load_tokenizer(folder: Path | str, task: Task) -> Tokenizer:
         task: `re` adds the four markers, unless the vocabulary has them already.
 
     Raises:
-        ConfigError: the folder has neither file, or its vocabulary is not a WordPiece one with BERT's special tokens.
+        ConfigError: the folder has neither file, or its vocabulary is not a WordPiece one with BERT's special tokens,
+            numbered without gaps.
     """
     vocab = _read_vocab(Path(folder))
     missing = [token for token in SPECIAL if token not in vocab]
     if missing:
         raise ConfigError(f"the vocabulary in {folder} lacks {', '.join(missing)}: it is not a BERT vocabulary")
+    if set(vocab.values()) != set(range(len(vocab))):
+        raise ConfigError(
+            f"the vocabulary in {folder} does not number its {len(vocab)} pieces 0 to {len(vocab) - 1}:"
+            " a piece may be there twice"
+        )
     tokenizer = Tokenizer(WordPiece(vocab, unk_token="[UNK]"))  # noqa: S106  a token of text
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -56,7 +62,11 @@ def _read_vocab(folder: Path) -> dict[str, int]:
             raise ConfigError(f"{fast} is not a tokeniser file: {error!r}") from error
         raise ConfigError(f"{fast} is a {model['type']} tokeniser; HVPNeT checkpoints need BERT's WordPiece")
     if text.is_file():
-        return {line: index for index, line in enumerate(text.read_text("utf-8").splitlines())}
+        try:
+            lines = text.read_text("utf-8").removesuffix("\n").split("\n")
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{text} is not a vocabulary: {error}") from error
+        return {line: index for index, line in enumerate(lines)}
     raise ConfigError(
         f"{folder} has neither vocab.txt nor tokenizer.json: name the folder of the BERT that was trained on"
     )

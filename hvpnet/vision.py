@@ -55,9 +55,8 @@ class ImageModel(nn.Module):
 def build_projection(config: HVPNeTConfig) -> nn.Module:
     """The projection of pooled features to key/value pairs: one, or for `1t3` one per ResNet stage."""
     pairs = 2 * config.bert.hidden_size
-    if config.variant == "1t3" and config.resnet is not None:
-        channels = config.resnet.stage_channels
-        return nn.ModuleList(_projection(config, stage, pairs) for stage in channels)
+    if config.variant == "1t3":
+        return nn.ModuleList(_projection(config, channels, pairs) for channels in config.projected_channels)
     return _projection(config, config.feature_channels, config.splits * pairs)
 
 

@@ -1,8 +1,10 @@
 """Tiny models of every kind, and bundles of them, made once per test session."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -118,3 +120,50 @@ def ner_bundle(bundle_of: Callable[..., Path]) -> Path:
 def re_bundle(bundle_of: Callable[..., Path]) -> Path:
     """A bundle of `re_model`."""
     return bundle_of("re")
+
+
+TINY_BERT = BertConfig(
+    vocab_size=60,
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=40,
+    max_position_embeddings=24,
+)
+
+
+@pytest.fixture(scope="session")
+def random_model() -> Callable[..., HVPNeT]:
+    """Tiny models of any sizes, `bert=` as a mapping; no tensor is neutral: batch norm, gates and CRF are drawn too."""
+
+    def make(
+        task: Task = "ner", variant: Variant = "full", head: Head = "markers", seed: int = 0, **sizes: Any
+    ) -> HVPNeT:
+        tiny = HVPNeTConfig(
+            task=task,
+            labels=NER_LABELS if task == "ner" else RELATIONS,
+            bert=replace(TINY_BERT, **sizes.pop("bert", {})),
+            resnet=None if variant == "text_only" else ResNetConfig(block="basic", layers=(1, 1, 1, 1)),
+            variant=variant,
+            head=head,
+            projection_size=HVPNeTConfig.projection_size if variant == "text_only" else 16,
+            max_length=24,
+        )
+        torch.manual_seed(seed)
+        model = HVPNeT(replace(tiny, **sizes))
+        for name, tensor in model.state_dict().items():
+            _draw(name, tensor)
+        return model.eval()
+
+    return make
+
+
+def _draw(name: str, tensor: torch.Tensor) -> None:
+    if not tensor.is_floating_point():
+        return
+    if name.endswith("running_var") or (name.endswith("weight") and tensor.dim() == 1):  # also scales of norms
+        tensor.uniform_(0.5, 1.5)
+    elif tensor.dim() == 1 or name.startswith("crf."):
+        tensor.normal_(std=0.3)
+    else:
+        tensor.normal_(std=1.5 / tensor[0].numel() ** 0.5)

@@ -57,7 +57,7 @@ def export_bundle(model: HVPNeT, tokenizer: Tokenizer, out: Path, progress: Prog
             export_vision(model, graphs / "vision.onnx")
         progress("exporting text.onnx")
         export_text(model, graphs / "text.onnx")
-        tokenizer.save(str(stage / "tokenizer.json"))
+        (stage / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), "utf-8")  # save() raises no OSError
         if model.config.task == "ner":
             _write_decoder(model, stage / "decoder.npz")
         progress("verifying against the eager model")

@@ -9,10 +9,13 @@ only and is no faster in ONNX Runtime. Opset 20 is the first with `Gelu` as one 
 import copy
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
 import torch
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Tensor, nn
 from torch.export import Dim
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -111,9 +114,7 @@ def _export(
     module: nn.Module, inputs: dict[str, Tensor], axes: dict[str, dict[int, Dim]], output: str, path: Path
 ) -> None:
     module = module.eval()
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's notes on its own internals
+    with torch.no_grad(), _quiet():
         try:
             program = torch.onnx.export(
                 module,
@@ -132,6 +133,21 @@ def _export(
     size = sum(tensor.const_value.nbytes for tensor in program.model.graph.initializers.values() if tensor.const_value)
     if size > _PROTOBUF_LIMIT:
         raise ExportError(f"{path.name} would hold {size / 2**30:.1f} GiB of weights; an ONNX file holds at most 2")
+    ClearMetadataAndDocStringPass()(program.model)  # stack traces, with paths of this machine
     path.parent.mkdir(parents=True, exist_ok=True)
     program.save(path, external_data=False)
     onnx.checker.check_model(path)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporter's notes on its own internals."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

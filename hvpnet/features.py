@@ -62,8 +62,8 @@ def load_images(paths: Sequence[Path], pool: ThreadPoolExecutor) -> Tensor:
 class PictureFeatures:
     """The pooled ResNet pyramid of every distinct picture file, and of the blank picture.
 
-    They stay in memory: 61 KB a picture with ResNet-50 (3840 channels of 2 x 2 float32), so about 1.7 GB for the 28,000
-    pictures and crops of Twitter-2015.
+    They stay in memory: 61 KB a picture with ResNet-50 (3840 channels of 2 x 2 float32), so at most 2 GB for
+    Twitter-2015 (8,257 tweets with a picture and up to three crops each).
 
     Attributes:
         table: [1 + pictures, channels, 2, 2], the blank picture first; empty for `text_only`.

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -56,7 +56,7 @@ def new_model(options: ModelOptions, task: Task, labels: Sequence[str], tokenize
     )
     model = HVPNeT(config)
     if isinstance(options.bert, Path):
-        _load_bert(model.bert, options.bert)
+        _load_bert(model.bert, options.bert, len(MARKERS) if task == "re" else 0)
     else:
         logger.info("BERT: no weights given, trained from scratch")
     if config.resnet is not None:
@@ -101,19 +101,21 @@ def _bert_config(bert: Path | BertSizes, vocabulary: int) -> BertConfig:
     return replace(BertConfig(**known), vocab_size=vocabulary)
 
 
-def _load_bert(bert: nn.Module, folder: Path) -> None:
-    """Loads a `BertModel`, or the encoder of a model that has one as `bert`; its other parts are left out."""
+def _load_bert(bert: nn.Module, folder: Path, added: int) -> None:
+    """Loads a `BertModel`, or the encoder of a model that has one as `bert`; its other parts are left out.
+
+    The last `added` rows of the word embeddings may be missing, and then stay as they are.
+    """
     safetensors = folder / "model.safetensors"
     state = _read_safetensors(safetensors) if safetensors.is_file() else _read_pickle(folder / "pytorch_model.bin")
     encoder = {name.removeprefix("bert."): tensor for name, tensor in state.items() if name.startswith("bert.")}
     state = {_current_name(name): tensor for name, tensor in (encoder or state).items()}
-    words = cast("Tensor", bert.get_parameter(_WORDS)).detach()  # [vocabulary, hidden]
-    if _WORDS in state:
-        given = state[_WORDS]  # [vocabulary, hidden]
-        added = len(words) - len(given)
-        if added not in (0, len(MARKERS)) or given.shape[1:] != words.shape[1:]:
+    words = bert.get_parameter(_WORDS).detach()  # [vocabulary, hidden]
+    given = state.get(_WORDS)  # [vocabulary, hidden]
+    if given is not None and given.shape[1:] == words.shape[1:]:
+        if len(words) - len(given) not in (0, added):
             raise ConfigError(
-                f"the tokenizer has {len(words)} pieces, the BERT in {folder} {len(given)}: name that BERT's tokenizer"
+                f"the tokenizer has {len(words)} pieces, the BERT in {folder} {len(given)}: name its own tokenizer"
             )
         state[_WORDS] = torch.cat([given, words[len(given) :]])
     _load(bert, state, _BERT_UNUSED, folder)

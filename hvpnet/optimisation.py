@@ -1,5 +1,6 @@
 """One epoch of the published recipe: AdamW in two groups, linear warm-up and decay over the steps of all epochs."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,7 +52,7 @@ class Optimisation:
         ]
         self._device = next(model.parameters()).device
         self._optimizer = _optimizer(model, options)
-        steps = options.epochs * -(-len(examples) // options.batch_size)
+        steps = options.epochs * math.ceil(len(examples) / options.batch_size)
         self._scheduler = torch.optim.lr_scheduler.LambdaLR(
             self._optimizer, lambda step: learning_rate_factor(step, steps, options.warmup_ratio * steps)
         )

@@ -64,8 +64,8 @@ class RunFolder:
                     f"{self._path} holds a run of another configuration, its config.toml: choose another train.out, or "
                     "remove it"
                 )
-        elif self._path.is_dir() and any(not entry.name.startswith(".") for entry in self._path.iterdir()):
-            raise ConfigError(f"{self._path} is not empty and holds no training run: choose another train.out")
+        elif self._path.is_file() or any(not path.name.startswith(".") for path in self._path.glob("*")):
+            raise ConfigError(f"{self._path} holds something else than a training run: choose another train.out")
 
     def begin(self, config: TrainingConfig) -> None:
         """Marks the folder as that of a run."""

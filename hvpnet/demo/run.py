@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from hvpnet.checkpoint import load_checkpoint
-from hvpnet.data import EntityExample, load_split, write_picture_tweets, write_tokenizer
+from hvpnet.data import EntityExample, Sizes, load_split, write_picture_tweets, write_tokenizer
 from hvpnet.demo.accuracy import accuracy, without_pictures
 from hvpnet.demo.latency import measure
 from hvpnet.demo.report import Example, Figures, write_report
@@ -22,6 +22,7 @@ from hvpnet_runtime import EntityResult, Pipeline
 
 Progress = Callable[[str], None]
 
+_SIZES = Sizes(train=800, dev=100, test=300)
 _SHOWN = 6  # tweets in the figure
 _TIMED = 40  # tweets whose latency is taken
 
@@ -62,7 +63,7 @@ def _prepare(out: Path, progress: Progress) -> TrainingConfig:
     if not config.exists():
         progress("drawing picture-tweets")
         try:
-            write_picture_tweets(out / "data")
+            write_picture_tweets(out / "data", sizes=_SIZES)
         except DataError as error:
             raise DataError(f"{out} holds an unfinished demo or something else: remove it or choose another") from error
         write_tokenizer(out / "tokenizer")

@@ -185,14 +185,3 @@ def test_a_tweet_alone_answers_as_in_the_batch(golden: Golden, bundle: Bundle) -
         outputs = run(bundle.onnx("text"), text | {"prefix": prefix})
         published = golden.outputs[row : row + 1]
         close(outputs, published[:, :length] if golden.task == "ner" else published, GRAPHS)
-
-
-def test_every_published_picture_once(golden: Golden, bundle: Bundle) -> None:
-    """The crops of another seed than the golden one, through the graph one at a time and all at once."""
-    weights = weights_module(Path(__file__).resolve().parents[3] / "shared" / "golden")
-    whole, crops = weights.images(golden.meta["inputs_seed"] + 1, [2])
-    images = np.concatenate([whole, crops[0]])
-    session = ort.InferenceSession(bundle.onnx("vision"), providers=["CPUExecutionProvider"])
-    (together,) = session.run(None, {"images": images})
-    for image, prefix in zip(images, together, strict=True):
-        close(session.run(None, {"images": image[None]})[0][0], prefix, GRAPHS)

@@ -118,6 +118,14 @@ def test_bert_of_another_vocabulary(tokenizers, bert):
         make(tokenizers, bert=folder)
 
 
+def test_markers_are_added_for_relations_alone(tokenizers, bert):
+    folder, state = bert
+    words = state["embeddings.word_embeddings.weight"]
+    save_file(state | {"embeddings.word_embeddings.weight": words[:-4].clone()}, folder / "model.safetensors")
+    with pytest.raises(ConfigError, match="name its own tokenizer"):
+        make(tokenizers, "ner", bert=folder)
+
+
 def test_folder_without_bert(tokenizers, bert, tmp_path):
     with pytest.raises(CheckpointError, match=r"pytorch_model\.bin"):
         make(tokenizers, bert=bert[0])

@@ -224,7 +224,6 @@ DAMAGED = {
     "ner": replace(SMALL, resnet=ResNetConfig("bottleneck", (1, 1, 1, 1), groups=2, width_per_group=32)),
     "re": replace(SMALL, task="re", max_length=80, labels=("a", "b", "c"), resnet=ResNetConfig("basic", (1, 1, 1, 1))),
     "1t3": replace(SMALL, variant="1t3", resnet=ResNetConfig("basic", (1, 1, 1, 1))),
-    "flat": replace(SMALL, variant="flat", resnet=ResNetConfig("basic", (1, 1, 1, 1))),
     "text_only": replace(SMALL, variant="text_only", resnet=None),
 }
 

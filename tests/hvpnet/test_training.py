@@ -177,7 +177,7 @@ def test_killed_at_any_write(make_config, monkeypatch):
 def test_killed_in_an_epoch_with_pictures(make_config, monkeypatch):
     """There are two steps an epoch; the random ResNet and its batch norms come back from the state."""
     undisturbed = train(make_config("undisturbed", "full"))
-    for step in (1, 2, 5):
+    for step in (1, 4):
         config = make_config(f"killed{step}", "full")
         undo = killed_at(monkeypatch, Optimisation, "_loss", step)
         with pytest.raises(Killed):
@@ -208,7 +208,7 @@ def test_a_folder_of_something_else_is_refused(make_config):
     config = make_config()
     config.train.out.mkdir()
     (config.train.out / "thesis.tex").touch()
-    with pytest.raises(ConfigError, match="is not empty and holds no training run"):
+    with pytest.raises(ConfigError, match="holds something else than a training run"):
         train(config)
 
 

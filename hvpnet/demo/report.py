@@ -100,11 +100,12 @@ def draw(examples: Sequence[Example], path: Path) -> None:
         words = " ".join(word for word in example.tweet.words or () if word.isascii())  # fonts lack most emoji
         cell.set_title("\n".join(textwrap.wrap(words, 42)), fontsize=10, loc="left")
         for line, entity in enumerate(example.result.entities):
-            cell.text(
-                0.0,
-                -0.06 - 0.09 * line,
+            cell.annotate(
                 f"{entity.type}  {entity.text}  {entity.score:.2f}",
-                transform=cell.transAxes,
+                xy=(0, 0),
+                xycoords="axes fraction",
+                xytext=(4, -8 - 22 * line),
+                textcoords="offset points",
                 color="white",
                 fontsize=11,
                 fontweight="bold",

@@ -43,9 +43,9 @@ def load_checkpoint(path: Path | str, hints: Hints | None = None) -> HVPNeT:
     if path.is_dir():
         config = HVPNeTConfig.read(path / CONFIG)
         _agree(config, hints)
-        state = _read_safetensors(path / WEIGHTS)
+        state = read_safetensors(path / WEIGHTS)
     else:
-        state = _read_pickle(path)
+        state = read_pickle(path)
         config = infer_config({name: tuple(tensor.shape) for name, tensor in state.items()}, hints)
     return build(config, state)
 
@@ -61,7 +61,7 @@ def build(config: HVPNeTConfig, state: Mapping[str, Tensor]) -> HVPNeT:
     expected = model.state_dict()
     wanted = {name: tensor.shape for name, tensor in expected.items() if not _UNUSED.match(name)}
     state = {name: tensor for name, tensor in state.items() if not _UNUSED.match(name)}
-    problems = _differences(wanted, state)
+    problems = tensor_differences(wanted, state)
     if problems:
         raise CheckpointError(f"the checkpoint is not one of this model: {'; '.join(problems)}")
     counters = {name: torch.tensor(0) for name in expected if name not in wanted}
@@ -111,7 +111,12 @@ def _agree(config: HVPNeTConfig, hints: Hints) -> None:
             raise CheckpointError(f"the checkpoint's {name} is {found!r}, not {wanted!r}")
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -121,7 +126,12 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
 
 
-def _read_pickle(path: Path) -> dict[str, Tensor]:
+def read_pickle(path: Path) -> dict[str, Tensor]:
+    """The tensors of a bare state dict that `torch.save` wrote; no code in it is run.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or holds anything but tensors by name.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # guesses at what else the file may be: the error says it
@@ -143,7 +153,8 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     return dict(loaded)
 
 
-def _differences(wanted: Mapping[str, torch.Size], state: Mapping[str, Tensor]) -> list[str]:
+def tensor_differences(wanted: Mapping[str, torch.Size], state: Mapping[str, Tensor]) -> list[str]:
+    """What keeps a state dict from being one of these shapes: missing, surplus, misshapen and mistyped tensors."""
     missing = [name for name in wanted if name not in state]
     surplus = [name for name in state if name not in wanted]
     common = [(name, state[name]) for name in wanted if name in state]

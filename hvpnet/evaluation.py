@@ -1,25 +1,19 @@
 """Predictions and scores of the eager model: the reference for every backend."""
 
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import torch
 from tokenizers import Tokenizer
 
 from hvpnet.config import HVPNeTConfig
-from hvpnet.data.examples import EntityExample, Example, RelationExample
-from hvpnet.encoding import encode, label_index, stack_texts, text_encoder
+from hvpnet.data.examples import Example
+from hvpnet.encoding import encode, stack_texts, text_encoder
 from hvpnet.features import PictureFeatures
-from hvpnet.metrics import EntityScores, RelationScores, entity_scores, relation_scores
 from hvpnet.model import HVPNeT
+from hvpnet.scoring import Prediction, Scores, score_entities, score_relations
 from hvpnet_runtime.text import Encoding
 
-Prediction: TypeAlias = tuple[str, ...] | str
-"""One BIO tag per word, or the name of a relation."""
-
-Scores: TypeAlias = EntityScores | RelationScores
-
-OUTSIDE, NO_RELATION = "O", "None"
+OUTSIDE = "O"
 
 
 @torch.no_grad()
@@ -83,17 +77,10 @@ def score(
         ValueError: there is not one prediction per example, or not one tag per word.
     """
     if config.task == "re":
-        none = config.labels.index(NO_RELATION) if NO_RELATION in config.labels else None
-        gold = [label_index(config.labels, each.relation) for each in examples if isinstance(each, RelationExample)]
-        return relation_scores(gold, [label_index(config.labels, str(name)) for name in predictions], none)
+        return score_relations(config.labels, examples, predictions)
     encoder = text_encoder(tokenizer, config)
-    gold_tags, predicted_tags = [], []
-    for example, predicted in zip(examples, predictions, strict=True):
-        if isinstance(example, EntityExample):
-            seen = [position is not None for position in encode(encoder, example).first_pieces]
-            gold_tags.append([tag for tag, kept in zip(example.tags, seen, strict=True) if kept])
-            predicted_tags.append([tag for tag, kept in zip(predicted, seen, strict=True) if kept])
-    return entity_scores(gold_tags, predicted_tags)
+    seen = [[position is not None for position in encode(encoder, example).first_pieces] for example in examples]
+    return score_entities(examples, predictions, seen)
 
 
 def evaluate(

@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from hvpnet.checkpoint import _differences, _read_pickle, _read_safetensors, read_bert_config
+from hvpnet.checkpoint import read_bert_config, read_pickle, read_safetensors, tensor_differences
 from hvpnet.config import DEFAULT_MAX_LENGTH, BertConfig, HVPNeTConfig, Task
 from hvpnet.errors import CheckpointError, ConfigError
 from hvpnet.model import HVPNeT
@@ -61,9 +61,7 @@ def new_model(options: ModelOptions, task: Task, labels: Sequence[str], tokenize
         logger.info("BERT: no weights given, trained from scratch")
     if config.resnet is not None:
         if options.resnet_weights is not None:
-            _load(
-                model.image_model.resnet, _read_pickle(options.resnet_weights), _RESNET_UNUSED, options.resnet_weights
-            )
+            _load(model.image_model.resnet, read_pickle(options.resnet_weights), _RESNET_UNUSED, options.resnet_weights)
         model.image_model.eval().requires_grad_(requires_grad=False)
     return model
 
@@ -107,7 +105,7 @@ def _load_bert(bert: nn.Module, folder: Path, added: int) -> None:
     The last `added` rows of the word embeddings may be missing, and then stay as they are.
     """
     safetensors = folder / "model.safetensors"
-    state = _read_safetensors(safetensors) if safetensors.is_file() else _read_pickle(folder / "pytorch_model.bin")
+    state = read_safetensors(safetensors) if safetensors.is_file() else read_pickle(folder / "pytorch_model.bin")
     encoder = {name.removeprefix("bert."): tensor for name, tensor in state.items() if name.startswith("bert.")}
     state = {_current_name(name): tensor for name, tensor in (encoder or state).items()}
     words = bert.get_parameter(_WORDS).detach()  # [vocabulary, hidden]
@@ -129,7 +127,7 @@ def _current_name(name: str) -> str:
 def _load(module: nn.Module, state: Mapping[str, Tensor], unused: re.Pattern[str], source: Path) -> None:
     wanted = {name: tensor.shape for name, tensor in module.state_dict().items() if not unused.match(name)}
     state = {name: tensor for name, tensor in state.items() if not unused.match(name)}
-    problems = _differences(wanted, state)
+    problems = tensor_differences(wanted, state)
     if problems:
         raise CheckpointError(f"{source} does not hold the weights of this model: {'; '.join(problems)}")
     module.load_state_dict(state, strict=False)  # what is missing is in `unused`

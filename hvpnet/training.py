@@ -18,13 +18,14 @@ from hvpnet.checkpoint import load_checkpoint
 from hvpnet.data import NER_LABELS, Split, find_split, read_split
 from hvpnet.data.examples import SplitName
 from hvpnet.errors import DataError, HvpnetError
-from hvpnet.evaluation import Scores, evaluate
+from hvpnet.evaluation import evaluate
 from hvpnet.features import PICTURES_PER_RUN, PictureFeatures, load_images, picture_files
 from hvpnet.initialisation import fit_batch_norms, new_model
 from hvpnet.metrics import F1, EntityScores, RelationScores
 from hvpnet.model import HVPNeT
 from hvpnet.optimisation import Optimisation
 from hvpnet.run_folder import RunFolder, TrainingState
+from hvpnet.scoring import Scores
 from hvpnet.tokenizer import load_tokenizer
 from hvpnet.training_config import TrainingConfig
 

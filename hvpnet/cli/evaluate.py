@@ -6,17 +6,15 @@ from pathlib import Path
 from typing import Any, Self, get_args
 
 from hvpnet.cli.options import add_backend, add_json, add_pictures, progress, show
-from hvpnet.data import EntityExample, RelationExample, Split, load_split
+from hvpnet.data import Split, load_split
 from hvpnet.data.examples import SplitName
 from hvpnet.errors import DataError
-from hvpnet.metrics import entity_scores, relation_scores
+from hvpnet.scoring import Prediction, score_entities, score_relations
 from hvpnet_runtime.pipeline import Pipeline
-from hvpnet_runtime.preparation import OnBadImage, Prepared
-from hvpnet_runtime.types import EntityResult, RelationResult, Tweet
+from hvpnet_runtime.preparation import OnBadImage
+from hvpnet_runtime.types import EntityResult, Tweet
 
 BATCH_SIZE = 32
-NONE = "None"
-"""The relation that published scores leave out."""
 
 
 @dataclass(frozen=True)
@@ -73,37 +71,18 @@ def score(pipeline: Pipeline, split: Split, *, with_pictures: bool = True) -> di
         raise DataError(f"the data are for task {split.task}, the bundle is for {bundle.task}")
     if bundle.sizes.pictures and with_pictures and not split.has_pictures:
         raise DataError("the data have no pictures and the bundle reads them: say --without-pictures to score it so")
-    gold_entities: list[list[str]] = []
-    entities: list[list[str]] = []
-    gold_relations: list[int] = []
-    relations: list[int] = []
+    predictions: list[Prediction] = []
+    seen: list[tuple[bool, ...]] = []
     for start in range(0, len(split.examples), BATCH_SIZE):
         examples = split.examples[start : start + BATCH_SIZE]
         batch = [pipeline.prepare(_tweet(example.tweet, with_pictures=with_pictures)) for example in examples]
-        for example, prepared, result in zip(examples, batch, pipeline.run(batch), strict=True):
-            if isinstance(example, EntityExample) and isinstance(result, EntityResult):
-                gold, tags = _predicted(prepared, example.tags, result.tags)
-                gold_entities.append(gold)
-                entities.append(tags)
-            elif isinstance(example, RelationExample) and isinstance(result, RelationResult):
-                gold_relations.append(_relation(bundle.labels, example.relation))
-                relations.append(bundle.labels.index(result.relation))
+        results = pipeline.run(batch)
+        predictions += [result.tags if isinstance(result, EntityResult) else result.relation for result in results]
+        seen += [prepared.predicted_words for prepared in batch]
     if bundle.task == "ner":
-        return asdict(entity_scores(gold_entities, entities))
-    none = bundle.labels.index(NONE) if NONE in bundle.labels else None
-    return asdict(relation_scores(gold_relations, relations, none))
+        return asdict(score_entities(split.examples, predictions, seen))
+    return asdict(score_relations(bundle.labels, split.examples, predictions))
 
 
 def _tweet(tweet: Tweet, *, with_pictures: bool) -> Tweet:
     return tweet if with_pictures else replace(tweet, image=None, objects=())
-
-
-def _predicted(prepared: Prepared, gold: tuple[str, ...], tags: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    kept = [index for index, predicted in enumerate(prepared.predicted_words) if predicted]
-    return [gold[index] for index in kept], [tags[index] for index in kept]
-
-
-def _relation(labels: tuple[str, ...], relation: str) -> int:
-    if relation not in labels:
-        raise DataError(f"the data have the relation {relation!r}, which the bundle does not know")
-    return labels.index(relation)

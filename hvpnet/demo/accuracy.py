@@ -7,8 +7,9 @@ from tokenizers import Tokenizer
 
 from hvpnet.data import EntityExample
 from hvpnet.data.tweet_text import AMBIGUOUS
-from hvpnet.evaluation import Prediction, score
+from hvpnet.evaluation import score
 from hvpnet.model import HVPNeT
+from hvpnet.scoring import Prediction
 from hvpnet_runtime.decoding import entity_spans
 
 

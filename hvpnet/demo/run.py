@@ -13,7 +13,8 @@ from hvpnet.demo.accuracy import accuracy, without_pictures
 from hvpnet.demo.latency import measure
 from hvpnet.demo.report import Example, Figures, write_report
 from hvpnet.errors import DataError
-from hvpnet.evaluation import Prediction, predict
+from hvpnet.evaluation import predict
+from hvpnet.scoring import Prediction
 from hvpnet.tokenizer import load_tokenizer
 from hvpnet.training import train
 from hvpnet.training_config import TrainingConfig

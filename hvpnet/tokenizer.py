@@ -11,9 +11,9 @@ from tokenizers.models import WordPiece
 
 from hvpnet.config import Task
 from hvpnet.errors import ConfigError
+from hvpnet_runtime.text import MARKERS
 
-MARKERS = ("<s>", "</s>", "<o>", "</o>")
-"""Around the head and the tail entity; added behind the vocabulary in this order."""
+__all__ = ["MARKERS", "SPECIAL", "load_tokenizer"]
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 

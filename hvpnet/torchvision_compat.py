@@ -6,6 +6,7 @@ operators that `_C` would have declared. We use none of the compiled operators, 
 """
 
 import torch
+from torch.library import Library
 
 _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -26,13 +27,13 @@ def _load_operators() -> None:
         except OSError:
             continue
         return
-    declared = torch.library.Library("torchvision", "FRAGMENT")
+    declared = Library("torchvision", "FRAGMENT")
     for schema in _SCHEMAS:
         declared.define(schema)
     _kept.append(declared)
 
 
-_kept: list[torch.library.Library] = []  # a Library withdraws its operators when it is collected
+_kept: list[Library] = []  # a Library withdraws its operators when it is collected
 _load_operators()
 
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet  # noqa: E402  needs the operators above

@@ -28,11 +28,6 @@ RELATION_LINE = (
 )
 
 
-def needs_shared(test):
-    absent = pytest.mark.skipif(not SHARED.exists(), reason="no ../shared beside the checkout")
-    return pytest.mark.golden(absent(test))
-
-
 def write(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content, encoding="utf-8")
@@ -366,7 +361,7 @@ def golden_files(task, relations=None):
     return SplitFiles(root / f"{task}.txt", root / "images", root / "crops", root / f"{task}_dict.pth", relations)
 
 
-@needs_shared
+@pytest.mark.golden
 def test_golden_entities():
     split = read_split(golden_files("ner"), on_bad_image="substitute")
     expected = np.load(SHARED / "golden/tweets/ner.npz")
@@ -380,7 +375,7 @@ def test_golden_entities():
     assert_pictures(split, expected)
 
 
-@needs_shared
+@pytest.mark.golden
 def test_golden_relations():
     split = read_split(golden_files("mre", SHARED / "golden/tweets/rel2id.json"))
     expected = np.load(SHARED / "golden/tweets/mre.npz")
@@ -389,13 +384,13 @@ def test_golden_relations():
     assert_pictures(split, expected)
 
 
-@needs_shared
+@pytest.mark.golden
 def test_golden_missing_image():
     with pytest.raises(DataError, match=r"tweet 1: its image .*74801.jpg is missing"):
         read_split(golden_files("ner"))
 
 
-@needs_shared
+@pytest.mark.golden
 @pytest.mark.parametrize(
     ("split", "tweets", "words", "begun", "begun_inside"),
     [
@@ -416,7 +411,7 @@ def test_real_twitter(split, tweets, words, begun, begun_inside):
     assert sum(tag[0] == "I" and before[1:] != tag[1:] for before, tag in pairs) == begun_inside
 
 
-@needs_shared
+@pytest.mark.golden
 @pytest.mark.parametrize(
     ("split", "rows"),
     [

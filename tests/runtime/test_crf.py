@@ -180,7 +180,6 @@ def test_an_empty_batch_decodes_to_nothing(decoder):
 
 
 @pytest.mark.golden
-@pytest.mark.skipif(not GOLDEN.exists(), reason="no golden cases beside this checkout")
 def test_decode_equals_the_published_code_on_its_own_emissions():
     specification = importlib.util.spec_from_file_location("golden_weights", GOLDEN / "weights.py")
     weights = importlib.util.module_from_spec(specification)

@@ -414,7 +414,6 @@ def golden_pictures(task: str) -> list[tuple[Path, list[Path]]]:
 
 
 @pytest.mark.golden
-@pytest.mark.skipif(not SHARED.is_dir(), reason="no golden cases beside the checkout")
 @pytest.mark.parametrize("task", ["ner", "mre"])
 def test_golden_pixels(task: str) -> None:
     with np.load(SHARED / f"golden/tweets/{task}.npz") as file:

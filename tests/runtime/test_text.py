@@ -21,7 +21,6 @@ from hvpnet_runtime.text import MARKERS, Encoding, TextEncoder
 from hvpnet_runtime.types import Span
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
-golden = pytest.mark.skipif(not SHARED.is_dir(), reason="no golden cases beside the checkout")
 PAD, UNK, CLS, SEP = 0, 1, 2, 3
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefgh", *(f"##{letter}" for letter in "abcdefgh"), *".<>/so"]
 
@@ -482,7 +481,6 @@ def padded_to(batch: np.ndarray, length: int) -> np.ndarray:
 
 
 @pytest.mark.golden
-@golden
 def test_golden_entities() -> None:
     entities = TextEncoder(bert(), 80, markers=False)
     tweets = read_tagged(SHARED / "golden/tweets/ner.txt")
@@ -502,7 +500,6 @@ def test_golden_entities() -> None:
 
 
 @pytest.mark.golden
-@golden
 def test_golden_relations() -> None:
     relations = TextEncoder(bert(markers=True), 80, markers=True)
     lines = (SHARED / "golden/tweets/mre.txt").read_text(encoding="utf-8").splitlines()
@@ -517,7 +514,6 @@ def test_golden_relations() -> None:
 
 
 @pytest.mark.golden
-@golden
 def test_real_tweets_have_the_pieces_of_transformers() -> None:
     """Word by word, with the tokenizer the published code uses, on all of Twitter-2015's test split."""
     from transformers import BertTokenizer

@@ -117,7 +117,6 @@ def test_not_a_string(text: Any) -> None:
 
 
 @pytest.mark.golden
-@pytest.mark.skipif(not SHARED.is_dir(), reason="no shared data beside the checkout")
 def test_published_words_survive_splitting() -> None:
     """A published word that is a plain word, mention, hashtag or URL comes back as it was, in a real tweet's text."""
     lines = (SHARED / "data/twitter2015/test.txt").read_text(encoding="utf-8").splitlines()

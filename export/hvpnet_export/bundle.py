@@ -16,6 +16,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from hvpnet.config import MAX_OBJECTS, HVPNeTConfig
+from hvpnet.features import SPEC
 from hvpnet.model import HVPNeT
 from hvpnet.tokenizer import MARKERS
 from hvpnet_export.errors import ExportError
@@ -23,12 +24,6 @@ from hvpnet_export.graphs import export_text, export_vision
 from hvpnet_export.parity import ParityReport, compare
 
 SCHEMA_VERSION = 1
-
-PREPROCESSING = {"resize": 256, "crop": 224, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
-"""The published transforms: torchvision Resize(256), CenterCrop(224), ImageNet mean and deviation."""
-
-MAX_PIXELS = 50_000_000
-"""Largest picture a runtime decodes, in pixels of the file."""
 
 Progress = Callable[[str], None]
 
@@ -86,7 +81,8 @@ def _write_decoder(model: HVPNeT, path: Path) -> None:
 
 
 def _manifest(config: HVPNeTConfig, report: ParityReport) -> dict[str, Any]:
-    bert = config.bert
+    bert, preprocessing = config.bert, asdict(SPEC)
+    max_pixels = preprocessing.pop("max_pixels")
     return {
         "schema_version": SCHEMA_VERSION,
         "task": config.task,
@@ -102,9 +98,9 @@ def _manifest(config: HVPNeTConfig, report: ParityReport) -> dict[str, Any]:
             "pictures": config.pictures,
         },
         "architecture": {"bert": asdict(bert), "resnet": asdict(config.resnet) if config.resnet else None},
-        "preprocessing": PREPROCESSING,
+        "preprocessing": preprocessing,
         "precision": ["fp32"],
-        "limits": {"max_length": config.max_length, "max_objects": MAX_OBJECTS, "max_pixels": MAX_PIXELS},
+        "limits": {"max_length": config.max_length, "max_objects": MAX_OBJECTS, "max_pixels": max_pixels},
         "produced_by": {name: version(name) for name in ("hvpnet", "torch", "transformers", "onnx", "onnxscript")},
         "parity": {"fp32": report.to_dict()},
     }

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -21,46 +21,60 @@ from hvpnet.model import HVPNeT
 from hvpnet.tokenizer import MARKERS
 from hvpnet_export.errors import ExportError
 from hvpnet_export.graphs import export_text, export_vision
-from hvpnet_export.parity import ParityReport, compare
+from hvpnet_export.parity import ParityReport, Precision, compare
+from hvpnet_export.precision import to_precision
 
 SCHEMA_VERSION = 1
 
 Progress = Callable[[str], None]
 
 
-def export_bundle(model: HVPNeT, tokenizer: Tokenizer, out: Path, progress: Progress = lambda _: None) -> ParityReport:
-    """Export both graphs in FP32, verify them against the eager model, and write the bundle.
+def export_bundle(
+    model: HVPNeT,
+    tokenizer: Tokenizer,
+    out: Path,
+    progress: Progress = lambda _: None,
+    precisions: Sequence[Precision] = ("fp32",),
+) -> dict[Precision, ParityReport]:
+    """Export both graphs in every precision, verify them against the eager model, and write the bundle.
 
     Args:
         model: in evaluation mode.
         tokenizer: as `hvpnet.tokenizer.load_tokenizer` gives it.
         out: the bundle's folder; must not exist.
         progress: is told each step as it begins.
+        precisions: see `hvpnet_export.precision`.
 
     Returns:
-        The parity report that the manifest holds.
+        The parity reports that the manifest holds.
 
     Raises:
-        ExportError: `out` exists, the tokeniser is of another vocabulary, or the disk is full.
+        ExportError: `out` exists, the tokeniser is of another vocabulary, a weight does not fit the precision, or the
+            disk is full.
         ParityError: a graph does not answer as the eager model does.
     """
     _check_vocabulary(model.config, tokenizer)
     with _staged(out) as stage:
-        graphs = stage / "onnx" / "fp32"
-        if model.config.pictures:
-            progress("exporting vision.onnx")
-            export_vision(model, graphs / "vision.onnx")
-        progress("exporting text.onnx")
-        export_text(model, graphs / "text.onnx")
+        reports = {name: _export_graphs(model, name, stage / "onnx" / name, progress) for name in precisions}
         (stage / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), "utf-8")  # save() raises no OSError
         if model.config.task == "ner":
             _write_decoder(model, stage / "decoder.npz")
-        progress("verifying against the eager model")
-        report = compare(model, graphs).require()
         progress("writing the manifest")
-        manifest = _manifest(model.config, report) | {"files": _digests(stage)}
+        manifest = _manifest(model.config, reports) | {"files": _digests(stage)}
         (stage / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
-    return report
+    return reports
+
+
+def _export_graphs(model: HVPNeT, precision: Precision, folder: Path, progress: Progress) -> ParityReport:
+    converted = to_precision(model, precision)
+    if model.config.pictures:
+        progress(f"exporting the {precision} vision.onnx")
+        export_vision(converted, folder / "vision.onnx")
+    progress(f"exporting the {precision} text.onnx")
+    export_text(converted, folder / "text.onnx")
+    del converted
+    progress(f"verifying the {precision} graphs against the eager model")
+    return compare(model, folder, precision).require()
 
 
 def _check_vocabulary(config: HVPNeTConfig, tokenizer: Tokenizer) -> None:
@@ -80,7 +94,7 @@ def _write_decoder(model: HVPNeT, path: Path) -> None:
     np.savez(path, allow_pickle=False, **arrays)
 
 
-def _manifest(config: HVPNeTConfig, report: ParityReport) -> dict[str, Any]:
+def _manifest(config: HVPNeTConfig, reports: Mapping[Precision, ParityReport]) -> dict[str, Any]:
     bert, preprocessing = config.bert, asdict(SPEC)
     max_pixels = preprocessing.pop("max_pixels")
     return {
@@ -99,10 +113,10 @@ def _manifest(config: HVPNeTConfig, report: ParityReport) -> dict[str, Any]:
         },
         "architecture": {"bert": asdict(bert), "resnet": asdict(config.resnet) if config.resnet else None},
         "preprocessing": preprocessing,
-        "precision": ["fp32"],
+        "precision": list(reports),
         "limits": {"max_length": config.max_length, "max_objects": MAX_OBJECTS, "max_pixels": max_pixels},
         "produced_by": {name: version(name) for name in ("hvpnet", "torch", "transformers", "onnx", "onnxscript")},
-        "parity": {"fp32": report.to_dict()},
+        "parity": {name: report.to_dict() for name, report in reports.items()},
     }
 
 

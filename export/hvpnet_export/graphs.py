@@ -29,20 +29,21 @@ _PROTOBUF_LIMIT = 2**31 - 1
 
 
 class VisionGraph(nn.Module):
-    """images [N, 3, 224, 224] -> prefix [N, layers, 2, prefix_length * hidden]."""
+    """images FP32 [N, 3, 224, 224] -> prefix [N, layers, 2, prefix_length * hidden] in the model's precision."""
 
     def __init__(self, model: HVPNeT) -> None:
         super().__init__()
         self.model = model
         self.image_model = fold_batch_norm(copy.deepcopy(model.image_model))
+        self.dtype = next(model.image_model.parameters()).dtype
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
-        return self.model.prefix(self.image_model(images))
+        return self.model.prefix(self.image_model(images.to(self.dtype)))
 
 
 class TextGraph(nn.Module):
-    """Token ids, mask and prefixes to emissions or logits; see `HVPNeT.forward`."""
+    """Token ids, mask and prefixes, in the model's precision, to FP32 emissions or logits; see `HVPNeT.forward`."""
 
     def __init__(self, model: HVPNeT) -> None:
         super().__init__()
@@ -63,8 +64,8 @@ class TextGraph(nn.Module):
 
 def plain_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, _dropout: float) -> Tensor:
     """[B, heads, T, size], [B, heads, K, size] twice, additive mask [B, 1, 1, K] -> [B, heads, T, size]."""
-    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(2, 3) + mask  # [B, heads, T, K]
-    return torch.softmax(scores, dim=-1) @ value
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(2, 3) + mask  # [B, heads, T, K], FP32 as the mask is
+    return torch.softmax(scores, dim=-1).to(value.dtype) @ value
 
 
 def fold_batch_norm(module: nn.Module) -> nn.Module:
@@ -102,7 +103,8 @@ def export_text(model: HVPNeT, path: Path) -> None:
     axes = {name: {0: batch, 1: length} for name in inputs}
     if config.pictures:
         size = config.prefix_length * config.bert.hidden_size
-        inputs["prefix"] = torch.zeros(2, config.pictures, config.bert.num_hidden_layers, 2, size)
+        dtype = next(model.image_model.parameters()).dtype
+        inputs["prefix"] = torch.zeros(2, config.pictures, config.bert.num_hidden_layers, 2, size, dtype=dtype)
         axes["prefix"] = {0: batch}
     if config.task == "re" and config.head == "markers":
         for name in ("head_index", "tail_index"):

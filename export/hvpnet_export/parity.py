@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,13 @@ from hvpnet_export.errors import ParityError
 
 Array: TypeAlias = npt.NDArray[np.float32]
 
-FP32_TOLERANCE = 1e-3
-"""Largest |eager - graph|, relative to the eager value where that exceeds 1."""
+Precision: TypeAlias = Literal["fp32", "fp16"]
+
+TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.1}
+"""Largest |eager - graph|, relative to the eager value where that exceeds 1. FP16 of bert-base is off by 0.03."""
+
+AGREEMENT: dict[Precision, float] = {"fp32": 1.0, "fp16": 0.999}
+"""Smallest share of decisions that must be equal; a tie within the tolerance counts as equal."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,11 @@ class Disagreement:
     graph: list[int]
     margin: float
 
+    @property
+    def count(self) -> int:
+        """Tags that differ; 1 for a relation."""
+        return sum(mine != theirs for mine, theirs in zip(self.eager, self.graph, strict=True))
+
 
 @dataclass(frozen=True)
 class ParityReport:
@@ -45,14 +55,16 @@ class ParityReport:
 
     Attributes:
         tolerance: the bound on both errors.
+        agreement: smallest share of equal decisions; a tie within the tolerance counts as equal.
         cases: requests compared.
         decisions: tags or relations compared.
         prefix_error: largest error of vision.onnx; 0 for text_only.
         output_error: largest error of emissions or logits, through both graphs.
-        disagreements: decisions that differ.
+        disagreements: every tweet on which a decision differs.
     """
 
     tolerance: float
+    agreement: float
     cases: int
     decisions: int
     prefix_error: float
@@ -61,9 +73,23 @@ class ParityReport:
 
     @property
     def passed(self) -> bool:
-        """Values within the tolerance and every decision equal, but for ties within the tolerance."""
-        margins = (found.margin for found in self.disagreements)
-        return all(error <= self.tolerance for error in (self.prefix_error, self.output_error, *margins))
+        """Values within the tolerance, and enough decisions equal."""
+        close = all(error <= self.tolerance for error in (self.prefix_error, self.output_error))  # so not for NaN
+        wrong = sum(found.count for found in self.disagreements if not found.margin <= self.tolerance)
+        return close and wrong <= (1 - self.agreement) * self.decisions
+
+    @property
+    def differing(self) -> int:
+        """Decisions that differ, ties included."""
+        return sum(found.count for found in self.disagreements)
+
+    @property
+    def summary(self) -> str:
+        """One line for people."""
+        return (
+            f"prefix within {self.prefix_error:.1e}, outputs within {self.output_error:.1e} of eager PyTorch,"
+            f" {self.differing} of {self.decisions} decisions differ"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON types."""
@@ -76,11 +102,7 @@ class ParityReport:
             ParityError: a value or a decision is off.
         """
         if not self.passed:
-            raise ParityError(
-                f"the graphs differ from the eager model: prefix by {self.prefix_error:.2g}, outputs by"
-                f" {self.output_error:.2g} (tolerance {self.tolerance:.2g}), {len(self.disagreements)} of"
-                f" {self.decisions} decisions"
-            )
+            raise ParityError(f"the graphs differ too much (tolerance {self.tolerance:.2g}): {self.summary}")
         return self
 
 
@@ -91,13 +113,13 @@ def default_cases(max_length: int) -> tuple[Case, ...]:
     return tuple(Case(length, counts) for length, counts in zip(lengths, objects, strict=True))
 
 
-def compare(model: HVPNeT, folder: Path, tolerance: float = FP32_TOLERANCE, seed: int = 0) -> ParityReport:
+def compare(model: HVPNeT, folder: Path, precision: Precision = "fp32", seed: int = 0) -> ParityReport:
     """Run the eager model and the graphs of a folder on the same random requests.
 
     Args:
         model: the eager model, in evaluation mode.
         folder: holds vision.onnx (unless text_only) and text.onnx.
-        tolerance: see `ParityReport`.
+        precision: of the graphs; it sets what `ParityReport` asks of them.
         seed: of the requests.
 
     Raises:
@@ -116,14 +138,15 @@ def compare(model: HVPNeT, folder: Path, tolerance: float = FP32_TOLERANCE, seed
         eager_prefix, eager = _eager(model, images, text)
         prefix, output = _graphs(graphs, images, text)
         if eager_prefix is not None and prefix is not None:
-            prefix_error = max(prefix_error, _error(eager_prefix, prefix))
+            prefix_error = max(prefix_error, _error(eager_prefix, prefix.astype(np.float32)))
         tokens = text["attention_mask"].bool()  # [B, T]
         # Padding has no meaningful emissions.
         compared = tokens if model.config.task == "ner" else torch.ones(len(tokens), dtype=torch.bool)
         output_error = max(output_error, _error(eager.numpy(), output, compared.numpy()))
         decisions += int(compared.sum())
         found += _disagreements(model, index, eager, torch.from_numpy(output), tokens)
-    return ParityReport(tolerance, len(cases), decisions, prefix_error, output_error, tuple(found))
+    bounds = TOLERANCES[precision], AGREEMENT[precision]
+    return ParityReport(*bounds, len(cases), decisions, prefix_error, output_error, tuple(found))
 
 
 def compare_decoder(model: HVPNeT, path: Path) -> None:

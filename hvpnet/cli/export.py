@@ -3,10 +3,15 @@
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, get_args
+from typing import TYPE_CHECKING, Self, cast, get_args
 
 from hvpnet.cli.options import add_json, progress, show
 from hvpnet.config import Task, Variant
+
+if TYPE_CHECKING:
+    from hvpnet_export.parity import Precision
+
+PRECISIONS = ("fp32", "fp16")
 
 
 @dataclass(frozen=True)
@@ -20,6 +25,7 @@ class Options:
     variant: Variant | None
     labels: Path | None
     max_length: int | None
+    precision: tuple[str, ...]
     json: bool
 
     @classmethod
@@ -37,7 +43,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--variant", choices=get_args(Variant), help="needed for only_obj, whose tensors are full's")
     parser.add_argument("--labels", type=Path, help="label names: a JSON object or list, or one a line")
     parser.add_argument("--max-length", type=int, help="pieces per tweet (default as published: ner 128, re 80)")
+    parser.add_argument(
+        "--precision",
+        type=_precisions,
+        default=("fp32",),
+        help="comma-separated: fp32 (default; for CPUs), fp16 (strongly typed, for TensorRT and CUDA)",
+    )
     add_json(parser)
+
+
+def _precisions(value: str) -> tuple[str, ...]:
+    names = tuple(value.split(","))
+    unknown = [name for name in names if name not in PRECISIONS]
+    if unknown or len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"{value!r}: give each of {', '.join(PRECISIONS)} at most once")
+    return names
 
 
 def run(options: Options) -> int:
@@ -56,7 +76,8 @@ def run(options: Options) -> int:
         bert=read_bert_config(options.tokenizer),
     )
     model = load_checkpoint(options.checkpoint, hints)
-    report = export_bundle(model, load_tokenizer(options.tokenizer, model.config.task), options.out, progress)
+    tokenizer = load_tokenizer(options.tokenizer, model.config.task)
+    reports = export_bundle(model, tokenizer, options.out, progress, cast("tuple[Precision, ...]", options.precision))
     config = model.config
     show(
         {
@@ -64,10 +85,7 @@ def run(options: Options) -> int:
             "task": config.task,
             "variant": config.variant,
             "labels": len(config.labels),
-            "prefix error": report.prefix_error,
-            "output error": report.output_error,
-            "decisions compared": report.decisions,
-            "decisions that differ": len(report.disagreements),
+            **{f"parity {precision}": report.summary for precision, report in reports.items()},
         },
         as_json=options.json,
     )

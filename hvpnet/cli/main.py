@@ -13,6 +13,7 @@ VERBS = {
     "demo": "generate picture-tweets, train, export, verify, predict, and write a report",
     "train": "train a model by the paper's recipe",
     "export": "turn a checkpoint into a bundle of two ONNX graphs",
+    "build": "build TensorRT engines from a bundle's graphs",
     "verify": "hold a bundle's graphs against the checkpoint they came from",
     "inspect": "check a bundle's files and show what it holds",
     "predict": "extract entities or relations from one tweet or from JSON lines",

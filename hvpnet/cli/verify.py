@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 from hvpnet.cli.options import add_json, progress, show
 from hvpnet_runtime.bundle import Bundle
@@ -37,7 +37,7 @@ def run(options: Options) -> int:
     progress("loading PyTorch and the checkpoint")
     from hvpnet.checkpoint import load_checkpoint
     from hvpnet.layout import Hints
-    from hvpnet_export.parity import compare, compare_decoder
+    from hvpnet_export.parity import Precision, compare, compare_decoder
 
     architecture = bundle.manifest["architecture"]
     hints = Hints(bundle.task, bundle.manifest["variant"], bundle.labels, bundle.max_length, architecture["bert"])
@@ -46,7 +46,7 @@ def run(options: Options) -> int:
         compare_decoder(model, bundle.path / "decoder.npz")
     for precision in bundle.precisions:
         progress(f"comparing the {precision} graphs with the eager model")
-        report = compare(model, bundle.onnx("text", precision).parent)
+        report = compare(model, bundle.onnx("text", precision).parent, cast("Precision", precision))
         show({"precision": precision, **report.to_dict()}, as_json=options.json)
         report.require()
     return 0

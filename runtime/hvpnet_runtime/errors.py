@@ -25,6 +25,14 @@ class BackendError(HvpnetError):
     """No backend can run the bundle here, or the one asked for cannot."""
 
 
+class StaleEngineError(BackendError):
+    """An engine was built from other graphs, with another version or for another GPU; it must be built again."""
+
+
+class BuildError(HvpnetError):
+    """An engine cannot be built; the bundle is as it was."""
+
+
 class MissingExtraError(HvpnetError, ImportError):
     """A dependency of an optional part is not installed."""
 

@@ -16,14 +16,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hvpnet import HVPNeT
 from hvpnet_export import ExportError, ParityError, ParityReport, compare
-from hvpnet_export.parity import FP32_TOLERANCE, Case, Disagreement, compare_decoder, default_cases
+from hvpnet_export.parity import TOLERANCES, Case, Disagreement, compare_decoder, default_cases
 
 TEXT_ONLY: dict[str, Any] = {"task": "ner", "variant": "text_only"}
 FULL: dict[str, Any] = {"task": "ner", "variant": "full", "layers": 2}
 RELATIONS: dict[str, Any] = {"task": "re", "variant": "flat", "head": "markers"}
 
 REPORT = ParityReport(
-    tolerance=1e-3, cases=5, decisions=100, prefix_error=1e-6, output_error=1e-5, disagreements=()
+    tolerance=1e-3, agreement=1, cases=5, decisions=100, prefix_error=1e-6, output_error=1e-5, disagreements=()
 )  # fmt: skip
 
 Edit = Callable[[Any], None]
@@ -71,7 +71,7 @@ def test_exported_graphs_pass(graphs_of: Any, kind: dict[str, Any]) -> None:
     report = compare(exported.model, exported.folder)
     assert report.passed
     assert report.require() is report
-    assert report.tolerance == FP32_TOLERANCE
+    assert (report.tolerance, report.agreement) == (TOLERANCES["fp32"], 1)
     assert report.disagreements == ()
     assert report.output_error < 1e-4
     assert (report.prefix_error == 0) == (kind == TEXT_ONLY)
@@ -134,11 +134,11 @@ def test_a_shifted_prefix_weight(copy_of: Any, few_pictures: None, amount: float
     assert report.output_error > 1e-6
 
 
-def test_tolerance_is_the_callers(copy_of: Any) -> None:
+def test_tolerance_is_the_precisions(copy_of: Any) -> None:
     model, folder = copy_of(**TEXT_ONLY)
-    edit_weight(folder / "text.onnx", "model.fc.bias", raised_by(2e-4))
-    assert compare(model, folder, tolerance=1e-3).passed
-    assert not compare(model, folder, tolerance=1e-4).passed
+    edit_weight(folder / "text.onnx", "model.fc.bias", raised_by(2e-2))
+    assert compare(model, folder, "fp16").passed
+    assert not compare(model, folder, "fp32").passed
 
 
 def test_large_values_are_compared_relatively(copy_of: Any) -> None:
@@ -166,9 +166,7 @@ def test_other_decisions_are_listed(copy_of: Any) -> None:
     assert set(first.eager) != {4}
     assert len(first.graph) == len(first.eager) == 3
     assert first.margin > report.tolerance
-    with pytest.raises(
-        ParityError, match=rf"outputs by .* {len(report.disagreements)} of {report.decisions} decisions"
-    ):
+    with pytest.raises(ParityError, match=rf"outputs within .* {report.differing} of {report.decisions} decisions"):
         report.require()
 
 
@@ -280,7 +278,7 @@ def test_verdict(changes: dict[str, Any], passes: bool) -> None:
     if passes:
         assert report.require() is report
     else:
-        with pytest.raises(ParityError, match="the graphs differ from the eager model") as caught:
+        with pytest.raises(ParityError, match="the graphs differ too much") as caught:
             report.require()
         assert isinstance(caught.value, ExportError)
         assert "\n" not in str(caught.value)
@@ -291,6 +289,7 @@ def test_report_as_json() -> None:
     assert json.loads(json.dumps(replace(REPORT, disagreements=(found,)).to_dict(), allow_nan=False)) == {
         "passed": True,
         "tolerance": 1e-3,
+        "agreement": 1,
         "cases": 5,
         "decisions": 100,
         "prefix_error": 1e-6,

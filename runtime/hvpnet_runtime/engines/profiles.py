@@ -1,0 +1,94 @@
+"""Which shapes an engine is optimised for: length buckets of texts, and batches of one and of many."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.errors import BackendError
+
+Graph: TypeAlias = Literal["vision", "text"]
+
+LENGTHS = (32, 64, 96, 128)
+"""Pieces that a text is padded to; the longest bucket is the limit that the engine was built for."""
+
+MAX_PICTURES = 16
+"""Pictures in one run of the vision engine."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """An optimisation profile.
+
+    Attributes:
+        batch: fewest, expected and most rows.
+        length: pieces of every text; None for pictures.
+    """
+
+    batch: tuple[int, int, int]
+    length: int | None = None
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Profile":
+        """From build.json."""
+        fewest, expected, most = values["batch"]
+        return cls((fewest, expected, most), values["length"])
+
+    def shapes(self, bundle: Bundle) -> dict[str, list[tuple[int, ...]]]:
+        """Smallest, expected and largest shape of every input."""
+        if self.length is None:
+            side = bundle.pictures.crop
+            return {"images": [(rows, 3, side, side) for rows in self.batch]}
+        shapes = {name: [(rows, self.length) for rows in self.batch] for name in ("input_ids", "attention_mask")}
+        found: dict[str, list[tuple[int, ...]]] = {**shapes}
+        if bundle.sizes.pictures:
+            found["prefix"] = [(rows, bundle.sizes.pictures, *bundle.sizes.prefix_shape) for rows in self.batch]
+        if bundle.head == "markers":
+            found |= {name: [(rows,) for rows in self.batch] for name in ("head_index", "tail_index")}
+        return found
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """The shape that a request is padded to, and the profile it runs under."""
+
+    rows: int
+    length: int | None
+    profile: int
+
+
+def text_profiles(max_length: int, max_batch: int) -> tuple[Profile, ...]:
+    """Every length bucket, for one text and for up to `max_batch`."""
+    lengths = [length for length in LENGTHS if length < max_length] + [max_length]
+    return tuple(Profile(batch, length) for length in lengths for batch in _batches(max_batch))
+
+
+def vision_profiles(max_pictures: int = MAX_PICTURES) -> tuple[Profile, ...]:
+    """One picture, and up to `max_pictures`."""
+    return tuple(Profile(batch) for batch in _batches(max_pictures))
+
+
+def choose_bucket(profiles: tuple[Profile, ...], rows: int, length: int | None = None) -> Bucket:
+    """The smallest bucket that holds a request: rows up to the next power of two, the length to its bucket.
+
+    Raises:
+        BackendError: the engine was built for shorter texts or smaller batches.
+    """
+    fitting = [
+        (profile.length or 0, profile.batch[2], index)
+        for index, profile in enumerate(profiles)
+        if profile.batch[2] >= rows and (length is None or (profile.length or 0) >= length)
+    ]
+    if not fitting:
+        pieces = "" if length is None else f" of {length} pieces"
+        raise BackendError(
+            f"the engine was not built for {rows} rows{pieces}: build it with a larger --max-batch or --max-seq"
+        )
+    _, most, index = min(fitting)
+    padded = 1 << (rows - 1).bit_length()
+    return Bucket(min(padded, most), profiles[index].length, index)
+
+
+def _batches(most: int) -> list[tuple[int, int, int]]:
+    """One row has a profile of its own: its fastest kernels are others than those of a batch."""
+    return [(1, 1, 1)] + ([(2, min(8, most), most)] if most > 1 else [])

@@ -14,6 +14,8 @@ from hvpnet.config import Head, Task, Variant
 from hvpnet.data import NER_LABELS, write_tokenizer
 from hvpnet.tokenizer import load_tokenizer
 from hvpnet_export import export_bundle
+from hvpnet_export.parity import Precision
+from hvpnet_runtime.cuda import find_device
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -21,12 +23,14 @@ RELATIONS = ("/per/per/couple", "/per/per/peer", "/per/org/member_of", "/per/loc
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Golden tests run wherever the golden cases are; only elsewhere they cannot."""
-    if SHARED.is_dir():
-        return
+    """Golden tests run wherever the golden cases are, GPU tests wherever a GPU is; only elsewhere they cannot."""
+    missing = {} if SHARED.is_dir() else {"golden": f"no golden cases at {SHARED}"}
+    if find_device() is None:
+        missing["gpu"] = "no NVIDIA GPU"
     for item in items:
-        if item.get_closest_marker("golden"):
-            item.add_marker(pytest.mark.skip(reason=f"no golden cases at {SHARED}"))
+        for mark, reason in missing.items():
+            if item.get_closest_marker(mark):
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +49,9 @@ def tokenizer_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_model(tokenizer_dir: Path) -> Callable[..., HVPNeT]:
     """Tiny models with random weights, in evaluation mode; weights spread so that decisions differ between inputs."""
 
-    def make(task: Task = "ner", variant: Variant = "full", head: Head = "markers", seed: int = 0) -> HVPNeT:
+    def make(
+        task: Task = "ner", variant: Variant = "full", head: Head = "markers", seed: int = 0, spread: float = 3
+    ) -> HVPNeT:
         torch.manual_seed(seed)
         config = HVPNeTConfig(
             task=task,
@@ -71,7 +77,7 @@ def make_model(tokenizer_dir: Path) -> Callable[..., HVPNeT]:
                 *(model.fc if task == "ner" else model.classifier).parameters(),
             ):
                 if parameter.dim() > 1:
-                    parameter.normal_(std=3 / parameter.shape[-1] ** 0.5)
+                    parameter.normal_(std=spread / parameter.shape[-1] ** 0.5)
         return model.eval()
 
     return make
@@ -88,24 +94,32 @@ def re_model(make_model: Callable[..., HVPNeT]) -> HVPNeT:
 
 
 @pytest.fixture(scope="session")
-def export(tokenizer_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[HVPNeT], Path]:
+def export(tokenizer_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Exports a model to a new bundle."""
 
-    def export_one(model: HVPNeT) -> Path:
+    def export_one(model: HVPNeT, precisions: tuple[Precision, ...] = ("fp32",)) -> Path:
         out = tmp_path_factory.mktemp("bundles") / "bundle"
-        export_bundle(model, load_tokenizer(tokenizer_dir, model.config.task), out)
+        export_bundle(model, load_tokenizer(tokenizer_dir, model.config.task), out, precisions=precisions)
         return out
 
     return export_one
 
 
 @pytest.fixture(scope="session")
-def bundle_of(make_model: Callable[..., HVPNeT], export: Callable[[HVPNeT], Path]) -> Callable[..., Path]:
+def bundle_of(make_model: Callable[..., HVPNeT], export: Callable[..., Path]) -> Callable[..., Path]:
     """A bundle of `make_model(task, variant, head)`, exported once; tests that damage one work on a copy."""
-    exported = cache(lambda *kind: export(make_model(*kind)))
+    # Weights as spread as those of `make_model` amplify the rounding of FP16 as no trained model does.
+    exported = cache(
+        lambda *kind, precisions: export(make_model(*kind, spread=1 if "fp16" in precisions else 3), precisions)
+    )
 
-    def bundle(task: Task = "ner", variant: Variant = "full", head: Head = "markers") -> Path:
-        return exported(task, variant, head)
+    def bundle(
+        task: Task = "ner",
+        variant: Variant = "full",
+        head: Head = "markers",
+        precisions: tuple[Precision, ...] = ("fp32",),
+    ) -> Path:
+        return exported(task, variant, head, precisions=precisions)
 
     return bundle
 

@@ -114,6 +114,17 @@ class Bundle:
             raise BundleError(f"{self.path} has no {precision} graphs, only {', '.join(self.precisions)}")
         return self.path / "onnx" / precision / f"{graph}.onnx"
 
+    def prefer(self, *precisions: str) -> str:
+        """The first of these precisions that the bundle has.
+
+        Raises:
+            BundleError: it has none of them.
+        """
+        for precision in precisions:
+            if precision in self.precisions:
+                return precision
+        raise BundleError(f"{self.path} has no {' or '.join(precisions)} graphs, only {', '.join(self.precisions)}")
+
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     file = path / "manifest.json"

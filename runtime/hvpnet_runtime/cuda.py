@@ -3,6 +3,7 @@
 Addresses, streams, events and graphs are plain integers to the callers.
 """
 
+import ctypes
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -81,12 +82,10 @@ class Cuda:
 
     def malloc_host(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Pinned:
         """A pinned array."""
-        import ctypes
-
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         address = int(self._call(self._cuda.cudaMallocHost, max(size, 1)))
-        memory = (ctypes.c_byte * size).from_address(address)
-        return Pinned(address, np.frombuffer(memory, dtype).reshape(shape))
+        memory = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))  # uint8 [size]
+        return Pinned(address, memory.view(dtype).reshape(shape))
 
     def free_host(self, pinned: Pinned) -> None:
         """Give pinned memory back; its array must not be used any more."""

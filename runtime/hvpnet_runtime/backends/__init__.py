@@ -5,18 +5,27 @@ from collections.abc import Callable
 
 from hvpnet_runtime.backends.base import Backend, Prefix, TextInputs
 from hvpnet_runtime.backends.onnxruntime import OnnxRuntimeBackend
+from hvpnet_runtime.backends.onnxruntime_gpu import OnnxRuntimeGpuBackend
+from hvpnet_runtime.backends.tensorrt import TensorRTBackend
 from hvpnet_runtime.bundle import Bundle
-from hvpnet_runtime.errors import BackendError, HvpnetError
+from hvpnet_runtime.errors import BackendError, HvpnetError, StaleEngineError
 
-__all__ = ["BACKENDS", "Backend", "Prefix", "TextInputs", "load_backend"]
+__all__ = ["AUTO", "BACKENDS", "Backend", "Prefix", "TextInputs", "load_backend"]
 
 _log = logging.getLogger(__name__)
 
 BACKENDS: dict[str, Callable[[Bundle, int | None], Backend]] = {
-    "onnxruntime-cuda": lambda bundle, threads: OnnxRuntimeBackend(bundle, "CUDAExecutionProvider", threads),
-    "onnxruntime-cpu": lambda bundle, threads: OnnxRuntimeBackend(bundle, "CPUExecutionProvider", threads),
+    "tensorrt": lambda bundle, _: TensorRTBackend(bundle, "tensorrt"),
+    "tensorrt-rtx": lambda bundle, _: TensorRTBackend(bundle, "tensorrt-rtx"),
+    "onnxruntime-tensorrt": lambda bundle, _: OnnxRuntimeGpuBackend(bundle, "onnxruntime-tensorrt"),
+    "onnxruntime-cuda": lambda bundle, _: OnnxRuntimeGpuBackend(bundle, "onnxruntime-cuda"),
+    "onnxruntime-cpu": OnnxRuntimeBackend,
 }
-"""By name, fastest first: the order in which `auto` tries them."""
+"""By name."""
+
+AUTO = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-cpu")
+"""What `auto` tries, fastest first. ONNX Runtime's TensorRT provider is not among them: it builds at the first request,
+for minutes."""
 
 
 def load_backend(bundle: Bundle, name: str = "auto", threads: int | None = None) -> Backend:
@@ -24,7 +33,8 @@ def load_backend(bundle: Bundle, name: str = "auto", threads: int | None = None)
 
     Args:
         bundle: a checked bundle.
-        name: one of `BACKENDS`, or `auto`: the fastest that runs here. What `auto` passes over, and why, is logged.
+        name: one of `BACKENDS`, or `auto`: the fastest that runs here. What `auto` passes over, and why, is logged; as
+            a warning where a built engine is stale.
         threads: CPU threads of one call; by default all cores.
 
     Raises:
@@ -36,11 +46,12 @@ def load_backend(bundle: Bundle, name: str = "auto", threads: int | None = None)
             raise BackendError(f"there is no backend {name!r}: choose auto, {', '.join(BACKENDS)}")
         return BACKENDS[name](bundle, threads)
     reasons: list[HvpnetError] = []
-    for candidate, load in BACKENDS.items():
+    for candidate in AUTO:
         try:
-            backend = load(bundle, threads)
+            backend = BACKENDS[candidate](bundle, threads)
         except HvpnetError as error:
-            _log.info("backend %s passed over: %s", candidate, error)
+            level = logging.WARNING if isinstance(error, StaleEngineError) else logging.INFO
+            _log.log(level, "backend %s passed over: %s", candidate, error)
             reasons.append(error)
         else:
             _log.info("backend %s loaded", backend.name)

@@ -33,6 +33,10 @@ class TextInputs:
     head_index: npt.NDArray[np.int64] | None = None
     tail_index: npt.NDArray[np.int64] | None = None
 
+    def arrays(self) -> dict[str, npt.NDArray[np.int64]]:
+        """Those that the graph has, by the names of its inputs."""
+        return {name: array for name, array in vars(self).items() if array is not None}
+
 
 class Backend(Protocol):
     """Runs the two graphs; thread-safe."""
@@ -40,6 +44,11 @@ class Backend(Protocol):
     @property
     def name(self) -> str:
         """Name in `BACKENDS`: what really loaded, not what was asked for."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """Of the graphs that run."""
         ...
 
     def encode_pictures(self, images: npt.NDArray[np.float32]) -> Sequence[Prefix]:

@@ -1,6 +1,7 @@
-"""The bundle's ONNX graphs in ONNX Runtime, on the CPU or through its CUDA provider."""
+"""The bundle's ONNX graphs in ONNX Runtime on the CPU, and how a session of any provider is made."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,35 +11,35 @@ from hvpnet_runtime.backends.base import Prefix, TextInputs
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.errors import BackendError, MissingExtraError
 
-_NAMES = {"CPUExecutionProvider": "onnxruntime-cpu", "CUDAExecutionProvider": "onnxruntime-cuda"}
+CPU = "CPUExecutionProvider"
+
+Providers = Mapping[str, Mapping[str, str]]
+"""Options by execution provider, the one that must load first."""
 
 
 class OnnxRuntimeBackend:
     """See `Backend`. Prefixes are numpy arrays.
 
     Args:
-        bundle: a checked bundle.
-        provider: ONNX Runtime's name of the execution provider.
+        bundle: a checked bundle; its FP32 graphs are run where it has them, since CPUs compute in FP32 anyway.
         threads: CPU threads of one call; by default all cores.
 
     Raises:
         MissingExtraError: ONNX Runtime is not installed.
-        BackendError: the provider is not in this build, or did not load, or a graph is damaged.
+        BackendError: a graph is damaged.
     """
 
-    def __init__(self, bundle: Bundle, provider: str, threads: int | None = None) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            extra = "gpu" if provider == "CUDAExecutionProvider" else "cpu"
-            raise MissingExtraError("onnxruntime", extra, f"the backend {_NAMES[provider]}") from error
-        available = onnxruntime.get_available_providers()
-        if provider not in available:
-            raise BackendError(f"this build of onnxruntime has no {provider}, only {', '.join(available)}")
-        self.name = _NAMES[provider]
-        self._runtime, self._provider, self._threads = onnxruntime, provider, threads
-        self._vision = self._load(str(bundle.onnx("vision"))) if bundle.sizes.pictures else None
-        self._text = self._load(str(bundle.onnx("text")))
+    name = "onnxruntime-cpu"
+
+    def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
+        runtime = import_onnxruntime("cpu")
+        self.precision = bundle.prefer("fp32", "fp16")
+        options = runtime.SessionOptions()
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        vision, text = bundle.onnx("vision", self.precision), bundle.onnx("text", self.precision)
+        self._vision = load_session(runtime, vision, {CPU: {}}, options) if bundle.sizes.pictures else None
+        self._text = load_session(runtime, text, {CPU: {}}, options)
 
     def encode_pictures(self, images: npt.NDArray[np.float32]) -> Sequence[Prefix]:
         """See `Backend`."""
@@ -49,11 +50,9 @@ class OnnxRuntimeBackend:
 
     def encode_text(self, text: TextInputs, prefixes: Sequence[Sequence[Prefix]]) -> npt.NDArray[np.float32]:
         """See `Backend`."""
-        feeds: dict[str, Any] = {"input_ids": text.input_ids, "attention_mask": text.attention_mask}
+        feeds: dict[str, Any] = text.arrays()
         if self._vision is not None:
             feeds["prefix"] = np.stack([np.stack(list(row)) for row in prefixes])  # type: ignore[arg-type]
-        if text.head_index is not None:
-            feeds |= {"head_index": text.head_index, "tail_index": text.tail_index}
         outputs: npt.NDArray[np.float32] = self._text.run(None, feeds)[0]
         return outputs
 
@@ -61,14 +60,35 @@ class OnnxRuntimeBackend:
         """See `Backend`."""
         self._vision = self._text = None
 
-    def _load(self, path: str) -> Any:  # noqa: ANN401  onnxruntime has no types
-        options = self._runtime.SessionOptions()
-        if self._threads is not None:
-            options.intra_op_num_threads = self._threads
-        try:
-            session = self._runtime.InferenceSession(path, options, providers=[self._provider])
-        except Exception as error:  # its exception classes are private to the extension
-            raise BackendError(f"{self.name} cannot load {path}: {str(error).splitlines()[0]}") from error
-        if session.get_providers()[0] != self._provider:  # it falls back to the CPU without an error
-            raise BackendError(f"{self._provider} did not load: check the CUDA and cuDNN libraries it needs")
-        return session
+
+def import_onnxruntime(extra: str) -> Any:  # noqa: ANN401  onnxruntime has no types
+    """The module.
+
+    Raises:
+        MissingExtraError: it is not installed; the extra is named.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError("onnxruntime", extra, "a backend of ONNX Runtime") from error
+    return onnxruntime
+
+
+def load_session(runtime: Any, path: Path, providers: Providers, options: Any) -> Any:  # noqa: ANN401
+    """A session on the first of the providers.
+
+    Raises:
+        BackendError: this build has no such provider, or it did not load, or the graph is damaged.
+    """
+    first = next(iter(providers))
+    available = runtime.get_available_providers()
+    if first not in available:
+        raise BackendError(f"this build of onnxruntime has no {first}, only {', '.join(available)}")
+    chosen = [(name, dict(settings)) for name, settings in providers.items()]
+    try:
+        session = runtime.InferenceSession(str(path), options, providers=chosen)
+    except Exception as error:  # its exception classes are private to the extension
+        raise BackendError(f"ONNX Runtime cannot load {path}: {str(error).splitlines()[0]}") from error
+    if session.get_providers()[0] != first:  # it falls back to the CPU without an error
+        raise BackendError(f"{first} did not load: check the CUDA and cuDNN libraries it needs")
+    return session

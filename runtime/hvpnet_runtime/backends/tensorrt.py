@@ -35,6 +35,7 @@ class TensorRTBackend:
 
     Attributes:
         name: `tensorrt` or `tensorrt-rtx`.
+        precision: of the graphs that the engines were built from.
         folder: the engines that were loaded.
 
     Args:
@@ -65,6 +66,7 @@ class TensorRTBackend:
         self._api = load_api(engine) if api is None else api
         self._cuda = Cuda() if cuda is None else cuda
         self.folder, record = find_engine(bundle, self._api, self._cuda.device())
+        self.precision = record.precision
         self._bundle, self._profiles = bundle, record.profiles
         runtime = self._api.trt.Runtime(self._api.logger)
         self._engines = {graph: self._deserialise(runtime, self.folder / f"{graph}.plan") for graph in record.profiles}
@@ -88,7 +90,7 @@ class TensorRTBackend:
             part = images[start : start + most]  # [n, 3, side, side]
             bucket = choose_bucket(self._profiles["vision"], len(part))
             with self._lane() as lane:
-                executor = lane.executor("vision", bucket, self._shapes("vision", bucket))
+                executor = lane.executor("vision", bucket, self._shapes(bucket))
                 executor.host["images"][: len(part)] = part
                 executor.start()
                 prefixes += self._pool.store(executor.device["prefix"], len(part), lane.stream)
@@ -121,11 +123,11 @@ class TensorRTBackend:
     def _encode_rows(
         self, text: TextInputs, prefixes: Sequence[Sequence[Prefix]], rows: slice
     ) -> npt.NDArray[np.float32]:
-        arrays = {name: array[rows] for name, array in vars(text).items() if array is not None}
+        arrays = {name: array[rows] for name, array in text.arrays().items()}
         count, length = arrays["input_ids"].shape
         bucket = choose_bucket(self._profiles["text"], count, length)
         with self._lane() as lane:
-            executor = lane.executor("text", bucket, self._shapes("text", bucket))
+            executor = lane.executor("text", bucket, self._shapes(bucket))
             for name, array in arrays.items():
                 _fill(executor.host[name], array)
             if self._pool is not None:
@@ -136,7 +138,7 @@ class TensorRTBackend:
             output = executor.host["emissions" if self._bundle.task == "ner" else "logits"]
             return np.array(output[:count, :length] if self._bundle.task == "ner" else output[:count], np.float32)
 
-    def _shapes(self, graph: Graph, bucket: Bucket) -> dict[str, tuple[int, ...]]:
+    def _shapes(self, bucket: Bucket) -> dict[str, tuple[int, ...]]:
         profile = Profile((bucket.rows, bucket.rows, bucket.rows), bucket.length)
         return {name: shapes[0] for name, shapes in profile.shapes(self._bundle).items()}
 

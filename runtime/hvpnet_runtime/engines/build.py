@@ -169,7 +169,7 @@ def _timing_cache(api: Api, config: Any, path: Path) -> Any:  # noqa: ANN401
 def _monitor(api: Api, name: str, progress: Progress) -> Any:  # noqa: ANN401
     """An `IProgressMonitor` that reports the outermost phases; the library calls it from its own threads."""
 
-    class Monitor(api.trt.IProgressMonitor):  # type: ignore[misc]
+    class Monitor(api.trt.IProgressMonitor):  # type: ignore[misc,name-defined]
         def __init__(self) -> None:
             api.trt.IProgressMonitor.__init__(self)
 

@@ -39,8 +39,9 @@ class Profile:
         if self.length is None:
             side = bundle.pictures.crop
             return {"images": [(rows, 3, side, side) for rows in self.batch]}
-        shapes = {name: [(rows, self.length) for rows in self.batch] for name in ("input_ids", "attention_mask")}
-        found: dict[str, list[tuple[int, ...]]] = {**shapes}
+        found: dict[str, list[tuple[int, ...]]] = {}
+        for name in ("input_ids", "attention_mask"):
+            found[name] = [(rows, self.length) for rows in self.batch]
         if bundle.sizes.pictures:
             found["prefix"] = [(rows, bundle.sizes.pictures, *bundle.sizes.prefix_shape) for rows in self.batch]
         if bundle.head == "markers":

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 
 from hvpnet import BertConfig, HVPNeT, HVPNeTConfig, ResNetConfig
 from hvpnet.config import Head, Task, Variant
@@ -94,24 +94,13 @@ def re_model(make_model: Callable[..., HVPNeT]) -> HVPNeT:
 
 
 @pytest.fixture(scope="session")
-def export(tokenizer_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Exports a model to a new bundle."""
-
-    def export_one(model: HVPNeT, precisions: tuple[Precision, ...] = ("fp32",)) -> Path:
-        out = tmp_path_factory.mktemp("bundles") / "bundle"
-        export_bundle(model, load_tokenizer(tokenizer_dir, model.config.task), out, precisions=precisions)
-        return out
-
-    return export_one
-
-
-@pytest.fixture(scope="session")
-def bundle_of(make_model: Callable[..., HVPNeT], export: Callable[..., Path]) -> Callable[..., Path]:
+def bundle_of(
+    make_model: Callable[..., HVPNeT], tokenizer_dir: Path, tmp_path_factory: pytest.TempPathFactory, worker_id: str
+) -> Callable[..., Path]:
     """A bundle of `make_model(task, variant, head)`, exported once; tests that damage one work on a copy."""
-    # Weights as spread as those of `make_model` amplify the rounding of FP16 as no trained model does.
-    exported = cache(
-        lambda *kind, precisions: export(make_model(*kind, spread=1 if "fp16" in precisions else 3), precisions)
-    )
+    root = tmp_path_factory.getbasetemp()
+    if worker_id != "master":
+        root = root.parent  # which the processes of one test run share
 
     def bundle(
         task: Task = "ner",
@@ -119,7 +108,14 @@ def bundle_of(make_model: Callable[..., HVPNeT], export: Callable[..., Path]) ->
         head: Head = "markers",
         precisions: tuple[Precision, ...] = ("fp32",),
     ) -> Path:
-        return exported(task, variant, head, precisions=precisions)
+        out = root / "bundles" / "-".join((task, variant, head, *precisions))
+        out.parent.mkdir(exist_ok=True)
+        with FileLock(out.with_suffix(".lock")):
+            if not out.exists():
+                # Weights as spread as those of `make_model` amplify the rounding of FP16 as no trained model does.
+                model = make_model(task, variant, head, spread=1 if "fp16" in precisions else 3)
+                export_bundle(model, load_tokenizer(tokenizer_dir, task), out, precisions=precisions)
+        return out
 
     return bundle
 

@@ -55,10 +55,10 @@ def export_bundle(
     """
     _check_vocabulary(model.config, tokenizer)
     with _staged(out) as stage:
-        reports = {name: _export_graphs(model, name, stage / "onnx" / name, progress) for name in precisions}
         (stage / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), "utf-8")  # save() raises no OSError
         if model.config.task == "ner":
             _write_decoder(model, stage / "decoder.npz")
+        reports = {name: _export_graphs(model, name, stage / "onnx" / name, progress) for name in precisions}
         progress("writing the manifest")
         manifest = _manifest(model.config, reports) | {"files": _digests(stage)}
         (stage / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")

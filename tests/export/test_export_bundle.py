@@ -168,7 +168,7 @@ def test_same_model_same_bundle(write: Any, text_bundle: Path, tmp_path: Path) -
 
 def test_missing_parents_are_made(write: Any, tmp_path: Path) -> None:
     out = tmp_path / "a" / "b" / "bundle"
-    assert write(out).passed
+    assert write(out)["fp32"].passed
     assert Bundle.load(out).task == "ner"
     assert [path.name for path in out.parent.iterdir()] == ["bundle"]
 
@@ -176,7 +176,11 @@ def test_missing_parents_are_made(write: Any, tmp_path: Path) -> None:
 def test_progress_names_the_steps(text_model: HVPNeT, write: Any, tokenizer_dir: Path, tmp_path: Path) -> None:
     steps: list[str] = []
     export_bundle(text_model, load_tokenizer(tokenizer_dir, "ner"), tmp_path / "bundle", steps.append)
-    assert steps == ["exporting text.onnx", "verifying against the eager model", "writing the manifest"]
+    assert steps == [
+        "exporting the fp32 text.onnx",
+        "verifying the fp32 graphs against the eager model",
+        "writing the manifest",
+    ]
 
 
 def refused(write: Any, out: Path, error: type[ExportError] = ExportError) -> str:

@@ -9,7 +9,7 @@ import json
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from threading import RLock
+from threading import RLock, get_ident
 from types import SimpleNamespace
 from typing import Any
 
@@ -34,6 +34,7 @@ class FakeCuda(Cuda):
         self.host: set[int] = set()
         self.streams: dict[int, deque[Callable[[], None]]] = {}
         self.captures: dict[int, list[Callable[[], None]]] = {}
+        self.capturing: set[int] = set()  # threads
         self.graphs: dict[int, list[Callable[[], None]]] = {}
         self.events: dict[int, tuple[int, object]] = {}
         self.done: set[int] = set()
@@ -51,7 +52,7 @@ class FakeCuda(Cuda):
 
     def malloc(self, size: int) -> int:
         with self._lock:
-            if self.captures:
+            if get_ident() in self.capturing:
                 raise AssertionError("memory is allocated during a capture")
             self.allocations += 1
             array = np.full(max(size, 1), 0xFF, np.uint8)  # NaN in every float format
@@ -136,8 +137,10 @@ class FakeCuda(Cuda):
 
     def begin_capture(self, stream: int) -> None:
         self.captures[stream] = []
+        self.capturing.add(get_ident())
 
     def end_capture(self, stream: int) -> int:
+        self.capturing.remove(get_ident())
         number = next(self._ids)
         self.graphs[number] = self.captures.pop(stream)
         return number

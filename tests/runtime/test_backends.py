@@ -7,38 +7,41 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+from fake_gpu import FakeCuda
 
 from hvpnet_runtime import BackendError, Bundle, Pipeline
-from hvpnet_runtime.backends import TextInputs, load_backend
+from hvpnet_runtime.backends import AUTO, TextInputs, load_backend
+from hvpnet_runtime.backends.onnxruntime_gpu import OnnxRuntimeGpuBackend
+from hvpnet_runtime.cuda import find_device
 from hvpnet_runtime.errors import MissingExtraError
 
 
 def test_auto_says_what_it_passed_over_and_what_loaded(ner_bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "hvpnet_runtime"):
         backend = load_backend(Bundle.load(ner_bundle))
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+    if find_device() is None:
         assert backend.name == "onnxruntime-cpu"
-        assert (
-            "backend onnxruntime-cuda passed over: this build of onnxruntime has no CUDAExecutionProvider"
-            in caplog.text
-        )
+        said = [record.getMessage() for record in caplog.records]
+        assert [line.partition(" passed over: ")[0] for line in said[:-1]] == [f"backend {name}" for name in AUTO[:-1]]
+        assert all(" passed over: " in line for line in said[:-1])
     assert f"backend {backend.name} loaded" in caplog.text
 
 
 def test_an_unknown_backend_names_the_known(ner_bundle: Path) -> None:
-    with pytest.raises(BackendError, match="no backend 'tpu': choose auto, onnxruntime-cuda, onnxruntime-cpu"):
+    with pytest.raises(BackendError, match="there is no backend 'tpu': choose auto, tensorrt, tensorrt-rtx, onnxruntime-tensorrt,"):
         Pipeline.load(ner_bundle, "tpu")
 
 
 def test_a_provider_that_silently_falls_back_is_an_error(ner_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ONNX Runtime lists CUDA in its GPU build and runs on the CPU where the CUDA libraries do not load."""
-    real = onnxruntime.InferenceSession
+    real, cuda = onnxruntime.InferenceSession, FakeCuda()
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr(
         onnxruntime, "InferenceSession", lambda path, options, providers: real(path, options, ["CPUExecutionProvider"])
     )
     with pytest.raises(BackendError, match="CUDAExecutionProvider did not load"):
-        load_backend(Bundle.load(ner_bundle), "onnxruntime-cuda")
+        OnnxRuntimeGpuBackend(Bundle.load(ner_bundle), "onnxruntime-cuda", cuda)
+    assert cuda.leaks() == {}
 
 
 def test_without_onnxruntime_the_extra_is_named(ner_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

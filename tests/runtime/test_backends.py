@@ -28,7 +28,7 @@ def test_auto_says_what_it_passed_over_and_what_loaded(ner_bundle: Path, caplog:
 
 
 def test_an_unknown_backend_names_the_known(ner_bundle: Path) -> None:
-    with pytest.raises(BackendError, match="there is no backend 'tpu': choose auto, tensorrt, tensorrt-rtx, onnxruntime-tensorrt,"):
+    with pytest.raises(BackendError, match="there is no backend 'tpu': choose auto, tensorrt, tensorrt-rtx,"):
         Pipeline.load(ner_bundle, "tpu")
 
 

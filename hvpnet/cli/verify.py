@@ -1,11 +1,14 @@
-"""Hold a bundle's graphs against the checkpoint they came from, on values and on decisions."""
+"""Hold a bundle's graphs against the checkpoint they came from, on values and on decisions, over tweets if given."""
 
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, cast
+from typing import Self, cast, get_args
+
+from tokenizers import Tokenizer
 
 from hvpnet.cli.options import add_json, progress, show
+from hvpnet.data.examples import SplitName
 from hvpnet_runtime.bundle import Bundle
 
 
@@ -15,18 +18,22 @@ class Options:
 
     bundle: Path
     checkpoint: Path
+    data: Path | None
+    split: SplitName
     json: bool
 
     @classmethod
     def parse(cls, parsed: argparse.Namespace) -> Self:
         """From the parsed command line."""
-        return cls(parsed.bundle, parsed.checkpoint, parsed.json)
+        return cls(parsed.bundle, parsed.checkpoint, parsed.data, parsed.split, parsed.json)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--checkpoint", type=Path, required=True, help="what the bundle was exported from")
+    parser.add_argument("--data", type=Path, help="compare on the tweets of a data set instead of on random ones")
+    parser.add_argument("--split", default="test", choices=get_args(SplitName), help="of the data (default test)")
     add_json(parser)
 
 
@@ -36,17 +43,22 @@ def run(options: Options) -> int:
     bundle = Bundle.load(options.bundle)
     progress("loading PyTorch and the checkpoint")
     from hvpnet.checkpoint import load_checkpoint
+    from hvpnet.data import load_split
     from hvpnet.layout import Hints
     from hvpnet_export.parity import Precision, compare, compare_decoder
+    from hvpnet_export.requests import example_requests, random_requests
 
     architecture = bundle.manifest["architecture"]
     hints = Hints(bundle.task, bundle.manifest["variant"], bundle.labels, bundle.max_length, architecture["bert"])
     model = load_checkpoint(options.checkpoint, hints)
     if bundle.task == "ner":
         compare_decoder(model, bundle.path / "decoder.npz")
+    tokenizer = Tokenizer.from_file(str(bundle.path / "tokenizer.json"))
+    examples = load_split(options.data, options.split).examples if options.data else ()
     for precision in bundle.precisions:
         progress(f"comparing the {precision} graphs with the eager model")
-        report = compare(model, bundle.onnx("text", precision).parent, cast("Precision", precision))
+        requests = example_requests(model.config, tokenizer, examples) if examples else random_requests(model)
+        report = compare(model, bundle.onnx("text", precision).parent, cast("Precision", precision), requests)
         show({"precision": precision, **report.to_dict()}, as_json=options.json)
         report.require()
     return 0

@@ -161,9 +161,11 @@ def _timing_cache(api: Api, config: Any, path: Path) -> Any:  # noqa: ANN401
     """What was measured in earlier builds; TensorRT for RTX measures nothing and has none."""
     if api.portable:
         return None
-    timing = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
-    config.set_timing_cache(timing, ignore_mismatch=False)
-    return timing
+    for content in (path.read_bytes() if path.is_file() else b"", b""):
+        timing = config.create_timing_cache(content)
+        if timing is not None and config.set_timing_cache(timing, ignore_mismatch=False):
+            return timing  # a damaged one, or one of another GPU, is refused: then begin an empty one
+    raise BuildError(f"{api.engine} {api.version} takes no timing cache: {api.last_error()}")
 
 
 def _monitor(api: Api, name: str, progress: Progress) -> Any:  # noqa: ANN401

@@ -162,7 +162,7 @@ def run(path: Path, inputs: dict[str, Array]) -> Array:
 
 @pytest.mark.parametrize(("precision", "bound"), GRAPHS.items())
 def test_exported_graphs(golden: Golden, bundle: Bundle, precision: str, bound: float) -> None:
-    """Every decision is the published one, in FP16 too, although only 99.9 % are asked for there."""
+    """Every decision is the published one; in FP16 a near tie may fall otherwise, at random weights one tag of 122."""
     batch, slots = golden.pictures.shape[:2]
     prefix = run(bundle.onnx("vision", precision), {"images": golden.pictures.reshape(batch * slots, 3, 224, 224)})
     prefix = prefix.reshape(batch, slots, *prefix.shape[1:])
@@ -172,11 +172,27 @@ def test_exported_graphs(golden: Golden, bundle: Bundle, precision: str, bound: 
     outputs = run(bundle.onnx("text", precision), golden.text | {"prefix": prefix})
     assert outputs.dtype == np.float32
     close(golden.compared(outputs), golden.compared(golden.outputs), bound)
-    if golden.task == "ner":
-        decoder = CrfDecoder.from_npz(bundle.path / "decoder.npz")
-        assert decoder.decode(outputs, golden.published["attention_mask"]) == golden.decisions
-    else:
+    if golden.task == "re":
         assert [[int(row.argmax())] for row in outputs] == golden.decisions
+        return
+    decoded = CrfDecoder.from_npz(bundle.path / "decoder.npz").decode(outputs, golden.published["attention_mask"])
+    different = [row for row, tags in enumerate(decoded) if tags != golden.decisions[row]]
+    margins = [margin(golden, bundle, row, decoded[row]) for row in different]
+    assert margins == [] if precision == "fp32" else all(0 <= margin < 0.01 for margin in margins)
+    changed = sum(mine != theirs for row in different for mine, theirs in zip(golden.decisions[row], decoded[row]))
+    assert changed <= 1, margins
+
+
+def margin(golden: Golden, bundle: Bundle, row: int, tags: list[int]) -> float:
+    """How much better the published tags of a tweet score than others, on the published emissions."""
+    with np.load(bundle.path / "decoder.npz", allow_pickle=False) as arrays:
+        start, end, moves = (arrays[name] for name in ("start_transitions", "end_transitions", "transitions"))
+
+    def score(path: Array) -> float:
+        emissions = golden.outputs[row, np.arange(len(path)), path]
+        return float(start[path[0]] + end[path[-1]] + emissions.sum() + moves[path[:-1], path[1:]].sum())
+
+    return score(np.array(golden.decisions[row])) - score(np.array(tags))
 
 
 def test_a_tweet_alone_answers_as_in_the_batch(golden: Golden, bundle: Bundle) -> None:

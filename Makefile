@@ -22,5 +22,5 @@ setup: $(VENV)/ready
 $(VENV)/ready: pyproject.toml CMakeLists.txt $(wildcard runtime/csrc/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --upgrade pip
-	$(BIN)/python -m pip install --editable '.[cpu,export,dev]'
+	$(BIN)/python -m pip install --editable '.[cpu,export,serve,dev]'
 	touch $@

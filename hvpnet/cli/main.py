@@ -18,12 +18,14 @@ VERBS = {
     "inspect": "check a bundle's files and show what it holds",
     "predict": "extract entities or relations from one tweet or from JSON lines",
     "evaluate": "score a bundle on a data set",
+    "serve": "answer requests over HTTP",
 }
 
 _EXTRAS = {
     **dict.fromkeys(("torch", "torchvision", "transformers", "torchcrf", "onnx", "onnxscript"), "export"),
     **dict.fromkeys(("safetensors", "seqeval", "sklearn", "tqdm", "matplotlib"), "export"),
     "onnxruntime": "cpu",
+    **dict.fromkeys(("ray", "fastapi", "starlette", "pydantic", "prometheus_client", "python_multipart"), "serve"),
 }
 
 

@@ -1,0 +1,64 @@
+"""The service on this machine alone: Ray inside this command, until it is told to stop."""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.serving.settings import Settings
+
+_METRICS_MS = 2_000  # Ray's own 10 s are made for clusters
+
+
+@contextmanager
+def local_service(settings: Settings, host: str, port: int, *, log: bool = False) -> Iterator[str]:
+    """Start Ray and the service in it, and stop both at the end.
+
+    Args:
+        settings: of the service.
+        host: address to listen at.
+        port: and the port.
+        log: show the replicas' logs; otherwise they are only in Ray's log folder.
+
+    Yields:
+        The service's address, once it is ready.
+
+    Raises:
+        BundleError: a bundle is missing, damaged or edited.
+    """
+    for path in settings.bundles.values():
+        Bundle.load(path)  # says what is wrong in one line, before anything is started
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray is imported
+    import ray
+    from ray import serve
+
+    from hvpnet_runtime.serving.app import build
+
+    level = logging.INFO if log else logging.ERROR
+    logging.getLogger("ray.serve").setLevel(level)
+    ray.init(
+        "local",
+        include_dashboard=False,
+        log_to_driver=log,
+        logging_level=level,
+        _system_config={"metrics_report_interval_ms": _METRICS_MS},
+    )
+    try:
+        replicas = {"log_level": level}
+        serve.start(http_options={"host": host, "port": port}, logging_config=replicas)
+        serve.run(build(settings), logging_config=replicas)
+        yield f"http://{host}:{port}"
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+
+
+def wait_for_signal() -> None:
+    """Return when the process is interrupted or terminated."""
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    stopped.wait()

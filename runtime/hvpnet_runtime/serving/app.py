@@ -23,8 +23,9 @@ from hvpnet_runtime.serving.preparation import Preparation
 from hvpnet_runtime.serving.settings import Replicas, Settings
 from hvpnet_runtime.types import Result, Tweet
 
-ATTEMPTS = 3
-"""How often a request is tried whose replicas die. Extraction changes nothing, so repeating it is safe."""
+PAUSES = (0.1, 0.3, 1, 3, 9)
+"""Seconds between the attempts at a request whose replicas die; extraction changes nothing, so repeating it is safe.
+Together they are longer than a replica takes to start, and so few that a request that kills replicas soon gives up."""
 
 _START_ATTEMPTS = 3  # a replica that cannot load its bundle will not at the twentieth attempt either, Ray's default
 
@@ -62,16 +63,18 @@ class Ingress:
             UnavailableError: replicas died under every attempt.
             BackendError: the engine failed.
         """
-        reason: Exception | None = None
-        for _ in range(ATTEMPTS):
+        for pause in (*PAUSES, None):
             try:
                 prepared = self._preparations[bundle].remote(list(tweets))
                 answers: Sequence[Result | Rejection] = await self._engines[bundle].remote(prepared)
             except (RayError, DeploymentUnavailableError) as error:
-                reason = _cause(error)
+                cause = _cause(error)
+                if pause is None:
+                    raise UnavailableError("replicas died under every attempt; try again later") from cause
+                await asyncio.sleep(pause)
             else:
-                return answers
-        raise UnavailableError(f"replicas died under {ATTEMPTS} attempts; try again later") from reason
+                break
+        return answers
 
     async def missing(self) -> list[str]:
         """See `Extractor`: deployments without a running replica."""

@@ -3,11 +3,13 @@
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.serving.errors import SettingsError
 from hvpnet_runtime.serving.settings import Settings
 
 _METRICS_MS = 2_000  # Ray's own 10 s are made for clusters
@@ -28,9 +30,9 @@ def local_service(settings: Settings, host: str, port: int, *, log: bool = False
 
     Raises:
         BundleError: a bundle is missing, damaged or edited.
+        SettingsError: there is no token where one should be, or the address cannot be listened at.
     """
-    for path in settings.bundles.values():
-        Bundle.load(path)  # says what is wrong in one line, before anything is started
+    _check(settings, host, port)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray is imported
     import ray
     from ray import serve
@@ -50,10 +52,23 @@ def local_service(settings: Settings, host: str, port: int, *, log: bool = False
         replicas = {"log_level": level}
         serve.start(http_options={"host": host, "port": port}, logging_config=replicas)
         serve.run(build(settings), logging_config=replicas)
-        yield f"http://{host}:{port}"
+        yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     finally:
         serve.shutdown()
         ray.shutdown()
+
+
+def _check(settings: Settings, host: str, port: int) -> None:
+    """Find here, in one line, what would otherwise go wrong in some process of Ray."""
+    if settings.token is not None:
+        settings.token.read()
+    for path in settings.bundles.values():
+        Bundle.load(path)
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        raise SettingsError(f"cannot listen at {host}, port {port}: {error.strerror}") from error
 
 
 def wait_for_signal() -> None:

@@ -12,7 +12,7 @@ import ray
 from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import RayError, RayTaskError
-from ray.serve.exceptions import DeploymentUnavailableError
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from hvpnet_runtime.serving.api import create_api
@@ -67,7 +67,7 @@ class Ingress:
             try:
                 prepared = self._preparations[bundle].remote(list(tweets))
                 answers: Sequence[Result | Rejection] = await self._engines[bundle].remote(prepared)
-            except (RayError, DeploymentUnavailableError) as error:
+            except (RayError, RayServeException) as error:  # the second where the preparation died under the engine
                 cause = _cause(error)
                 if pause is None:
                     raise UnavailableError("replicas died under every attempt; try again later") from cause

@@ -2,7 +2,7 @@
 
     python benchmarks/load/run.py BUNDLE --out benchmarks/results/NAME.json [--seconds 300] [--backend …]
 
-The load generator is Locust. It runs on the same machine, as does everything else, so it costs the service some CPU.
+The load generator is Locust (`pip install locust`). It runs on the same machine, so it costs the service some CPU.
 """
 
 import argparse

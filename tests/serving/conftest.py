@@ -109,6 +109,22 @@ def answers(settings: Settings) -> Iterator[Callable[[str, Sequence[Tweet]], lis
     pipelines.clear()
 
 
+@pytest.fixture(scope="session")
+def close_to() -> Callable[[Any, Any], bool]:
+    """Whether decisions are equal, and scores as close as they are in batches of different tweets."""
+
+    def close(found: Any, expected: Any) -> bool:
+        if isinstance(expected, float):
+            return found == pytest.approx(expected, abs=1e-5)
+        if isinstance(expected, dict):
+            return found.keys() == expected.keys() and all(close(found[key], expected[key]) for key in expected)
+        if isinstance(expected, list):
+            return len(found) == len(expected) and all(map(close, found, expected))
+        return found == expected
+
+    return close
+
+
 def read(picture: Any) -> bytes:
     return picture if isinstance(picture, bytes) else Path(picture).read_bytes()
 

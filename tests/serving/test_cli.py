@@ -65,3 +65,12 @@ def test_a_port_that_is_taken(ner_bundle, capsys):
         taken.listen()
         assert main(["serve", str(ner_bundle), "--port", str(taken.getsockname()[1])]) == 1
     assert "cannot listen at 127.0.0.1" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_an_engine_that_does_not_start(ner_bundle, capsys):
+    """The replica's own error, in one line."""
+    arguments = ["--port", str(free_port()), "--backend", "onnxruntime-cuda"]
+    assert main(["serve", str(ner_bundle), *arguments]) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("hvpnet: error: engine-")
+    assert "no CUDAExecutionProvider" in line

@@ -19,19 +19,8 @@ def post(url, body, **options):
     return httpx2.post(f"{url}/v1/extract", json=body, timeout=PATIENCE, **options)
 
 
-def close_to(found, expected):
-    """Equal decisions; scores as close as other batches leave them."""
-    if isinstance(expected, float):
-        return found == pytest.approx(expected, abs=1e-5)
-    if isinstance(expected, dict):
-        return found.keys() == expected.keys() and all(close_to(found[key], expected[key]) for key in expected)
-    if isinstance(expected, list):
-        return len(found) == len(expected) and all(map(close_to, found, expected))
-    return found == expected
-
-
 @pytest.mark.parametrize("task", ["ner", "re"])
-def test_answers_are_the_librarys(service, picture_tweets, answers, as_json, as_parts, task):
+def test_answers_are_the_librarys(service, picture_tweets, answers, as_json, as_parts, close_to, task):
     """One by one and many at once, so that batches mix the requests; as JSON and as multipart; and all in one."""
     tweets = picture_tweets[task]
     expected = answers(task, tweets)
@@ -51,7 +40,7 @@ def test_answers_are_the_librarys(service, picture_tweets, answers, as_json, as_
 
 @pytest.mark.golden
 @pytest.mark.parametrize("task", ["ner", "re"])
-def test_answers_to_the_published_tweets(service, published_tweets, answers, as_json, as_parts, task):
+def test_answers_to_the_published_tweets(service, published_tweets, answers, as_json, as_parts, close_to, task):
     tweets = published_tweets[task]
     expected = {"bundle": task, "results": answers(task, tweets)}
     assert close_to(post(service.url, {"bundle": task, "tweets": list(map(as_json, tweets))}).json(), expected)
@@ -176,29 +165,30 @@ def load(service, picture_tweets, as_json):
     return Load(service.url, [{"tweets": [as_json(tweet)]} for tweet in picture_tweets["ner"]])
 
 
-@pytest.fixture(scope="module")
-def expected(picture_tweets, answers):
-    return answers("ner", picture_tweets["ner"])
+@pytest.fixture
+def is_right(picture_tweets, answers, close_to):
+    expected = answers("ner", picture_tweets["ner"])
 
+    def right(answer):
+        index, response = answer
+        return response.status_code == 200 and close_to(response.json()["results"], [expected[index]])
 
-def is_right(answer, expected):
-    index, response = answer
-    return response.status_code == 200 and close_to(response.json()["results"], [expected[index]])
+    return right
 
 
 @pytest.mark.parametrize(("deployment", "replicas"), [("engine-ner", 2), ("preparation-ner", 1)])
-def test_no_request_is_lost_when_a_replica_is_killed(service, load, expected, deployment, replicas):
+def test_no_request_is_lost_when_a_replica_is_killed(service, load, is_right, deployment, replicas):
     """Every request is answered, and rightly: those that the dead replica had in hand as well."""
     with load:
         for _ in range(2):
             load.wait_for(60)
             os.kill(eventually(lambda: service.replicas(deployment))[0], signal.SIGKILL)
         load.wait_for(60)
-    assert [answer for answer in load.answers if not is_right(answer, expected)] == []
+    assert [answer for answer in load.answers if not is_right(answer)] == []
     eventually(lambda: len(service.replicas(deployment)) == replicas)
 
 
-def test_a_killed_ingress_acknowledges_nothing_it_did_not_do(service, load, expected):
+def test_a_killed_ingress_acknowledges_nothing_it_did_not_do(service, load, is_right):
     """Of the requests that it had in hand each client sees that they failed, and they succeed when sent again."""
     with load:
         load.wait_for(60)
@@ -209,7 +199,7 @@ def test_a_killed_ingress_acknowledges_nothing_it_did_not_do(service, load, expe
     with httpx2.Client(timeout=PATIENCE) as client:
         again = [load.send(client, index) for index, _ in failed]
     answered = [answer for answer in load.answers if answer not in failed] + again
-    assert [answer for answer in answered if not is_right(answer, expected)] == []
+    assert [answer for answer in answered if not is_right(answer)] == []
     eventually(lambda: len(service.replicas("ingress")) == 2)
 
 

@@ -1,6 +1,5 @@
 """The HTTP interface: routes, limits, the bearer token, and errors as problem details. Knows nothing of Ray."""
 
-import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,7 +37,6 @@ from hvpnet_runtime.types import Result, Tweet
 
 PROBLEM = "application/problem+json"
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
-_log = logging.getLogger(__name__)
 
 
 class Extractor(Protocol):
@@ -182,9 +180,8 @@ def _add_error_handlers(api: FastAPI, settings: Settings, metrics: Metrics) -> N
     async def gone(_: Request, error: ClientDisconnect) -> Response:  # noqa: ARG001
         return Response(status_code=400)  # which nobody reads
 
-    @api.exception_handler(Exception)
-    async def unknown(_: Request, error: Exception) -> Response:
-        _log.error("a request failed", exc_info=error)
+    @api.exception_handler(Exception)  # raised again when this is sent, so the server logs it
+    async def unknown(_: Request, error: Exception) -> Response:  # noqa: ARG001
         return _problem_response(InternalError("the service failed; its log says why"), metrics)
 
 

@@ -7,9 +7,10 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from hvpnet_runtime.bundle import Bundle
-from hvpnet_runtime.serving.errors import SettingsError
+from hvpnet_runtime.serving.errors import SettingsError, UnavailableError
 from hvpnet_runtime.serving.settings import Settings
 
 _METRICS_MS = 2_000  # Ray's own 10 s are made for clusters
@@ -31,6 +32,7 @@ def local_service(settings: Settings, host: str, port: int, *, log: bool = False
     Raises:
         BundleError: a bundle is missing, damaged or edited.
         SettingsError: there is no token where one should be, or the address cannot be listened at.
+        UnavailableError: a replica does not start; the message says why.
     """
     _check(settings, host, port)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray is imported
@@ -51,7 +53,10 @@ def local_service(settings: Settings, host: str, port: int, *, log: bool = False
     try:
         replicas = {"log_level": level}
         serve.start(http_options={"host": host, "port": port}, logging_config=replicas)
-        serve.run(build(settings), logging_config=replicas)
+        try:
+            serve.run(build(settings), logging_config=replicas)
+        except RuntimeError as error:
+            raise UnavailableError(_reason(serve.status())) from error
         yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     finally:
         serve.shutdown()
@@ -69,6 +74,15 @@ def _check(settings: Settings, host: str, port: int) -> None:
         socket.create_server((host, port), family=family).close()
     except OSError as error:
         raise SettingsError(f"cannot listen at {host}, port {port}: {error.strerror}") from error
+
+
+def _reason(status: Any) -> str:  # noqa: ANN401  Ray's ServeStatus
+    """What the first deployment that failed says, without its traceback."""
+    for application in status.applications.values():
+        for name, deployment in application.deployments.items():
+            if deployment.status == "DEPLOY_FAILED":
+                return f"{name} does not start: {deployment.message.strip().splitlines()[-1]}"
+    return "the service does not start; --debug shows the logs"
 
 
 def wait_for_signal() -> None:

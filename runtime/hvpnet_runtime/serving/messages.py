@@ -46,7 +46,7 @@ class TweetMessage(_Message):
     In JSON a picture is the base64 of an image file; in multipart it is the name of the part that holds the file.
     """
 
-    id: str | int | None = Field(None, description="anything; the answer carries it")
+    id: str | int | None = Field(None, description="a string or a whole number; the answer carries it")
     text: str | None = Field(None, description="the raw text")
     words: list[str] | None = Field(None, description="the text already split into words")
     image: str | None = Field(None, description="the whole picture")
@@ -174,10 +174,8 @@ def _parse(body: bytes) -> ExtractRequest:
     try:
         return ExtractRequest.model_validate_json(body)
     except ValidationError as error:
-        message = first_error(error, "request")
-        if error.errors(include_url=False, include_input=False, include_context=False)[0]["type"] == "json_invalid":
-            raise RequestError(message) from error
-        raise InputError(message) from error
+        malformed = error.errors(include_url=False, include_input=False)[0]["type"] == "json_invalid"
+        raise (RequestError if malformed else InputError)(first_error(error, "request")) from error
 
 
 def _from_base64(text: str) -> bytes:

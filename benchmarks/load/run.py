@@ -27,7 +27,7 @@ from typing import Any
 from hvpnet.data import Sizes, load_split, write_picture_tweets
 
 TWEETS = 2000
-PERIOD = 10  # seconds between two tweets of one client at a fixed rate; it gives up on an answer after as long
+PERIOD = 30  # seconds between two tweets of one client at a fixed rate; it gives up on an answer after as long
 PAIRS = 4  # of runs with and without batching, one after the other
 LOADS = (0.5, 0.8, 1.2)
 

@@ -11,6 +11,9 @@ import httpx2
 import pytest
 
 from hvpnet.cli import main
+from hvpnet_runtime.serving import Settings
+from hvpnet_runtime.serving.errors import UnavailableError
+from hvpnet_runtime.serving.local import local_service
 
 COMMAND = [str(Path(sys.executable).with_name("hvpnet")), "serve"]
 
@@ -67,10 +70,9 @@ def test_a_port_that_is_taken(ner_bundle, capsys):
     assert "cannot listen at 127.0.0.1" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_an_engine_that_does_not_start(ner_bundle, capsys):
+def test_an_engine_that_does_not_start(ner_bundle):
     """The replica's own error, in one line."""
-    arguments = ["--port", str(free_port()), "--backend", "onnxruntime-cuda"]
-    assert main(["serve", str(ner_bundle), *arguments]) == 1
-    line = capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith("hvpnet: error: engine-")
-    assert "no CUDAExecutionProvider" in line
+    settings = Settings.parse({"bundles": {"ner": ner_bundle}, "backend": "abacus"})
+    error = r"^engine-ner does not start: .*BackendError: there is no backend 'abacus'"
+    with pytest.raises(UnavailableError, match=error), local_service(settings, "127.0.0.1", free_port()):
+        pass

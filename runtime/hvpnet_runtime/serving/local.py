@@ -13,7 +13,10 @@ from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.serving.errors import SettingsError, UnavailableError
 from hvpnet_runtime.serving.settings import Settings
 
-_METRICS_MS = 2_000  # Ray's own 10 s are made for clusters
+_SYSTEM = {
+    "metrics_report_interval_ms": 2_000,  # instead of 10 s, which is made for clusters
+    "worker_niceness": 0,  # instead of 15: a service must not wait for whatever else the machine computes
+}
 
 
 @contextmanager
@@ -48,7 +51,7 @@ def local_service(settings: Settings, host: str, port: int, *, log: bool = False
         include_dashboard=False,
         log_to_driver=log,
         logging_level=level,
-        _system_config={"metrics_report_interval_ms": _METRICS_MS},
+        _system_config=_SYSTEM,
     )
     try:
         replicas = {"log_level": level}

@@ -68,7 +68,7 @@ def run(options: Options) -> int:
     with local_service(settings, options.host, options.port, log=options.debug) as url:
         print(f"hvpnet: serving at {url}, described at {url}/docs", file=sys.stderr, flush=True)
         wait_for_signal()
-        progress("finishing the requests in hand")
+        progress("stopping")
     return 0
 
 

@@ -146,7 +146,7 @@ def _boolean(name: str, value: npt.ArrayLike, dimensions: int) -> npt.NDArray[np
     if array.dtype.kind not in "biu":
         raise ValueError(f"{name} must be bool or integer, not {array.dtype}")
     boolean = array.astype(np.bool_, copy=False)
-    if not np.array_equal(array, boolean):
+    if boolean is not array and not np.array_equal(array, boolean):
         raise ValueError(f"{name} must hold 0 (padding) and 1 (position of the sequence) only")
     return _dense(boolean, np.bool_).view(np.uint8)
 

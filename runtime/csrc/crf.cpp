@@ -11,8 +11,10 @@
 // One binary for every x86-64 processor: the loader picks the version with vectors as wide as the processor's.
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__)
 #define WIDE_VECTORS __attribute__((target_clones("avx2", "default")))
+#define INLINE __attribute__((always_inline)) inline
 #else
 #define WIDE_VECTORS
+#define INLINE inline
 #endif
 
 namespace hvpnet {
@@ -41,7 +43,7 @@ struct ExceedsNumber {
 // For one block of columns j, next[j] = max_i (score[i] + transitions[i][j]) + emission[j] and its first i. Adding the
 // emission after the maximum would be cheaper, but would break ties differently from torchcrf.
 template <typename Order>
-inline void viterbi_block(const float* __restrict score, const float* __restrict emission,
+INLINE void viterbi_block(const float* __restrict score, const float* __restrict emission,
                           const float* __restrict transitions, std::size_t labels, std::size_t stride,
                           float* __restrict next, std::int32_t* __restrict from) {
     constexpr Order exceeds;
@@ -59,29 +61,6 @@ inline void viterbi_block(const float* __restrict score, const float* __restrict
             from[j] = better ? tag : from[j];
         }
     }
-}
-
-// One position of a sequence: every block of columns.
-template <typename Order>
-inline void viterbi_step(const float* score, const float* emission, const float* transitions, std::size_t labels,
-                         std::size_t stride, float* next, std::int32_t* from) {
-    for (std::size_t j = 0; j < stride; j += block_size)
-        viterbi_block<Order>(score, emission + j, transitions + j, labels, stride, next + j, from + j);
-}
-
-using Step = void (*)(const float*, const float*, const float*, std::size_t, std::size_t, float*, std::int32_t*);
-
-// Templates cannot be cloned for several processors, so here they are once more as functions.
-WIDE_VECTORS
-void step_of_numbers(const float* score, const float* emission, const float* transitions, std::size_t labels,
-                     std::size_t stride, float* next, std::int32_t* from) {
-    viterbi_step<ExceedsNumber>(score, emission, transitions, labels, stride, next, from);
-}
-
-WIDE_VECTORS
-void step_of_anything(const float* score, const float* emission, const float* transitions, std::size_t labels,
-                      std::size_t stride, float* next, std::int32_t* from) {
-    viterbi_step<Exceeds>(score, emission, transitions, labels, stride, next, from);
 }
 
 void refuse_nan(const float* values, std::size_t count, const std::string& name) {
@@ -158,12 +137,11 @@ Crf::Crf(const float* start, const float* end, const float* transitions, std::si
 // The Viterbi algorithm on one sequence, a position at a time.
 class Crf::Viterbi {
 public:
-    // emissions: [length, labels], without NaN; finite: no sum of scores is NaN or +inf.
-    Viterbi(const Crf& crf, const float* emissions, std::size_t length, bool finite)
+    // emissions: [length, labels], without NaN.
+    Viterbi(const Crf& crf, const float* emissions, std::size_t length)
         : crf_(crf),
           emissions_(emissions),
           length_(length),
-          step_(finite ? step_of_numbers : step_of_anything),
           from_(new std::int32_t[length * crf.stride_]),
           score_(crf.stride_),
           next_(crf.stride_),
@@ -172,15 +150,17 @@ public:
     }
 
     // From position t - 1 to t; nothing beyond the sequence.
-    void advance(std::size_t t) {
+    template <typename Order>
+    INLINE void advance(std::size_t t) {
         if (t >= length_) return;
         const float* emission = emissions_ + t * crf_.labels_;
         if (t * crf_.labels_ + crf_.stride_ > length_ * crf_.labels_) {  // the last block would reach beyond the end
-            std::copy_n(emission, crf_.labels_, padded_.begin());
+            std::copy_n(emission, crf_.labels_, padded_.data());
             emission = padded_.data();
         }
-        step_(score_.data(), emission, crf_.transitions_.data(), crf_.labels_, crf_.stride_, next_.data(),
-              &from_[t * crf_.stride_]);
+        for (std::size_t j = 0; j < crf_.stride_; j += block_size)
+            viterbi_block<Order>(score_.data(), emission + j, crf_.transitions_.data() + j, crf_.labels_, crf_.stride_,
+                                 next_.data() + j, &from_[t * crf_.stride_ + j]);
         score_.swap(next_);
     }
 
@@ -198,29 +178,43 @@ private:
     const Crf& crf_;
     const float* emissions_;
     std::size_t length_;
-    Step step_;
     std::unique_ptr<std::int32_t[]> from_;      // [length, stride]; the best tag before, row 0 unused
     std::vector<float> score_, next_, padded_;  // [stride]
 };
 
+// Templates cannot be cloned for several processors, hence two functions.
+WIDE_VECTORS
+void Crf::finish_numbers(std::vector<Viterbi>& sequences, std::size_t length) {
+    for (std::size_t t = 1; t < length; ++t)
+        for (Viterbi& each : sequences) each.advance<ExceedsNumber>(t);
+}
+
+WIDE_VECTORS
+void Crf::finish_anything(std::vector<Viterbi>& sequences, std::size_t length) {
+    for (std::size_t t = 1; t < length; ++t)
+        for (Viterbi& each : sequences) each.advance<Exceeds>(t);
+}
+
 std::vector<std::vector<std::int32_t>> Crf::decode(const float* emissions, const std::uint8_t* mask, std::size_t batch,
                                                    std::size_t length) const {
+    bool finite;
     const auto sequence = [&](std::size_t row) {
         const std::size_t valid = prefix_length(mask + row * length, length, row);
         const float* row_emissions = emissions + row * length * labels_;
         // NaN comes of opposite infinities, so of no scores whose sum stays below infinity.
         const float bound = std::numeric_limits<float>::max() / (4 * static_cast<float>(valid));
-        const bool finite = highest_ < bound && all_below(row_emissions, valid * labels_, bound);
-        if (!finite) refuse_nan(row_emissions, valid * labels_, "emissions row " + std::to_string(row));
-        return Viterbi(*this, row_emissions, valid, finite);
+        const bool row_finite = highest_ < bound && all_below(row_emissions, valid * labels_, bound);
+        if (!row_finite) refuse_nan(row_emissions, valid * labels_, "emissions row " + std::to_string(row));
+        finite &= row_finite;
+        return Viterbi(*this, row_emissions, valid);
     };
     std::vector<std::vector<std::int32_t>> tags;
     tags.reserve(batch);
     for (std::size_t row = 0; row < batch; row += sequences_in_turn) {
         std::vector<Viterbi> sequences;
+        finite = true;
         for (std::size_t k = row; k < std::min(row + sequences_in_turn, batch); ++k) sequences.push_back(sequence(k));
-        for (std::size_t t = 1; t < length; ++t)
-            for (Viterbi& each : sequences) each.advance(t);
+        if (finite) finish_numbers(sequences, length); else finish_anything(sequences, length);
         for (const Viterbi& each : sequences) tags.push_back(each.tags());
     }
     return tags;

@@ -8,14 +8,7 @@
 #include <stdexcept>
 #include <string>
 
-// One binary for every x86-64 processor: the loader picks the version with vectors as wide as the processor's.
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__)
-#define WIDE_VECTORS __attribute__((target_clones("avx2", "default")))
-#define INLINE __attribute__((always_inline)) inline
-#else
-#define WIDE_VECTORS
-#define INLINE inline
-#endif
+#include "wide_vectors.h"
 
 namespace hvpnet {
 namespace {

@@ -28,7 +28,7 @@ struct Exceeds {
     bool operator()(float candidate, float best) const { return !(candidate <= best) & (best == best); }
 };
 
-// The same where no score is NaN, at half the cost.
+// The same where no score is NaN, for three quarters of the time.
 struct ExceedsNumber {
     bool operator()(float candidate, float best) const { return !(candidate <= best); }
 };
@@ -175,40 +175,43 @@ private:
     std::vector<float> score_, next_, padded_;  // [stride]
 };
 
-// Templates cannot be cloned for several processors, hence two functions.
+// WIDE_VECTORS does not go with templates, hence two functions.
 WIDE_VECTORS
 void Crf::finish_numbers(std::vector<Viterbi>& sequences, std::size_t length) {
     for (std::size_t t = 1; t < length; ++t)
-        for (Viterbi& each : sequences) each.advance<ExceedsNumber>(t);
+        for (Viterbi& sequence : sequences) sequence.advance<ExceedsNumber>(t);
 }
 
 WIDE_VECTORS
 void Crf::finish_anything(std::vector<Viterbi>& sequences, std::size_t length) {
     for (std::size_t t = 1; t < length; ++t)
-        for (Viterbi& each : sequences) each.advance<Exceeds>(t);
+        for (Viterbi& sequence : sequences) sequence.advance<Exceeds>(t);
+}
+
+// NaN comes of opposite infinities, and so of nothing whose sum stays far below infinity.
+bool Crf::stays_number(const float* emissions, std::size_t length) const {
+    const float bound = std::numeric_limits<float>::max() / (4 * static_cast<float>(length));
+    return highest_ < bound && all_below(emissions, length * labels_, bound);
 }
 
 std::vector<std::vector<std::int32_t>> Crf::decode(const float* emissions, const std::uint8_t* mask, std::size_t batch,
                                                    std::size_t length) const {
-    bool finite;
-    const auto sequence = [&](std::size_t row) {
-        const std::size_t valid = prefix_length(mask + row * length, length, row);
-        const float* row_emissions = emissions + row * length * labels_;
-        // NaN comes of opposite infinities, so of no scores whose sum stays below infinity.
-        const float bound = std::numeric_limits<float>::max() / (4 * static_cast<float>(valid));
-        const bool row_finite = highest_ < bound && all_below(row_emissions, valid * labels_, bound);
-        if (!row_finite) refuse_nan(row_emissions, valid * labels_, "emissions row " + std::to_string(row));
-        finite &= row_finite;
-        return Viterbi(*this, row_emissions, valid);
-    };
     std::vector<std::vector<std::int32_t>> tags;
     tags.reserve(batch);
-    for (std::size_t row = 0; row < batch; row += sequences_in_turn) {
+    while (tags.size() < batch) {
         std::vector<Viterbi> sequences;
-        finite = true;
-        for (std::size_t k = row; k < std::min(row + sequences_in_turn, batch); ++k) sequences.push_back(sequence(k));
-        if (finite) finish_numbers(sequences, length); else finish_anything(sequences, length);
-        for (const Viterbi& each : sequences) tags.push_back(each.tags());
+        bool numbers = true;
+        for (std::size_t row = tags.size(); row < std::min(tags.size() + sequences_in_turn, batch); ++row) {
+            const std::size_t valid = prefix_length(mask + row * length, length, row);
+            const float* row_emissions = emissions + row * length * labels_;
+            if (!stays_number(row_emissions, valid)) {
+                refuse_nan(row_emissions, valid * labels_, "emissions row " + std::to_string(row));
+                numbers = false;
+            }
+            sequences.emplace_back(*this, row_emissions, valid);
+        }
+        (numbers ? finish_numbers : finish_anything)(sequences, length);
+        for (const Viterbi& sequence : sequences) tags.push_back(sequence.tags());
     }
     return tags;
 }

@@ -40,6 +40,7 @@ private:
 
     static void finish_numbers(std::vector<Viterbi>& sequences, std::size_t length);
     static void finish_anything(std::vector<Viterbi>& sequences, std::size_t length);
+    bool stays_number(const float* emissions, std::size_t length) const;
     std::vector<double> forward(const float* emissions, std::size_t length) const;
     std::vector<double> backward(const float* emissions, std::size_t length) const;
     float transition(std::size_t from, std::size_t to) const { return transitions_[from * stride_ + to]; }

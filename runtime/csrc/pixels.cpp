@@ -54,9 +54,7 @@ struct Taps {
 WIDE_VECTORS
 void gather(const std::uint8_t* __restrict row, const std::uint32_t* __restrict pixels, std::size_t count,
             std::uint8_t* __restrict values) {
-    for (std::size_t k = 0; k < count; ++k) {
-        std::uint32_t v; std::memcpy(&v, row + 4 * static_cast<std::size_t>(pixels[k]), 4);std::memcpy(values+4*k,&v,4);
-    }
+    for (std::size_t k = 0; k < count; ++k) std::memcpy(values + 4 * k, row + std::size_t{4} * pixels[k], 4);
 }
 
 // sums[k] += values[k] * weights[k]

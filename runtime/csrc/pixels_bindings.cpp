@@ -25,7 +25,9 @@ void resize_part(const Array<const std::uint8_t, 3>& picture, std::size_t height
                  std::size_t left, const Array<std::uint8_t, 3>& kept) {
     check(picture.size() > 0 && picture.shape(2) == 4, "picture must be [height, width, 4], and not empty");
     check(kept.size() > 0 && kept.shape(2) == 3, "kept must be [height, width, 3], and not empty");
-    check(top + kept.shape(0) <= height && left + kept.shape(1) <= width, "kept reaches beyond the resized picture");
+    check(kept.shape(0) <= height && top <= height - kept.shape(0) && kept.shape(1) <= width &&
+              left <= width - kept.shape(1),
+          "kept reaches beyond the resized picture");
     hvpnet::resize_part(picture.data(), {picture.shape(0), height, top, kept.shape(0)},
                         {picture.shape(1), width, left, kept.shape(1)}, kept.data());
 }

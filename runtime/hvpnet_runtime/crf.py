@@ -14,15 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hvpnet_runtime.errors import BundleError
-
-try:
-    from hvpnet_runtime import _crf
-except ImportError as error:
-    raise ImportError(
-        f"the installation is broken, its compiled part hvpnet_runtime._crf cannot be imported ({error}): "
-        "rebuild it with 'pip install --force-reinstall hvpnet', or 'pip install -e .' in a checkout",
-        name="hvpnet_runtime._crf",
-    ) from error
+from hvpnet_runtime.native import _crf
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from hvpnet_runtime import _pixels
 from hvpnet_runtime.errors import PictureError
+from hvpnet_runtime.native import _pixels
 from hvpnet_runtime.types import Box, Picture
 
 # Pillow reads more formats, but some of them start other programs (EPS) or hide a picture's real size (ICO).
@@ -130,7 +130,9 @@ def to_pixels(
         )
     width, height = (spec.resize, resized_long) if image.width <= image.height else (resized_long, spec.resize)
     left, top = round((width - spec.crop) / 2), round((height - spec.crop) / 2)
-    if image.height > 2 * image.width:  # Pillow 13 begins with the rows of tall pictures, Pillow 12 with the columns
+    if (
+        image.height > 2 * image.width
+    ):  # newer Pillows begin with the rows of tall pictures, older ones with the columns
         image = image.resize((width, height), Image.Resampling.BILINEAR)
         return np.asarray(image.crop((left, top, left + spec.crop, top + spec.crop)))  # [crop, crop, 3]
     # The same bits for less than a third of the time: only what is kept is resized. Pillow's own resize(box=...)

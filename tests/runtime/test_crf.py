@@ -491,8 +491,9 @@ def test_decodes_where_torch_cannot_be_imported():
     assert result.stdout == "[[1, 0]]\n[0.25]\n"
 
 
-def test_a_missing_extension_says_how_to_rebuild():
-    result = run_python("import sys\nsys.modules['hvpnet_runtime._crf'] = None\nimport hvpnet_runtime.crf")
+@pytest.mark.parametrize("part", ["_crf", "_pixels"])
+def test_a_missing_extension_says_how_to_rebuild(part):
+    result = run_python(f"import sys\nsys.modules['hvpnet_runtime.{part}'] = None\nimport hvpnet_runtime.crf")
     message = result.stderr.splitlines()[-1]
     assert result.returncode == 1
     assert message.startswith("ImportError: the installation is broken")

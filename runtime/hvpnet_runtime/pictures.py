@@ -130,9 +130,7 @@ def to_pixels(
         )
     width, height = (spec.resize, resized_long) if image.width <= image.height else (resized_long, spec.resize)
     left, top = round((width - spec.crop) / 2), round((height - spec.crop) / 2)
-    if (
-        image.height > 2 * image.width
-    ):  # newer Pillows begin with the rows of tall pictures, older ones with the columns
+    if image.height > 2 * image.width:  # which axis Pillow begins with depends on its version
         image = image.resize((width, height), Image.Resampling.BILINEAR)
         return np.asarray(image.crop((left, top, left + spec.crop, top + spec.crop)))  # [crop, crop, 3]
     # The same bits for less than a third of the time: only what is kept is resized. Pillow's own resize(box=...)

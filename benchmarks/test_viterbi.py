@@ -36,6 +36,6 @@ def test_viterbi(benchmark: BenchmarkFixture, torch_threads: int) -> None:
     torch.set_num_threads(torch_threads)
     try:
         assert ours() == theirs()
-        paired(benchmark, ours, theirs, rounds=50, calls=10)
+        paired(benchmark, ours, theirs, rounds=30, calls=10)
     finally:
         torch.set_num_threads(before)

@@ -17,6 +17,7 @@ VERBS = {
     "verify": "hold a bundle's graphs against the checkpoint they came from",
     "inspect": "check a bundle's files and show what it holds",
     "predict": "extract entities or relations from one tweet or from JSON lines",
+    "annotate": "extract from a file of any size, on this machine or on a Ray cluster",
     "evaluate": "score a bundle on a data set",
     "triton": "write a Triton model repository of a bundle",
 }

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -88,7 +89,9 @@ def run(options: Options) -> int:
         options.on_bad_image,
         options.part_rows,
     )
-    report = annotate(job, Resources(options.address, options.actors, options.threads), progress=True)
+    resources = Resources(options.address, options.actors, options.threads)
+    with redirect_stdout(sys.stderr):  # where Ray prints that a node is lost
+        report = annotate(job, resources, progress=True)
     show(_summary(job, report), as_json=options.json)
     if report.rejected:
         print(f"hvpnet: rejected rows are in {job.rejected}, each with its error", file=sys.stderr)

@@ -29,7 +29,7 @@ def parse_line(line: str) -> dict[str, Any]:
 
 
 def tweet_from_dict(values: Mapping[str, Any], folder: Path) -> Tweet:
-    """A tweet from JSON types; pictures are paths, relative ones counted from `folder`, or bytes, which Parquet can hold.
+    """A tweet from JSON types; a picture is a path, a relative one counted from `folder`, or bytes, as in Parquet.
 
     Raises:
         InputError: a key is unknown, or a value of the wrong type.

@@ -64,7 +64,7 @@ def _annotate(
     parts = {part.number: part for part in todo}
     with (
         connect(resources.address),
-        tqdm(total=total, initial=total - _rows(todo), unit=" tweets", disable=not progress) as bar,
+        tqdm(total=total, initial=total - _rows(todo), unit=" tweets", smoothing=0.05, disable=not progress) as bar,
     ):
         for done in run_parts(job, manifest_digest(job.bundle), todo, pool_for(resources, job.backend)):
             work.finish(parts[done.number], done.answers, done.rejected)

@@ -131,9 +131,7 @@ class WorkFolder:
         except (OSError, ValueError) as error:  # what pyarrow says of a damaged file is a ValueError
             raise BulkError(f"{file} cannot be read ({error}): remove it and run again") from error
         if found != part.rows:
-            raise BulkError(
-                f"{file} and its rejected rows are {found}, the input has {part.rows}: remove it and run again"
-            )
+            raise BulkError(f"{file} and what was rejected are {found} rows of {part.rows}: remove it and run again")
 
 
 def _write(path: Path, content: bytes) -> None:

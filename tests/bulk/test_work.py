@@ -128,6 +128,13 @@ def test_another_run_is_not_taken_up(output: Path, name: str, value: object) -> 
         assert len(work.unfinished()) == 2
 
 
+def test_of_another_run_without_a_finished_part_nothing_is_lost(output: Path) -> None:
+    with WorkFolder.hold(output) as work:
+        work.begin(RUN, lambda: PARTS)
+        work.begin({**RUN, "window": True}, lambda: PARTS[:2])
+        assert work.unfinished() == PARTS[:2]
+
+
 @pytest.mark.parametrize(
     ("answers", "side"),
     [((1,), (3,)), ((1, 2), ()), ((1, 2, 3), (3,)), ((), ())],

@@ -61,24 +61,25 @@ class WorkFolder:
 
         Args:
             identity: what the answers depend on.
-            index: cuts the input into parts; called if nothing was interrupted.
+            index: cuts the input into parts; called unless a run is taken up.
 
         Raises:
-            ResumeError: the interrupted run was another.
+            ResumeError: the interrupted run was another, and has finished parts.
         """
-        if not self._manifest.exists():
-            self.parts = index()
-            values = {"run": identity, "parts": [astuple(part) for part in self.parts]}
-            _write(self._manifest, json.dumps(values).encode())
-            return
-        values = json.loads(self._manifest.read_text("utf-8"))
-        changed = [name for name in identity if values["run"].get(name) != identity[name]]
-        if changed:
-            raise ResumeError(
-                f"{self.path} holds an interrupted run with another {' and '.join(changed)}: "
-                "restore that to go on, or remove the folder to begin anew"
-            )
-        self.parts = [Part(*part) for part in values["parts"]]
+        if self._manifest.exists():
+            values = json.loads(self._manifest.read_text("utf-8"))
+            self.parts = [Part(*part) for part in values["parts"]]
+            changed = [name for name in identity if values["run"].get(name) != identity[name]]
+            if not changed:
+                return
+            if len(self.unfinished()) < len(self.parts):
+                raise ResumeError(
+                    f"{self.path} holds an interrupted run with another {' and '.join(changed)}: "
+                    "restore that to go on, or remove the folder to begin anew"
+                )
+        self.parts = index()
+        values = {"run": identity, "parts": [astuple(part) for part in self.parts]}
+        _write(self._manifest, json.dumps(values).encode())
 
     def unfinished(self) -> list[Part]:
         """Parts still to do."""

@@ -102,7 +102,7 @@ def ray_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def ray_here(ray_folder: Path) -> Iterator[None]:
     """Ray in this process, so that each test need not start it."""
     with pytest.MonkeyPatch.context() as patch:

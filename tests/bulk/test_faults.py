@@ -4,6 +4,7 @@ import json
 import os
 import random
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -84,6 +85,31 @@ def test_killed_at_random_moments(
     else:
         assert json.loads(stdout)["finished before"] >= PART_ROWS * (done_before - 1)
     assert written(out) == undisturbed
+
+
+_LISTENING = """
+from hvpnet_runtime.bulk.cluster import connect
+
+with connect(None):
+    import ray
+
+    (node,) = ray.nodes()
+    print(node["NodeManagerAddress"], ray.get_runtime_context().gcs_address)
+"""
+
+
+def test_ray_on_this_machine_is_on_loopback(ray_folder: Path) -> None:
+    environment = {**os.environ, "RAY_TMPDIR": str(ray_folder)}
+    done = subprocess.run(
+        [sys.executable, "-c", _LISTENING],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE,
+    )
+    node, gcs = done.stdout.split()
+    assert (node, gcs.rpartition(":")[0]) == ("127.0.0.1", "127.0.0.1")
 
 
 @pytest.fixture

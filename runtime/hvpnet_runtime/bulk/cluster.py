@@ -32,12 +32,14 @@ class Pool:
 def connect(address: str | None) -> Iterator[None]:
     """Ray, until the end of the block; where this process has Ray already, that one, and it stays.
 
+    Without an address Ray is started here, on loopback unless this process imported ray before.
+
     Raises:
         BulkError: there is no cluster at the address.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address is None:
-        # Without this, Ray takes the machine's outer address even when told 127.0.0.1. Read when ray is imported.
+        # Otherwise Ray takes the machine's outer address, even when told 127.0.0.1. It looks when it is imported.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
 
@@ -79,8 +81,8 @@ def pool_for(resources: Resources, backend: str) -> Pool:
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     with_gpu = [node for node in nodes if node.get("GPU", 0) >= 1 and backend != "onnxruntime-cpu"]
     if with_gpu:
-        threads = resources.threads or max(1, min(int(node["CPU"] // node["GPU"]) for node in with_gpu))
-        room = sum(int(min(node["GPU"], node["CPU"] // threads)) for node in with_gpu)
+        threads = resources.threads or max(1, min(int(node.get("CPU", 0) // node["GPU"]) for node in with_gpu))
+        room = sum(int(min(node["GPU"], node.get("CPU", 0) // threads)) for node in with_gpu)
     else:
         cpus = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
         threads = resources.threads or min([_MOST_THREADS, *cpus])

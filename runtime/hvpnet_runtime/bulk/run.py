@@ -43,7 +43,7 @@ def annotate(job: Job, resources: Resources = Resources(), *, progress: bool = F
     job = replace(job, bundle=job.bundle.absolute(), input=job.input.absolute(), output=job.output.absolute())
     bundle, source = Bundle.load(job.bundle), open_source(job.input)
     answers = answers_for(job.output, bundle.task, source.id_type)
-    with WorkFolder.hold(job.output) as work:
+    with WorkFolder.hold(job.output, job.rejected) as work:
         identity = _identity(job)
         work.begin(identity, lambda: _index(source, job.part_rows, progress))
         todo = work.unfinished()

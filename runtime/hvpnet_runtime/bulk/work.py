@@ -39,16 +39,17 @@ class WorkFolder:
 
     @classmethod
     @contextmanager
-    def hold(cls, output: Path) -> "Iterator[WorkFolder]":
-        """The work folder of an output, kept from other runs.
+    def hold(cls, output: Path, rejected: Path) -> "Iterator[WorkFolder]":
+        """The work folder of an output and its side file, kept from other runs.
 
         Raises:
-            BulkError: the output exists, or another run is at work on it.
+            BulkError: one of them exists, or another run is at work on them.
         """
         path = output.with_name(f"{output.name}.work")
         work = cls(path, output.suffix)
-        if output.exists() and not work._manifest.exists():
-            raise BulkError(f"{output} exists: remove it or choose another name")
+        for file in (output, rejected):
+            if file.exists() and not work._manifest.exists():
+                raise BulkError(f"{file} exists: remove it or choose another name")
         path.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(path / "lock", blocking=False):

@@ -37,16 +37,13 @@ class Corpus:
         path.write_text("".join(json.dumps(row) + "\n" for row in self.rows()))
         return path
 
-    def write_parquet(self, name: str, *, pictures_as_bytes: bool, row_group: int = 17) -> Path:
-        """As Parquet of small row groups."""
+    def write_parquet(self, name: str, row_group: int = 17) -> Path:
+        """As Parquet of small row groups; the whole pictures are bytes, the crops paths."""
         rows = self.rows()
-        if pictures_as_bytes:
-            for row in rows:
-                row["image"] = (self.folder / row["image"]).read_bytes()
-                row["objects"] = [(self.folder / crop).read_bytes() for crop in row["objects"]]
-        picture = pa.binary() if pictures_as_bytes else pa.string()
-        span = pa.list_(pa.int32())
-        types = {"id": pa.int64(), "words": pa.list_(pa.string()), "image": picture, "objects": pa.list_(picture)}
+        for row in rows:
+            row["image"] = (self.folder / row["image"]).read_bytes()
+        span, strings = pa.list_(pa.int32()), pa.list_(pa.string())
+        types = {"id": pa.int64(), "words": strings, "image": pa.binary(), "objects": strings}
         schema = pa.schema(types | ({"head": span, "tail": span} if "head" in rows[0] else {}))
         pq.write_table(pa.Table.from_pylist(rows, schema), self.folder / name, row_group_size=row_group)
         return self.folder / name
@@ -75,13 +72,13 @@ def as_json(value: Any) -> Any:
 @pytest.fixture(scope="session")
 def entities(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     """The test split of picture-tweets for entities."""
-    return _picture_tweets(tmp_path_factory, "ner", 64)
+    return _picture_tweets(tmp_path_factory, "ner", 48)
 
 
 @pytest.fixture(scope="session")
 def relations(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     """The test split of picture-tweets for relations."""
-    return _picture_tweets(tmp_path_factory, "re", 40)
+    return _picture_tweets(tmp_path_factory, "re", 24)
 
 
 @pytest.fixture(scope="session")

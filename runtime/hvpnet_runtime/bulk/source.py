@@ -117,17 +117,19 @@ class JsonLines:
     def index(self, part_rows: int, tick: Tick) -> list[Part]:
         """See `Source`."""
         marks: list[tuple[int, int]] = []  # offset and line of the first row of each part
-        offset = rows = 0
+        offset = ticked = rows = 0
         with self._path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
                 if not line.isspace():
                     if rows % part_rows == 0:
                         marks.append((offset, number))
+                        tick(offset - ticked)
+                        ticked = offset
                     if len(marks) > MOST_PARTS:
                         marks, part_rows = marks[::2], 2 * part_rows
                     rows += 1
                 offset += len(line)
-                tick(len(line))
+        tick(offset - ticked)
         return [
             Part(number, first, min(part_rows, rows - number * part_rows), start)
             for number, (start, first) in enumerate(marks)

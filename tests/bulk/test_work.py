@@ -92,6 +92,17 @@ def test_killed_after_joining_it_joins_again(output: Path) -> None:
     assert (output.read_bytes(), side.read_bytes()) == first
 
 
+def test_killed_while_clearing_up_it_is_complete(output: Path) -> None:
+    with hold(output) as work:
+        work.begin(RUN, lambda: PARTS)
+        finish_all(work)
+        work.join(ANSWERS, output, side_of(output))
+        (work.path / "manifest.json").unlink()
+    with pytest.raises(BulkError, match=r"out\.jsonl exists"), hold(output):
+        pass
+    assert sorted(path.name for path in output.parent.iterdir()) == ["out.jsonl", "out.rejected.jsonl"]
+
+
 def test_without_rejected_rows_there_is_no_side_file(output: Path) -> None:
     side = side_of(output)
     with hold(output) as work:

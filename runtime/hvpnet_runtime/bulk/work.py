@@ -47,6 +47,8 @@ class WorkFolder:
         """
         path = output.with_name(f"{output.name}.work")
         work = cls(path, output.suffix)
+        if output.exists() and not work._manifest.exists():
+            shutil.rmtree(path, ignore_errors=True)  # of a run that was killed while it removed it
         for file in (output, rejected):
             if file.exists() and not work._manifest.exists():
                 raise BulkError(f"{file} exists: remove it or choose another name")

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -93,7 +94,8 @@ class Annotator:
         # or the last digits of a score would.
         pipeline.cache.clear()
         source = open_source(self._job.input)
-        outcomes = _in_order(self._preparing, self._prepare, source.read(part))
+        prepare = partial(_prepare, pipeline, self._job.input.parent)
+        outcomes = _in_order(self._preparing, prepare, source.read(part))
         results: list[Result] = []
         rejected: list[Rejected] = []
         while chunk := list(islice(outcomes, BATCH_SIZE)):
@@ -108,30 +110,31 @@ class Annotator:
     def _load(self) -> Pipeline:
         if self._pipeline is None:
             job = self._job
+            if manifest_digest(job.bundle) != self._digest:
+                raise BundleError(f"{job.bundle} differs between nodes: copy the same bundle to all")
             self._pipeline = Pipeline.load(
                 job.bundle, job.backend, window=job.window, on_bad_image=job.on_bad_image, threads=self._threads
             )
-            if manifest_digest(job.bundle) != self._digest:
-                raise BundleError(f"{job.bundle} differs between nodes: copy the same bundle to all")
         return self._pipeline
-
-    def _prepare(self, row: Row) -> Prepared | Rejected:
-        """A row that cannot be prepared must neither stop the run nor vanish, whatever is wrong with it."""
-        values: Mapping[str, Any] = {}
-        try:
-            values = row.values()
-            return self._load().prepare(tweet_from_dict(values, self._job.input.parent))
-        except MemoryError:
-            raise  # says nothing about the row
-        except Exception as error:
-            problem = {"type": type(error).__name__, "message": str(error)}
-            line = {"line": row.raw} if isinstance(row.raw, str) else {}
-            return {"row": row.number, "id": values.get("id"), "error": problem, **line}
 
 
 def manifest_digest(bundle: Path) -> str:
     """Tells bundles apart: the manifest has the digests of all other files."""
     return hashlib.sha256((bundle / "manifest.json").read_bytes()).hexdigest()
+
+
+def _prepare(pipeline: Pipeline, folder: Path, row: Row) -> Prepared | Rejected:
+    """A row that cannot be prepared must neither stop the run nor vanish, whatever is wrong with it."""
+    values: Mapping[str, Any] = {}
+    try:
+        values = row.values()
+        return pipeline.prepare(tweet_from_dict(values, folder))
+    except MemoryError:
+        raise  # says nothing about the row
+    except Exception as error:
+        problem = {"type": type(error).__name__, "message": str(error)}
+        line = {"line": row.raw} if isinstance(row.raw, str) else {}
+        return {"row": row.number, "id": values.get("id"), "error": problem, **line}
 
 
 def _in_order(pool: ThreadPoolExecutor, work: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:

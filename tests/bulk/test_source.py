@@ -67,6 +67,13 @@ def test_rows_beyond_one_batch_of_a_row_group(tmp_path: Path) -> None:
     assert read_all(open_source(tmp_path / "tweets.parquet"), 130) == list(enumerate(rows, 1))
 
 
+def test_rows_that_are_gone_are_not_there(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["a", "b"]}), tmp_path / "tweets.parquet")
+    source = open_source(tmp_path / "tweets.parquet")
+    assert [row.number for row in source.read(Part(0, 2, 5, 1))] == [2]
+    assert list(source.read(Part(0, 8, 5, 7))) == []
+
+
 def test_huge_files_have_no_more_than_the_most_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_PARTS", 4)
     (tmp_path / "tweets.jsonl").write_bytes(b"{}\n" * 25)

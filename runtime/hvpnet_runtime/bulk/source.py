@@ -179,6 +179,8 @@ class Parquet:
         end = part.start + part.rows
         bounds = list(zip(self._group_starts, self._group_starts[1:], strict=False))
         groups = [group for group, (first, last) in enumerate(bounds) if first < end and last > part.start]
+        if not groups:
+            return  # the file has shrunk, and who counts these rows finds too few
         position = bounds[groups[0]][0]
         with pq.ParquetFile(self._path) as file:
             for batch in file.iter_batches(_READ_ROWS, row_groups=groups):

@@ -18,7 +18,7 @@ KILLS = int(os.environ.get("HVPNET_KILLS", "2"))
 """The ordinary suite has time for few."""
 
 PART_ROWS = 4
-PATIENCE = 180  # seconds until a run counts as hung
+PATIENCE = 300  # seconds until a run counts as hung
 
 
 @pytest.fixture(scope="module")

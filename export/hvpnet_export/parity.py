@@ -130,9 +130,27 @@ def compare(
         output_error = max(output_error, _error(eager.numpy(), output, compared.numpy()))
         cases += 1
         decisions += int(compared.sum())
-        found += _disagreements(model, index, eager, torch.from_numpy(output), tokens)
+        found += disagreements(model, index, eager, torch.from_numpy(output), tokens)
     bounds = TOLERANCES[precision], AGREEMENT[precision]
     return ParityReport(*bounds, cases, decisions, prefix_error, output_error, tuple(found))
+
+
+def disagreements(model: HVPNeT, case: int, eager: Tensor, graph: Tensor, mask: Tensor) -> list[Disagreement]:
+    """The rows of a batch on which a graph decides otherwise than the eager model.
+
+    Args:
+        model: the eager model.
+        case: what the disagreements are to say of where they were found.
+        eager: emissions [B, T, labels] or logits [B, relations] of the eager model.
+        graph: those of the graph.
+        mask: [B, T], 1 = token.
+    """
+    decisions = zip(model.decode(eager, mask), model.decode(graph, mask), strict=True)
+    return [
+        Disagreement(case, row, mine, theirs, _score(model, eager[row], mine) - _score(model, eager[row], theirs))
+        for row, (mine, theirs) in enumerate(decisions)
+        if mine != theirs
+    ]
 
 
 def compare_decoder(model: HVPNeT, path: Path) -> None:
@@ -193,15 +211,6 @@ def _error(eager: Array, graph: Array, compared: npt.NDArray[np.bool_] | None = 
     if compared is not None:
         error = error[compared]
     return float(np.nan_to_num(error, nan=float(np.finfo(np.float32).max)).max())
-
-
-def _disagreements(model: HVPNeT, case: int, eager: Tensor, graph: Tensor, mask: Tensor) -> list[Disagreement]:
-    decisions = zip(model.decode(eager, mask), model.decode(graph, mask), strict=True)
-    return [
-        Disagreement(case, row, mine, theirs, _score(model, eager[row], mine) - _score(model, eager[row], theirs))
-        for row, (mine, theirs) in enumerate(decisions)
-        if mine != theirs
-    ]
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ VERBS = {
     "predict": "extract entities or relations from one tweet or from JSON lines",
     "evaluate": "score a bundle on a data set",
     "triton": "write a Triton model repository of a bundle",
+    "bench": "time a bundle against its checkpoint in PyTorch",
 }
 
 _EXTRAS = {

@@ -48,9 +48,7 @@ def run(options: Options) -> int:
     from hvpnet_export.parity import Precision, compare, compare_decoder
     from hvpnet_export.requests import example_requests, random_requests
 
-    architecture = bundle.manifest["architecture"]
-    hints = Hints(bundle.task, bundle.manifest["variant"], bundle.labels, bundle.max_length, architecture["bert"])
-    model = load_checkpoint(options.checkpoint, hints)
+    model = load_checkpoint(options.checkpoint, Hints.of_bundle(bundle.manifest))
     if bundle.task == "ner":
         compare_decoder(model, bundle.path / "decoder.npz")
     tokenizer = Tokenizer.from_file(str(bundle.path / "tokenizer.json"))

@@ -74,7 +74,7 @@ def run_bench(
     scored = None
     if data and split:
         accuracy = assess(bundle, checkpoint, split, remaining, progress)
-        scored = Scored(data.root.resolve().name, data.split, len(split.examples), tuple(accuracy))
+        scored = Scored(data.root.absolute().name, data.split, len(split.examples), tuple(accuracy))
     reasons = {variant.name: reason for variant, reason in (passed_over | failed).items()}
     return Results(machine, _model(bundle, checkpoint), tuple(measurements), starts, peaks, reasons, scored)
 

@@ -46,7 +46,9 @@ class Recorder:
         return self.outputs[-1]
 
 
-@pytest.mark.parametrize(("task", "variant"), [("ner", "full"), ("re", "full"), ("ner", "only_obj"), ("ner", "text_only")])
+@pytest.mark.parametrize(
+    ("task", "variant"), [("ner", "full"), ("re", "full"), ("ner", "only_obj"), ("ner", "text_only")]
+)
 def test_the_published_way_and_the_runtime_answer_alike(
     task: str, variant: str, make_model: Callable[..., HVPNeT], bundle_of: Callable[..., Path]
 ) -> None:
@@ -78,7 +80,9 @@ def test_a_runtime_subject_passes_every_stage(ner_bundle: Path, tweets: list[Twe
     subject.close()
 
 
-def test_a_subject_loaded_from_the_disk(ner_model: HVPNeT, ner_bundle: Path, tweets: list[Tweet], tmp_path: Path) -> None:
+def test_a_subject_loaded_from_the_disk(
+    ner_model: HVPNeT, ner_bundle: Path, tweets: list[Tweet], tmp_path: Path
+) -> None:
     checkpoint = save_checkpoint(ner_model, tmp_path / "checkpoint")
     stages = load_subject(ner_bundle, checkpoint, "fp32").measure(tweets)
     assert all(stages[stage] > 0 for stage in GRAPHS)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,12 +99,13 @@ def _start(
 def _fresh_starts(setups: Mapping[Variant, Setup], progress: Progress) -> dict[Variant, tuple[Start, ...]]:
     progress(f"starting {len(setups)} variants afresh, {_STARTS} times each")
 
-    def start(variant: Variant) -> Start:
+    def start(variant: Variant, _: int) -> Start:
         with Worker(variant, setups[variant]) as worker:
             return worker.start
 
-    ways = {variant: lambda _, variant=variant: start(variant) for variant in setups}
-    turns = interleave(ways, Budget(0, least=_STARTS, most=_STARTS), warm_up=0)
+    turns = interleave(
+        {variant: partial(start, variant) for variant in setups}, Budget(0, least=_STARTS, most=_STARTS), warm_up=0
+    )
     return {variant: tuple(starts) for variant, starts in turns.items()}
 
 

@@ -100,6 +100,7 @@ def main() -> None:
         "resnet": "ResNet-50, random, batch norms fitted",
         "recipe": {key: value for key, value in asdict(config.train).items() if key != "out"},
         "seconds": round(time.perf_counter() - started),
+        "cpu_seconds": round(time.process_time()),
         "resumed": resumed,
         "best_epoch": result.best_epoch,
         "dev": asdict(result.dev),

@@ -104,13 +104,13 @@ def _pictures(results: Results) -> str:
         for each in measurements:
             by_variant.setdefault(each.variant, []).append(each)
     rows = [
-        [variant.name, *(f"{each.total.p50:.1f} ({percent(each.share)})" for each in own)]
+        [variant.name, *(f"{each.total.p50:.1f} ({percent(each.share)}); {each.graphs.p50:.1f}" for each in own)]
         for variant, own in by_variant.items()
         if len(own) == len(cases)
     ]
     return f"""## Pictures seen before
 
-p50, and the share of the same variant's time with all pictures new.
+p50 of the whole answer, its share of the same variant's time with all pictures new, and p50 of the graphs alone.
 
 {table(["", *(case.pictures for case in cases)], rows)}"""
 

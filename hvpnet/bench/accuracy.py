@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from hvpnet.bench.eager import EagerBackend
@@ -24,7 +23,6 @@ from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.cache import PrefixCache
 from hvpnet_runtime.pipeline import CACHE_BYTES, Pipeline
 from hvpnet_runtime.preparation import Preparer
-from hvpnet_runtime.text import TextEncoder
 
 
 @dataclass(frozen=True)
@@ -88,14 +86,7 @@ def _score(bundle: Bundle, checkpoint: Path, split: Split, variant: Variant) -> 
 
 
 def _pipeline(bundle: Bundle, backend: Backend) -> Pipeline:
-    tokenizer = Tokenizer.from_file(str(bundle.path / "tokenizer.json"))
-    preparer = Preparer(
-        bundle,
-        TextEncoder(tokenizer, bundle.max_length, markers=bundle.task == "re"),
-        window=False,
-        on_bad_image="error",
-    )
-    return Pipeline(bundle, backend, preparer, PrefixCache(CACHE_BYTES))
+    return Pipeline(bundle, backend, Preparer.of(bundle), PrefixCache(CACHE_BYTES))
 
 
 def _compare(

@@ -37,10 +37,10 @@ def test_a_provider_that_silently_falls_back_is_an_error(ner_bundle: Path, monke
     real, cuda = onnxruntime.InferenceSession, FakeCuda()
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr(
-        onnxruntime, "InferenceSession", lambda path, options, providers: real(path, options, ["CPUExecutionProvider"])
+        onnxruntime, "InferenceSession", lambda path, options, **_: real(path, options, ["CPUExecutionProvider"])
     )
     with pytest.raises(BackendError, match="CUDAExecutionProvider did not load"):
-        OnnxRuntimeGpuBackend(Bundle.load(ner_bundle), "onnxruntime-cuda", cuda)
+        OnnxRuntimeGpuBackend(Bundle.load(ner_bundle), "onnxruntime-cuda", cuda=cuda)
     assert cuda.leaks() == {}
 
 

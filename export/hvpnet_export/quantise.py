@@ -22,6 +22,7 @@ from torch import Tensor
 from hvpnet.errors import MissingExtraError
 from hvpnet.model import HVPNeT
 from hvpnet_export.parity import Request
+from hvpnet_export.smoothing import smooth
 
 METHOD = "MinMax"
 """How ranges are taken: the least and the greatest value of an activation over all calibration tweets."""
@@ -44,13 +45,14 @@ def quantise(model: HVPNeT, source: Path, target: Path, requests: Sequence[Reque
         MissingExtraError: ONNX Runtime is not installed.
     """
     target.mkdir(parents=True, exist_ok=True)
-    pictures = [images.flatten(0, 1) for images, _ in requests if images is not None]  # [N, 3, 224, 224] each
-    if pictures:
-        nodes = resnet_nodes(onnx.load(source / "vision.onnx"))
-        feeds = ({"images": images.numpy()} for images in pictures)
-        _quantise(source / "vision.onnx", target / "vision.onnx", nodes, feeds)
-    nodes = linear_nodes(onnx.load(source / "text.onnx"))
-    _quantise(source / "text.onnx", target / "text.onnx", nodes, (_text_feed(model, *each) for each in requests))
+    if model.config.pictures:
+        vision = onnx.load(source / "vision.onnx")
+        pictures = _distinct(images for images, _ in requests)
+        _quantise(vision, target / "vision.onnx", resnet_nodes(vision), ({"images": each.numpy()} for each in pictures))
+    text = onnx.load(source / "text.onnx")
+    feeds, layers = [_text_feed(model, *each) for each in requests], linear_nodes(text)
+    smooth(text, layers, feeds)
+    _quantise(text, target / "text.onnx", layers, feeds)
 
 
 def resnet_nodes(model: Any) -> list[str]:  # noqa: ANN401  onnx has no types
@@ -66,6 +68,17 @@ def linear_nodes(model: Any) -> list[str]:  # noqa: ANN401
     return [node.name for node in model.graph.node if node.op_type in _LINEAR and node.input[1] in weights][:-1]
 
 
+def _distinct(batches: Iterable[Tensor | None]) -> Iterator[Tensor]:
+    """Pictures [B, pictures, 3, 224, 224] without the blank ones -> [N, 3, 224, 224]; one blank picture at the end."""
+    for images in batches:
+        if images is not None:
+            flat = images.flatten(0, 1)
+            given = flat[flat.flatten(1).any(1)]
+            if len(given):
+                yield given
+    yield torch.zeros(1, 3, 224, 224)
+
+
 def _text_feed(model: HVPNeT, images: Tensor | None, text: dict[str, Tensor]) -> dict[str, Any]:
     feed = {name: tensor.numpy() for name, tensor in text.items()}
     if images is not None:
@@ -74,7 +87,12 @@ def _text_feed(model: HVPNeT, images: Tensor | None, text: dict[str, Tensor]) ->
     return feed
 
 
-def _quantise(source: Path, target: Path, nodes: Sequence[str], feeds: Iterable[dict[str, Any]]) -> None:
+def _quantise(
+    source: Any,  # noqa: ANN401
+    target: Path,
+    nodes: Sequence[str],
+    feeds: Iterable[dict[str, Any]],
+) -> None:
     try:
         from onnxruntime import quantization
     except ImportError as error:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from hvpnet_runtime.backends.base import Backend, Prefix, TextInputs
 from hvpnet_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from hvpnet_runtime.backends.onnxruntime_gpu import OnnxRuntimeGpuBackend
+from hvpnet_runtime.backends.openvino import OpenVinoBackend
 from hvpnet_runtime.backends.tensorrt import TensorRTBackend
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.errors import BackendError, HvpnetError, StaleEngineError
@@ -20,12 +21,13 @@ BACKENDS: dict[str, Callable[[Bundle, int | None, str | None], Backend]] = {
     "onnxruntime-tensorrt": lambda bundle, _, wanted: OnnxRuntimeGpuBackend(bundle, "onnxruntime-tensorrt", wanted),
     "onnxruntime-cuda": lambda bundle, _, wanted: OnnxRuntimeGpuBackend(bundle, "onnxruntime-cuda", wanted),
     "onnxruntime-cpu": OnnxRuntimeBackend,
+    "openvino": OpenVinoBackend,
 }
 """By name: from a bundle, CPU threads and the precision wanted."""
 
 AUTO = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-cpu")
 """What `auto` tries, fastest first. ONNX Runtime's TensorRT provider is not among them: it builds at the first request,
-for minutes."""
+for minutes; nor is OpenVINO, which has shown to be faster on one processor only."""
 
 
 def load_backend(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hvpnet_runtime.backends.base import Prefix, TextInputs
+from hvpnet_runtime.backends.base import Prefix, TextInputs, stack_prefixes
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.errors import BackendError, MissingExtraError
 
@@ -71,8 +71,7 @@ class OnnxRuntimeBackend:
         """See `Backend`."""
         feeds: dict[str, Any] = text.arrays()
         if self._vision is not None:
-            flat: Any = [prefix for row in prefixes for prefix in row]
-            feeds["prefix"] = np.stack(flat).reshape(len(prefixes), -1, *flat[0].shape)
+            feeds["prefix"] = stack_prefixes(prefixes)
         outputs: npt.NDArray[np.float32] = self._text.run(None, feeds)[0]
         return outputs
 

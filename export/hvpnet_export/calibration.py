@@ -17,8 +17,7 @@ from hvpnet_export.errors import ExportError
 from hvpnet_export.parity import Request
 
 TWEETS = 64
-"""To calibrate with, and as many others to verify on. Ranges are those of activations, of which each tweet has many:
-256 tweets gave the same F1 within noise."""
+"""To calibrate with, and as many others to verify on."""
 
 _BATCH = 4
 _CPU = torch.device("cpu")

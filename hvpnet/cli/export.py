@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self, cast, get_args
 
 from hvpnet.cli.options import add_json, add_pictures, progress, show
 from hvpnet.config import Task, Variant
+from hvpnet.errors import DataError
 from hvpnet_runtime.preparation import OnBadImage
 
 if TYPE_CHECKING:
@@ -33,7 +34,13 @@ class Options:
 
     @classmethod
     def parse(cls, parsed: argparse.Namespace) -> Self:
-        """From the parsed command line."""
+        """From the parsed command line.
+
+        Raises:
+            DataError: int8 is asked for without calibration data, or they are given for nothing.
+        """
+        if ("int8" in parsed.precision) != (parsed.calibration is not None):
+            raise DataError("--precision int8 and --calibration DATA, the folder of the training data, go together")
         return cls(**{name: getattr(parsed, name) for name in cls.__dataclass_fields__})
 
 

@@ -93,8 +93,9 @@ def gated_prefix(features: Tensor, projection: nn.Module, gates: Sequence[nn.Lin
     weight = torch.cat([gate.weight for gate in gates])  # [layers * splits, P * 2 * hidden]
     bias = torch.cat([gate.bias for gate in gates])  # [layers * splits]
     logits = F.leaky_relu(F.linear(mean, weight, bias)).reshape(mean.shape[0], -1, count)  # [N, layers, splits]
-    wide = torch.promote_types(logits.dtype, torch.float32)  # FP32 inside, also in a model of lower precision
-    weights = logits.softmax(-1, dtype=wide).to(splits.dtype)
+    # FP32 also in a model of lower precision; softmax(dtype=...) would be exported as a cast of the result.
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    weights = wide.softmax(-1).to(splits.dtype)
     pairs = weights @ splits.transpose(1, 2).flatten(2)  # [N, layers, P * 2 * hidden]
     return _keys_and_values(pairs, prefix_length)
 

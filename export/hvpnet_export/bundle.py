@@ -19,12 +19,13 @@ from hvpnet.config import MAX_OBJECTS, HVPNeTConfig
 from hvpnet.features import SPEC
 from hvpnet.model import HVPNeT
 from hvpnet.tokenizer import MARKERS
-from hvpnet_export.calibration import CalibrationData, requests
+from hvpnet_export.calibration import CalibrationData
 from hvpnet_export.errors import ExportError
 from hvpnet_export.graphs import export_text, export_vision
 from hvpnet_export.parity import ParityReport, Precision, compare
 from hvpnet_export.precision import to_precision
 from hvpnet_export.quantise import METHOD, quantise
+from hvpnet_export.requests import example_requests
 
 SCHEMA_VERSION = 1
 
@@ -91,9 +92,10 @@ def _quantise_graphs(
             stack.callback(shutil.rmtree, source)
             _write_graphs(model, "fp32", source, progress)
         progress(f"quantising to int8, calibrated on {len(data.calibration)} tweets")
-        quantise(model, source, target, list(requests(model.config, tokenizer, data.calibration)))
+        tweets = example_requests(model.config, tokenizer, data.calibration, batch_size=4)
+        quantise(model, source, target, list(tweets))
     progress(f"verifying the int8 graphs against the eager model on {len(data.verification)} other tweets")
-    return compare(model, target, "int8", requests(model.config, tokenizer, data.verification)).require()
+    return compare(model, target, "int8", example_requests(model.config, tokenizer, data.verification)).require()
 
 
 def _write_graphs(model: HVPNeT, precision: Precision, folder: Path, progress: Progress) -> None:

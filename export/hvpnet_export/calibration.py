@@ -1,26 +1,14 @@
-"""Tweets of the training data as requests: some to calibrate INT8 with, others to verify it on."""
+"""Tweets of the training data: some to calibrate INT8 with, others to verify it on."""
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Self
 
-import torch
-from tokenizers import Tokenizer
-from torch import Tensor
-
 from hvpnet.config import HVPNeTConfig
 from hvpnet.data import Example, Split
-from hvpnet.encoding import encode, stack_texts, text_encoder
-from hvpnet.features import load_images, picture_slots
 from hvpnet_export.errors import ExportError
-from hvpnet_export.parity import Request
 
 TWEETS = 64
 """To calibrate with, and as many others to verify on."""
-
-_BATCH = 4
-_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -51,33 +39,3 @@ class CalibrationData:
         step = max(1, len(split.examples) // (2 * TWEETS))
         chosen = split.examples[::step][: 2 * TWEETS]
         return cls(chosen[::2], chosen[1::2])
-
-
-def requests(config: HVPNeTConfig, tokenizer: Tokenizer, examples: Sequence[Example]) -> Iterator[Request]:
-    """Tweets as both graphs read them, a few at a time.
-
-    Raises:
-        DataError: a tweet cannot be encoded.
-        PictureError: a picture cannot be read.
-    """
-    encoder = text_encoder(tokenizer, config)
-    for start in range(0, len(examples), _BATCH):
-        batch = examples[start : start + _BATCH]
-        text = stack_texts(encoder, [encode(encoder, example) for example in batch], _CPU)
-        inputs = {name: tensor for name, tensor in vars(text).items() if tensor is not None}
-        if config.head == "cls":  # its text graph reads no markers
-            inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-        yield _pictures(config, batch), inputs
-
-
-def _pictures(config: HVPNeTConfig, examples: Sequence[Example]) -> Tensor | None:
-    """[B, pictures, 3, 224, 224], zeros for blanks; None for text_only."""
-    if not config.pictures:
-        return None
-    slots = [path for example in examples for path in picture_slots(example.tweet, config)]
-    images: Tensor = torch.zeros(len(slots), 3, 224, 224)
-    given = [row for row, path in enumerate(slots) if path is not None]
-    if given:
-        with ThreadPoolExecutor() as pool:
-            images[given] = load_images([path for path in slots if path is not None], pool)
-    return images.reshape(len(examples), -1, *images.shape[1:])

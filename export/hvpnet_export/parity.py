@@ -1,6 +1,6 @@
 """Hold exported graphs against the eager model: on values and on decisions, over batch sizes, lengths and objects."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -10,17 +10,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hvpnet.config import MAX_OBJECTS
 from hvpnet.errors import MissingExtraError
 from hvpnet.model import HVPNeT
 from hvpnet_export.errors import ParityError
+from hvpnet_export.requests import Request, random_requests
 
 Array: TypeAlias = npt.NDArray[np.float32]
 
 Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
-
-Request: TypeAlias = tuple[Tensor | None, dict[str, Tensor]]
-"""Pictures [B, pictures, 3, 224, 224], None for text_only, and the text inputs by name."""
 
 TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.1, "int8": 2.0}
 """Largest |eager - graph|, relative to the eager value where that exceeds 1. FP16 of bert-base is off by 0.03. INT8
@@ -31,14 +28,6 @@ TIES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.1, "int8": 0.0}
 
 AGREEMENT: dict[Precision, float] = {"fp32": 1.0, "fp16": 0.999, "int8": 0.98}
 """Smallest share of decisions that must be equal, ties included."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """One request: `objects[b]` crops of tweet b are real, the rest are blank."""
-
-    length: int
-    objects: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -116,19 +105,8 @@ class ParityReport:
         return self
 
 
-def default_cases(max_length: int) -> tuple[Case, ...]:
-    """Batch sizes 1 to 5, lengths from one piece to the limit, every number of objects."""
-    lengths = [min(length, max_length) for length in (3, 17, 33, 80, max_length)]
-    objects: tuple[tuple[int, ...], ...] = ((0,), (1, 3), (2, 0, 3), (3,), (0, 1, 2, 3, 3))
-    return tuple(Case(length, counts) for length, counts in zip(lengths, objects, strict=True))
-
-
 def compare(
-    model: HVPNeT,
-    folder: Path,
-    precision: Precision = "fp32",
-    requests: Iterable[Request] | None = None,
-    seed: int = 0,
+    model: HVPNeT, folder: Path, precision: Precision = "fp32", requests: Iterable[Request] | None = None
 ) -> ParityReport:
     """Run the eager model and the graphs of a folder on the same requests.
 
@@ -136,8 +114,7 @@ def compare(
         model: the eager model, in evaluation mode.
         folder: holds vision.onnx (unless text_only) and text.onnx.
         precision: of the graphs; it sets what `ParityReport` asks of them.
-        requests: what to run; by default random requests of `default_cases`.
-        seed: of the random requests.
+        requests: by default `random_requests`.
 
     Raises:
         ParityError: a graph cannot be run, or answers in another shape.
@@ -148,8 +125,7 @@ def compare(
     }
     prefix_error = output_error = 0.0
     cases, decisions, found = 0, 0, []
-    for index, (images, text) in enumerate(_random_requests(model, seed) if requests is None else requests):
-        cases += 1
+    for index, (images, text) in enumerate(random_requests(model) if requests is None else requests):
         eager_prefix, eager = _eager(model, images, text)
         prefix, output = _graphs(graphs, images, text)
         if eager_prefix is not None and prefix is not None:
@@ -158,6 +134,7 @@ def compare(
         # Padding has no meaningful emissions.
         compared = tokens if model.config.task == "ner" else torch.ones(len(tokens), dtype=torch.bool)
         output_error = max(output_error, _error(eager.numpy(), output, compared.numpy()))
+        cases += 1
         decisions += int(compared.sum())
         found += _disagreements(model, index, eager, torch.from_numpy(output), tokens)
     bounds = TOLERANCES[precision], TIES[precision], AGREEMENT[precision]
@@ -185,30 +162,6 @@ def _session(path: Path) -> Any:  # noqa: ANN401  onnxruntime has no types
         return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions have no base class of their own
         raise ParityError(f"ONNX Runtime cannot load {path}: {_first_line(error)}") from error
-
-
-def _random_requests(model: HVPNeT, seed: int) -> Iterator[Request]:
-    generator = torch.Generator().manual_seed(seed)
-    for case in default_cases(model.config.max_length):
-        yield _request(model, case, generator)
-
-
-def _request(model: HVPNeT, case: Case, generator: torch.Generator) -> Request:
-    """Random pictures [B, pictures, 3, 224, 224], blank where there is no object, and random text inputs."""
-    config, batch = model.config, len(case.objects)
-    lengths = [case.length] + [max(3, case.length - 5 * row) for row in range(1, batch)]
-    ids = torch.randint(1, config.bert.vocab_size, (batch, case.length), generator=generator)
-    mask = (torch.arange(case.length)[None] < torch.tensor(lengths)[:, None]).long()  # [B, T]
-    text = {"input_ids": ids * mask, "attention_mask": mask}
-    if config.task == "re" and config.head == "markers":
-        text["head_index"] = torch.arange(batch) % 2 + 1
-        text["tail_index"] = torch.tensor(lengths) - 1
-    if not config.pictures:
-        return None, text
-    images = torch.randn(batch, 1 + MAX_OBJECTS, 3, 224, 224, generator=generator)
-    for row, count in enumerate(case.objects):
-        images[row, 1 + count :] = 0
-    return images[:, -config.pictures :], text
 
 
 @torch.no_grad()

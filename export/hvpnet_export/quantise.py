@@ -25,7 +25,7 @@ from torch import Tensor
 
 from hvpnet.errors import MissingExtraError
 from hvpnet.model import HVPNeT
-from hvpnet_export.parity import Request
+from hvpnet_export.requests import Request
 from hvpnet_export.smoothing import smooth
 
 METHOD = "MinMax"

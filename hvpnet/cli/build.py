@@ -58,7 +58,7 @@ def run(options: Options) -> int:
         {
             "engines": str(folder),
             "version": record.version,
-            "gpu": record.gpu or ("any" if folder.name.endswith("portable") else "none"),
+            "for": record.runs_on,
             "precision": record.precision,
             **{f"{name} bytes": facts["bytes"] for name, facts in record.files.items()},
             **{f"{graph} seconds": seconds for graph, seconds in record.seconds.items()},

@@ -1,12 +1,14 @@
 """Check a bundle's files against their digests and show what the bundle holds."""
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from hvpnet.cli.options import add_json, show
 from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.engines.record import BuildRecord, built_engines
+from hvpnet_runtime.errors import StaleEngineError
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: Options) -> int:
-    """Show the manifest, in full with --json."""
-    manifest = dict(Bundle.load(options.bundle).manifest)
+    """Show the manifest and the engines that were built; in full with --json."""
+    bundle = Bundle.load(options.bundle)
+    manifest, engines = dict(bundle.manifest), built_engines(bundle)
     if options.json:
-        show(manifest, as_json=True)
+        records = {name: asdict(built) if isinstance(built, BuildRecord) else None for name, built in engines.items()}
+        show(manifest | {"engines": records}, as_json=True)
         return 0
     parity = manifest["parity"]
     files = manifest["files"]
@@ -48,10 +52,20 @@ def run(options: Options) -> int:
             **{f"parity {name}": _parity(report) for name, report in parity.items()},
             "produced by": [f"{name} {version}" for name, version in manifest["produced_by"].items()],
             **{name: f"{facts['bytes'] / 1e6:.1f} MB, sha256 {facts['sha256'][:12]}" for name, facts in files.items()},
+            **{f"engines/{name}": _engine(built) for name, built in engines.items()},
         },
         as_json=False,
     )
     return 0
+
+
+def _engine(built: BuildRecord | StaleEngineError) -> str:
+    if isinstance(built, StaleEngineError):
+        return str(built)
+    longest = built.profiles["text"][-1]
+    size = sum(facts["bytes"] for facts in built.files.values()) / 1e6
+    limits = f"up to {longest.batch[2]} texts of {longest.length} pieces"
+    return f"{built.precision}, for {built.runs_on}, {limits}, {size:.1f} MB"
 
 
 def _parity(report: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ VERBS = {
     "inspect": "check a bundle's files and show what it holds",
     "predict": "extract entities or relations from one tweet or from JSON lines",
     "evaluate": "score a bundle on a data set",
+    "triton": "write a Triton model repository of a bundle",
 }
 
 _EXTRAS = {

@@ -1,19 +1,16 @@
-"""Hold a bundle's graphs against the checkpoint they came from, on values and on decisions."""
+"""Hold a bundle's graphs against the checkpoint they came from, on values and on decisions, over tweets if given."""
 
 import argparse
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, cast
+from typing import Self, cast, get_args
 
-from hvpnet.cli.options import add_json, add_pictures, progress, show
+from tokenizers import Tokenizer
+
+from hvpnet.cli.options import add_json, progress, show
+from hvpnet.data.examples import SplitName
 from hvpnet.errors import DataError
 from hvpnet_runtime.bundle import Bundle
-from hvpnet_runtime.preparation import OnBadImage
-
-if TYPE_CHECKING:
-    from hvpnet import HVPNeT
-    from hvpnet_export.parity import Request
 
 
 @dataclass(frozen=True)
@@ -23,21 +20,21 @@ class Options:
     bundle: Path
     checkpoint: Path
     data: Path | None
-    on_bad_image: OnBadImage
+    split: SplitName
     json: bool
 
     @classmethod
     def parse(cls, parsed: argparse.Namespace) -> Self:
         """From the parsed command line."""
-        return cls(**{name: getattr(parsed, name) for name in cls.__dataclass_fields__})
+        return cls(parsed.bundle, parsed.checkpoint, parsed.data, parsed.split, parsed.json)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--checkpoint", type=Path, required=True, help="what the bundle was exported from")
-    parser.add_argument("--data", type=Path, help="int8: folder of the training data, on whose tweets it is compared")
-    add_pictures(parser)
+    parser.add_argument("--data", type=Path, help="compare on the tweets of a data set instead of on random ones")
+    parser.add_argument("--split", default="test", choices=get_args(SplitName), help="of the data (default test)")
     add_json(parser)
 
 
@@ -46,31 +43,25 @@ def run(options: Options) -> int:
     progress("checking the bundle's files")
     bundle = Bundle.load(options.bundle)
     if "int8" in bundle.precisions and options.data is None:
-        raise DataError("the bundle has int8 graphs, which are compared on tweets: give the training data (--data)")
+        raise DataError("the bundle has int8 graphs, which are compared on tweets, not at random: give --data")
     progress("loading PyTorch and the checkpoint")
     from hvpnet.checkpoint import load_checkpoint
+    from hvpnet.data import load_split
     from hvpnet.layout import Hints
     from hvpnet_export.parity import Precision, compare, compare_decoder
+    from hvpnet_export.requests import example_requests, random_requests
 
     architecture = bundle.manifest["architecture"]
     hints = Hints(bundle.task, bundle.manifest["variant"], bundle.labels, bundle.max_length, architecture["bert"])
     model = load_checkpoint(options.checkpoint, hints)
     if bundle.task == "ner":
         compare_decoder(model, bundle.path / "decoder.npz")
+    tokenizer = Tokenizer.from_file(str(bundle.path / "tokenizer.json"))
+    examples = load_split(options.data, options.split).examples if options.data else ()
     for precision in bundle.precisions:
         progress(f"comparing the {precision} graphs with the eager model")
-        tweets = _tweets(options.data, options, model) if precision == "int8" and options.data else None
-        report = compare(model, bundle.onnx("text", precision).parent, cast("Precision", precision), tweets)
+        requests = example_requests(model.config, tokenizer, examples) if examples else random_requests(model)
+        report = compare(model, bundle.onnx("text", precision).parent, cast("Precision", precision), requests)
         show({"precision": precision, **report.to_dict()}, as_json=options.json)
         report.require()
     return 0
-
-
-def _tweets(data: Path, options: Options, model: "HVPNeT") -> Iterator["Request"]:
-    """Those on which exporting with this data set verifies."""
-    from hvpnet.data import load_split
-    from hvpnet.tokenizer import load_tokenizer
-    from hvpnet_export.calibration import CalibrationData, requests
-
-    chosen = CalibrationData.choose(load_split(data, "train", options.on_bad_image), model.config)
-    return requests(model.config, load_tokenizer(options.bundle, model.config.task), chosen.verification)

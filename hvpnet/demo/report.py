@@ -21,6 +21,7 @@ class Figures:
         tweets: held-out tweets.
         accuracy: by way of predicting.
         differing_tweets: tweets that the runtime tags otherwise than eager PyTorch.
+        fp16: how far the FP16 graphs are from eager PyTorch on these tweets, in words.
         latencies: by way of running.
         backend: what the runtime ran on.
         threads: CPU threads of PyTorch.
@@ -29,6 +30,7 @@ class Figures:
     tweets: int
     accuracy: Mapping[str, Accuracy]
     differing_tweets: int
+    fp16: str
     latencies: Mapping[str, Latency]
     backend: str
     threads: int
@@ -70,6 +72,8 @@ def as_markdown(figures: Figures) -> str:
             "| | entity F1 | ambiguous names right |",
             "|---|---|---|",
             *accuracy,
+            "",
+            f"The FP16 graphs on the same tweets: {figures.fp16}.",
             "",
             f"One tweet at a time, from files to tags, {figures.threads} CPU threads, interleaved:",
             "",

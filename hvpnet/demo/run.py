@@ -18,7 +18,8 @@ from hvpnet.scoring import Prediction
 from hvpnet.tokenizer import load_tokenizer
 from hvpnet.training import train
 from hvpnet.training_config import TrainingConfig
-from hvpnet_export import export_bundle
+from hvpnet_export import compare, export_bundle
+from hvpnet_export.requests import example_requests
 from hvpnet_runtime import EntityResult, Pipeline
 
 Progress = Callable[[str], None]
@@ -49,7 +50,7 @@ def run_demo(out: Path, progress: Progress) -> Figures:
     bundle = out / "bundle"
     if not bundle.exists():
         model = load_checkpoint(full)
-        export_bundle(model, load_tokenizer(full, model.config.task), bundle, progress)
+        export_bundle(model, load_tokenizer(full, model.config.task), bundle, progress, precisions=("fp32", "fp16"))
     test = load_split(config.data.root, "test").examples
     figures, shown = _evaluate(
         full, blind, bundle, [each for each in test if isinstance(each, EntityExample)], progress
@@ -89,6 +90,9 @@ def _evaluate(
         progress("timing eager PyTorch against the runtime")
         latencies = measure(model, pipeline, [example.tweet for example in examples[:_TIMED]])
         backend = pipeline.backend.name
+    progress("holding the FP16 graphs against eager PyTorch")
+    requests = example_requests(model.config, tokenizer, examples)
+    fp16 = compare(model, bundle / "onnx" / "fp16", "fp16", requests).require()
     tags: list[Prediction] = [result.tags for result in results]
     figures = Figures(
         tweets=len(examples),
@@ -103,6 +107,7 @@ def _evaluate(
             ),
         },
         differing_tweets=sum(mine != theirs for mine, theirs in zip(eager, tags, strict=True)),
+        fp16=fp16.summary,
         latencies=latencies,
         backend=backend,
         threads=torch.get_num_threads(),

@@ -33,6 +33,10 @@ class BuildError(HvpnetError):
     """An engine cannot be built; the bundle is as it was."""
 
 
+class RepositoryError(HvpnetError):
+    """A Triton model repository cannot be written, and nothing is left at its place; or one was edited wrongly."""
+
+
 class MissingExtraError(HvpnetError, ImportError):
     """A dependency of an optional part is not installed."""
 

@@ -7,7 +7,6 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer
 
 from hvpnet_runtime.backends import Backend, Prefix, TextInputs, load_backend
 from hvpnet_runtime.bundle import Bundle
@@ -78,7 +77,7 @@ class Pipeline:
             MissingExtraError: the named backend's package is not installed.
         """
         bundle = Bundle.load(path)
-        preparer = Preparer(bundle, _text_encoder(bundle), window=window, on_bad_image=on_bad_image)
+        preparer = Preparer.of(bundle, window=window, on_bad_image=on_bad_image)
         return cls(bundle, load_backend(bundle, backend, threads, precision), preparer, PrefixCache(cache_bytes))
 
     def __call__(self, tweets: Sequence[Tweet], batch_size: int = 32) -> list[Result]:
@@ -209,15 +208,3 @@ class Pipeline:
             cut = sum(window.encoding.cut_words for window in tweet.windows)
             entities = decoder.entities(windows, tweet.text, tweet.words)
             yield EntityResult(tweet.tweet.id, entities, decoder.word_tags(windows), cut)
-
-
-def _text_encoder(bundle: Bundle) -> TextEncoder:
-    try:
-        tokenizer = Tokenizer.from_file(str(bundle.path / "tokenizer.json"))
-    except Exception as error:  # tokenizers raises bare Exception
-        raise BundleError(f"{bundle.path / 'tokenizer.json'} is not a tokeniser file: {error}") from error
-    if tokenizer.get_vocab_size() != bundle.sizes.vocabulary:
-        raise BundleError(
-            f"tokenizer.json has {tokenizer.get_vocab_size()} pieces, the text graph {bundle.sizes.vocabulary}"
-        )
-    return TextEncoder(tokenizer, bundle.max_length, markers=bundle.task == "re")

@@ -8,9 +8,10 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from tokenizers import Tokenizer
 
 from hvpnet_runtime.bundle import Bundle
-from hvpnet_runtime.errors import InputError, PictureError, TextError
+from hvpnet_runtime.errors import BundleError, InputError, PictureError, TextError
 from hvpnet_runtime.pictures import load_pixels, open_picture, picture_name, to_pixels
 from hvpnet_runtime.text import Encoding, EntityWindow, TextEncoder
 from hvpnet_runtime.types import Picture, Tweet
@@ -71,6 +72,15 @@ class Preparer:
         self._bundle = bundle
         self._window, self._on_bad_image = window, on_bad_image
 
+    @classmethod
+    def of(cls, bundle: Bundle, *, window: bool = False, on_bad_image: OnBadImage = "error") -> "Preparer":
+        """With the bundle's own tokeniser.
+
+        Raises:
+            BundleError: it is no tokeniser file, or not the text graph's.
+        """
+        return cls(bundle, _text_encoder(bundle), window=window, on_bad_image=on_bad_image)
+
     def __call__(self, tweet: Tweet) -> Prepared:
         """Prepare one tweet.
 
@@ -122,6 +132,18 @@ class Preparer:
                 raise
         substitute = Path(picture).with_name(SUBSTITUTE)
         return open_picture(substitute, self._bundle.pictures), str(substitute)
+
+
+def _text_encoder(bundle: Bundle) -> TextEncoder:
+    try:
+        tokenizer = Tokenizer.from_file(str(bundle.path / "tokenizer.json"))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise BundleError(f"{bundle.path / 'tokenizer.json'} is not a tokeniser file: {error}") from error
+    if tokenizer.get_vocab_size() != bundle.sizes.vocabulary:
+        raise BundleError(
+            f"tokenizer.json has {tokenizer.get_vocab_size()} pieces, the text graph {bundle.sizes.vocabulary}"
+        )
+    return TextEncoder(tokenizer, bundle.max_length, markers=bundle.task == "re")
 
 
 def _words(tweet: Tweet) -> tuple[str, list[Word]]:

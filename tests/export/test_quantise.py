@@ -16,7 +16,7 @@ from hvpnet.data import load_split
 from hvpnet.features import SPEC
 from hvpnet.tokenizer import load_tokenizer
 from hvpnet_export import CalibrationData, ExportError, compare, export_bundle
-from hvpnet_export.calibration import requests
+from hvpnet_export.requests import example_requests
 from hvpnet_runtime import Bundle, Pipeline, Tweet
 from hvpnet_runtime.pictures import blank, normalise
 
@@ -123,10 +123,12 @@ def test_the_report_is_of_other_tweets(
     model = make_model(*kind, spread=1)
     data = CalibrationData.choose(load_split(picture_tweets(kind[0]), "train"), model.config)
     tokenizer = load_tokenizer(bundle.path, kind[0])
-    report = compare(model, bundle.path / "onnx" / "int8", "int8", requests(model.config, tokenizer, data.verification))
+    report = compare(
+        model, bundle.path / "onnx" / "int8", "int8", example_requests(model.config, tokenizer, data.verification)
+    )
     assert json.loads(json.dumps(report.to_dict())) == bundle.manifest["parity"]["int8"]
     assert bundle.manifest["calibration"] == {"method": "MinMax", "tweets": 6}
-    assert report.cases == 2  # six tweets, four at a time
+    assert report.cases == 1  # six tweets, eight at a time
     assert 1e-4 < report.prefix_error < 0.1
     assert 1e-4 < report.output_error < 0.3
 
@@ -203,7 +205,7 @@ def test_requests_are_what_the_runtime_reads(ner_bundle: Path, ner_model: HVPNeT
     tokenizer = load_tokenizer(ner_bundle, "ner")
     found = [
         (row_images, ids[mask.bool()].tolist())
-        for images, text in requests(ner_model.config, tokenizer, examples)
+        for images, text in example_requests(ner_model.config, tokenizer, examples)
         for row_images, ids, mask in zip(images, text["input_ids"], text["attention_mask"], strict=True)
     ]
     blanks = 0

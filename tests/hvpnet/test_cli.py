@@ -14,7 +14,7 @@ from hvpnet import HVPNeT, save_checkpoint
 from hvpnet.cli import main
 from hvpnet.cli.main import VERBS
 from hvpnet.data import Sizes, write_picture_tweets
-from hvpnet_runtime import Bundle, Pipeline, Tweet
+from hvpnet_runtime import Pipeline, Tweet
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -76,7 +76,7 @@ def test_export_verify_inspect(
     assert " 0 of " in json.loads(stdout)["parity fp32"]
     code, stdout, _ = run(capsys, "inspect", out, "--json")
     assert code == 0
-    assert json.loads(stdout) == json.loads((out / "manifest.json").read_text())
+    assert json.loads(stdout) == {**json.loads((out / "manifest.json").read_text()), "engines": {}}
     assert "parity fp32" in run(capsys, "inspect", out)[1]
     code, stdout, _ = run(capsys, "verify", out, "--checkpoint", checkpoint, "--json")
     assert code == 0
@@ -233,11 +233,11 @@ def test_int8_from_the_command_line(
     assert 0 <= json.loads(out)["f1"] <= 1
     code, out, err = run(capsys, "verify", bundle, "--checkpoint", checkpoint, "--data", data, "--json")
     assert code == 0, err
-    reports = {report.pop("precision"): report for report in map(json.loads, out.splitlines())}
-    assert reports["int8"] == Bundle.load(bundle).manifest["parity"]["int8"]
+    reports = {report["precision"]: report for report in map(json.loads, out.splitlines())}
+    assert reports["fp32"]["output_error"] < 1e-3 < reports["int8"]["output_error"] < 0.3
     code, _, err = run(capsys, "verify", bundle, "--checkpoint", checkpoint)
     assert code == 1
-    assert "int8 graphs, which are compared on tweets: give the training data (--data)" in error_line(err)
+    assert "int8 graphs, which are compared on tweets, not at random: give --data" in error_line(err)
 
 
 @pytest.mark.parametrize("arguments", [("--precision", "fp32,int8"), ("--calibration", "data")])

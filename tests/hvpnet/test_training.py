@@ -15,7 +15,8 @@ from hvpnet.optimisation import Optimisation
 from hvpnet.tokenizer import load_tokenizer
 from hvpnet.training import train
 from hvpnet.training_config import BertSizes, DataOptions, ModelOptions, RunOptions, TrainingConfig
-from hvpnet_export import export_bundle
+from hvpnet_export import compare, export_bundle
+from hvpnet_export.requests import example_requests
 from hvpnet_runtime import Pipeline
 
 EPOCHS = 3
@@ -279,6 +280,9 @@ def test_relations_are_learned_from_pictures_exported_and_served(tokenizer_dir, 
     assert result.test.accuracy > 0.9
     withheld = [replace(example, tweet=replace(example.tweet, image=None, objects=())) for example in examples]
     assert evaluate(model, tokenizer, withheld).accuracy < 0.5
-    export_bundle(model, tokenizer, tmp_path / "bundle")
+    export_bundle(model, tokenizer, tmp_path / "bundle", precisions=("fp32", "fp16"))
     with Pipeline.load(tmp_path / "bundle") as pipeline:
         assert [each.relation for each in pipeline([example.tweet for example in examples])] == predicted
+    requests = example_requests(model.config, tokenizer, examples)
+    report = compare(model, tmp_path / "bundle" / "onnx" / "fp16", "fp16", requests).require()
+    assert (report.decisions, report.disagreements) == (len(examples), ())

@@ -49,6 +49,13 @@ class BuildRecord:
     settings: Mapping[str, Any]
     seconds: Mapping[Graph, float]
 
+    @property
+    def runs_on(self) -> str:
+        """The GPU it is for, in words."""
+        if self.engine == "tensorrt-rtx":
+            return "any GPU that TensorRT for RTX supports"
+        return f"{self.gpu} ({self.compute_capability})"
+
     @classmethod
     def read(cls, folder: Path) -> "BuildRecord":
         """Read build.json.
@@ -82,6 +89,14 @@ class BuildRecord:
                 f"{folder.name} was built on {self.gpu} ({self.compute_capability}),"
                 f" this is {device.name} ({device.compute_capability})"
             )
+        self.check_files(bundle, folder)
+
+    def check_files(self, bundle: Bundle, folder: Path) -> None:
+        """Refuse an engine that was built from other graphs or is damaged, wherever it is to run.
+
+        Raises:
+            StaleEngineError: it is stale; the message says why.
+        """
         for name, digest in self.sources.items():
             if bundle.manifest["files"].get(name, {}).get("sha256") != digest:
                 raise StaleEngineError(f"{folder.name} was built from another {name}")
@@ -95,6 +110,17 @@ def engine_folder(bundle: Bundle, api: Api, device: Device | None) -> Path:
     """Where an engine of this library for this GPU stands; without a GPU, where a portable one does."""
     gpu = "portable" if api.portable or device is None else re.sub(r"[^a-z0-9]+", "-", device.name.lower()).strip("-")
     return bundle.path / "engines" / f"{api.engine}-{api.version}-{gpu}"
+
+
+def built_engines(bundle: Bundle) -> dict[str, BuildRecord | StaleEngineError]:
+    """What `hvpnet build` left in a bundle, by folder: the record, or why it has none."""
+    found: dict[str, BuildRecord | StaleEngineError] = {}
+    for path in sorted((bundle.path / "engines").glob("tensorrt-*/build.json")):
+        try:
+            found[path.parent.name] = BuildRecord.read(path.parent)
+        except StaleEngineError as error:
+            found[path.parent.name] = error
+    return found
 
 
 def find_engine(bundle: Bundle, api: Api, device: Device) -> tuple[Path, BuildRecord]:

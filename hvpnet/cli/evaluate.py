@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self, get_args
 
-from hvpnet.cli.options import add_backend, add_json, add_pictures, progress, show
+from hvpnet.cli.options import add_backend, add_json, add_pictures, add_precision, progress, show
 from hvpnet.data import load_split
 from hvpnet.data.examples import SplitName
 from hvpnet.scoring import score_pipeline
@@ -21,6 +21,7 @@ class Options:
     data: Path
     split: SplitName
     backend: str
+    precision: str | None
     without_pictures: bool
     on_bad_image: OnBadImage
     json: bool
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="test", choices=get_args(SplitName))
     parser.add_argument("--without-pictures", action="store_true", help="withhold every picture: what do they add?")
     add_backend(parser)
+    add_precision(parser)
     add_pictures(parser)
     add_json(parser)
 
@@ -45,8 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: Options) -> int:
     """Score and show."""
     split = load_split(options.data, options.split, options.on_bad_image)
-    with Pipeline.load(options.bundle, options.backend) as pipeline:
-        progress(f"scoring {len(split.examples)} tweets on {pipeline.backend.name}")
+    with Pipeline.load(options.bundle, options.backend, precision=options.precision) as pipeline:
+        progress(f"scoring {len(split.examples)} tweets on {pipeline.backend.name}, {pipeline.backend.precision}")
         scores = score_pipeline(pipeline, split, with_pictures=not options.without_pictures)
     show({"split": options.split, "tweets": len(split.examples), **asdict(scores)}, as_json=options.json)
     return 0

@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 
 from hvpnet.cli.options import add_json, progress, show
 from hvpnet.data.examples import SplitName
+from hvpnet.errors import DataError
 from hvpnet_runtime.bundle import Bundle
 
 
@@ -41,6 +42,8 @@ def run(options: Options) -> int:
     """Compare every precision; exit code 1 if one fails."""
     progress("checking the bundle's files")
     bundle = Bundle.load(options.bundle)
+    if "int8" in bundle.precisions and options.data is None:
+        raise DataError("the bundle has int8 graphs, which are compared on tweets, not at random: give --data")
     progress("loading PyTorch and the checkpoint")
     from hvpnet.checkpoint import load_checkpoint
     from hvpnet.data import load_split

@@ -16,7 +16,7 @@ from hvpnet_runtime.backends import BACKENDS, Backend
 from hvpnet_runtime.errors import HvpnetError
 from hvpnet_runtime.pipeline import Pipeline
 
-_PRECISIONS = ("fp32", "fp16", "int8")
+_PRECISIONS = ("fp32", "fp16", "int8", "bf16")
 _ENGINES = [
     ("eager", "fp32"),
     ("eager", reduced_precision()),

@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 from hvpnet.bench.stopwatch import Stopwatch
 from hvpnet_runtime.backends import Backend, Prefix, TextInputs
-from hvpnet_runtime.errors import BackendError
 from hvpnet_runtime.pipeline import Pipeline
 from hvpnet_runtime.preparation import Prepared
 from hvpnet_runtime.types import Result, Tweet
@@ -21,15 +20,9 @@ def load_pipeline(kind: type[SomePipeline], bundle: Path | str, backend: str, pr
     """A pipeline of exactly this backend and precision.
 
     Raises:
-        HvpnetError: the bundle cannot be loaded, or the backend does not run here.
-        BackendError: the backend runs another precision of this bundle.
+        HvpnetError: the bundle cannot be loaded, or the backend does not run here, or not at this precision.
     """
-    pipeline = cast("SomePipeline", kind.load(bundle, backend))
-    loaded = pipeline.backend.precision
-    if loaded != precision:
-        pipeline.close()
-        raise BackendError(f"{backend} runs the {loaded} graphs of this bundle")
-    return pipeline
+    return cast("SomePipeline", kind.load(bundle, backend, precision=precision))
 
 
 class RuntimeSubject:

@@ -8,6 +8,9 @@ from hvpnet_runtime.bundle import Bundle
 
 EAGER, COMPILED = "eager", "torch.compile"
 
+COMPUTED = {"openvino": ("bf16",)}
+"""Precisions that a backend computes the FP32 graphs in; a bundle has no graphs of them."""
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -45,4 +48,8 @@ def find_variants(bundle: Bundle, reduced: str, backends: Sequence[str] = tuple(
         backends: names of `BACKENDS`.
     """
     pytorch = [BASELINE, Variant(EAGER, reduced), Variant(COMPILED, "fp32")]
-    return [*pytorch, *(Variant(backend, precision) for backend in backends for precision in bundle.precisions)]
+    return pytorch + [
+        Variant(backend, precision)
+        for backend in backends
+        for precision in (*bundle.precisions, *COMPUTED.get(backend, ()))
+    ]

@@ -15,9 +15,8 @@ from hvpnet.bench.stopwatch import GRAPHS, STAGES
 from hvpnet.bench.variants import BASELINE, Variant, find_variants
 from hvpnet.bench.workload import Case, Workload
 from hvpnet.checkpoint import save_checkpoint
-from hvpnet_runtime.backends import load_backend
 from hvpnet_runtime.bundle import Bundle
-from hvpnet_runtime.errors import BackendError, PictureError
+from hvpnet_runtime.errors import BundleError, PictureError
 from hvpnet_runtime.pictures import PictureSpec
 from hvpnet_runtime.pipeline import Pipeline
 from hvpnet_runtime.types import Tweet
@@ -111,11 +110,11 @@ def test_compiled_for_any_shape(make_model: Callable[..., HVPNeT], monkeypatch: 
 
 def test_only_the_precision_asked_for(bundle_of: Callable[..., Path]) -> None:
     path = bundle_of("ner", "full", "markers", ("fp32", "fp16"))
-    loads = load_backend(Bundle.load(path), "onnxruntime-cpu").precision
-    other = "fp16" if loads == "fp32" else "fp32"
-    load_pipeline(Pipeline, path, "onnxruntime-cpu", loads).close()
-    with pytest.raises(BackendError, match=f"runs the {loads} graphs"):
-        load_pipeline(Pipeline, path, "onnxruntime-cpu", other)
+    for precision in ("fp32", "fp16"):
+        with load_pipeline(Pipeline, path, "onnxruntime-cpu", precision) as pipeline:
+            assert pipeline.backend.precision == precision
+    with pytest.raises(BundleError, match="int8"):
+        load_pipeline(Pipeline, path, "onnxruntime-cpu", "int8")
 
 
 def test_the_published_loaders_read_files(ner_model: HVPNeT, ner_bundle: Path) -> None:
@@ -133,4 +132,5 @@ def test_variants(bundle_of: Callable[..., Path]) -> None:
         Variant("torch.compile", "fp32"),
         *(Variant(backend, precision) for backend in "ab" for precision in ("fp32", "fp16")),
     ]
+    assert Variant("openvino", "bf16") in find_variants(bundle, "bf16", ["openvino"])
     assert [each.is_pytorch for each in find_variants(bundle, "bf16", ["a"])] == [True] * 3 + [False] * 2

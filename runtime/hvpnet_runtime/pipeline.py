@@ -77,7 +77,7 @@ class Pipeline:
             MissingExtraError: the named backend's package is not installed.
         """
         bundle = Bundle.load(path)
-        preparer = Preparer.of(bundle, window=window, on_bad_image=on_bad_image)
+        preparer = Preparer.of(bundle, window=window, on_bad_image=on_bad_image, threads=threads)
         return cls(bundle, load_backend(bundle, backend, threads, precision), preparer, PrefixCache(cache_bytes))
 
     def __call__(self, tweets: Sequence[Tweet], batch_size: int = 32) -> list[Result]:

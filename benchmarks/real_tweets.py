@@ -24,7 +24,7 @@ from hvpnet.training import train
 from hvpnet.training_config import DataOptions, ModelOptions, RunOptions, TrainingConfig
 
 POOL = 64
-STAND_INS = f"{POOL} drawn scenes, chosen by a digest of the real picture's name"
+STAND_INS = f"stand-ins: {POOL} drawn scenes, chosen by a digest of the real picture's name"
 SPLITS = {"train": ("train.txt",), "dev": ("valid.txt", "val.txt"), "test": ("test.txt",)}
 # A 6-layer BERT of 384 wants a higher rate than bert-base's published 3e-5; relations diverge at the published 5e-2.
 RECIPES = {

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from threading import Timer
@@ -111,14 +112,16 @@ class Worker:
         self.close()
 
     def _read(self) -> dict[str, Any]:
-        timer = Timer(_PATIENCE, self._process.kill)
+        start, timer = time.monotonic(), Timer(_PATIENCE, self._process.kill)
         timer.start()
         try:
             line = self._process.stdout.readline() if self._process.stdout else ""
         finally:
             timer.cancel()
         if not line:
-            raise WorkerError(self._variant, f"its process ended with code {self._process.wait()}{self._last_words()}")
+            code, late = self._process.wait(), time.monotonic() - start >= _PATIENCE
+            reason = f"no answer in {_PATIENCE:g} seconds" if late else f"its process ended with code {code}"
+            raise WorkerError(self._variant, reason + self._last_words())
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise WorkerError(self._variant, answer["error"])

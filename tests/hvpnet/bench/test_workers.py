@@ -49,6 +49,12 @@ def test_a_process_that_is_killed(setup: Setup) -> None:
             worker.measure(Case(1, 12), 0)
 
 
+def test_a_process_that_takes_too_long(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hvpnet.bench.workers._PATIENCE", 0.01)
+    with pytest.raises(WorkerError, match=r"no answer in 0\.01 seconds"):
+        Worker(RUNTIME, setup)
+
+
 def test_a_process_that_dies_at_once_leaves_its_last_words(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hvpnet.bench.workers.asdict", lambda _: {"surplus": 1})
     with pytest.raises(WorkerError, match=r"ended with code 1: TypeError: .*surplus"):

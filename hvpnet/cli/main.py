@@ -20,6 +20,7 @@ VERBS = {
     "annotate": "extract from a file of any size, on this machine or on a Ray cluster",
     "evaluate": "score a bundle on a data set",
     "triton": "write a Triton model repository of a bundle",
+    "bench": "time a bundle against its checkpoint in PyTorch",
 }
 
 _EXTRAS = {

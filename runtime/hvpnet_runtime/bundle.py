@@ -116,12 +116,16 @@ class Bundle:
             raise BundleError(f"{self.path} has no {precision} graphs, only {', '.join(self.precisions)}")
         return self.path / "onnx" / precision / f"{graph}.onnx"
 
-    def prefer(self, *precisions: str) -> str:
-        """The first of these precisions that the bundle has.
+    def prefer(self, *precisions: str, wanted: str | None = None) -> str:
+        """The wanted one of the precisions that a backend runs, or else the first of them that the bundle has.
 
         Raises:
-            BundleError: it has none of them.
+            BundleError: the backend does not run what is wanted, or the bundle has none of them.
         """
+        if wanted is not None:
+            if wanted not in precisions:
+                raise BundleError(f"{wanted} graphs do not run on this backend: choose {' or '.join(precisions)}")
+            precisions = (wanted,)
         for precision in precisions:
             if precision in self.precisions:
                 return precision

@@ -17,7 +17,7 @@ def two_layers(weights: list[Any]) -> Any:
     nodes = [helper.make_node("Add", ["x", "zero"], ["hidden"], name="add")]
     nodes += [helper.make_node("MatMul", ["hidden", f"w{i}"], [f"y{i}"], name=f"layer{i}") for i in range(2)]
     value = helper.make_tensor_value_info
-    outputs = [value(f"y{index}", TensorProto.FLOAT, None) for index in range(2)]
+    outputs = [value(f"y{index}", TensorProto.FLOAT, ["n", "m"]) for index in range(2)]
     graph = helper.make_graph(nodes, "g", [value("x", TensorProto.FLOAT, ["n", 3])], outputs, [zero, *tensors])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 

@@ -5,12 +5,13 @@ INT8 are the convolutions of the ResNet with their residual sums, and the six li
 norms, softmax, mask and classifier, and so are prefixes and outputs.
 
 Activations are uint8 with a zero point and weights int8 per output channel, which is what processors with VNNI multiply
-and what ONNX Runtime has kernels for. TensorRT wants symmetric int8 activations instead; a graph of those runs on a CPU
-without INT8 kernels at 20 of the 53 convolutions, and takes 2.5 times as long.
+and what ONNX Runtime has kernels for. Processors without VNNI add the products up in 16 bits, where they may overflow.
+TensorRT wants symmetric int8 activations instead; with those, a CPU runs 20 of the 53 convolutions without INT8 kernels
+and takes 2.5 times as long.
 
-The text graph is static too. Dynamic quantisation (ranges taken from the values at hand) is as fast, 23 ms to 24 ms on
-one core for 80 pieces, and as exact once the inputs are smoothed (12 tags of 17,234 differ, static 18), but then a
-tweet's answer depends on the others in its batch, and the graph is no Q/DQ graph.
+The text graph is static too. Dynamic quantisation (ranges taken from the values at hand) is a little faster, 23 ms to
+25 ms on one core for 80 pieces, and as exact once the inputs are smoothed (12 tags of 17,234 differ, static 18). But a
+tweet's answer then depends on the others in its batch, and the graph is no Q/DQ graph.
 """
 
 import logging

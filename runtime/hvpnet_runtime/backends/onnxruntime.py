@@ -13,14 +13,10 @@ from hvpnet_runtime.errors import BackendError, MissingExtraError
 
 CPU = "CPUExecutionProvider"
 
-_SESSION_CONFIG = {
-    # Threads spin for work within a run, not after it: there they would take the cores from the other graph, whose
-    # session has threads of its own, and from the decoding of pictures. INT8 vision and text one after the other, on
-    # two cores: 41 ms instead of 50.
-    "session.force_spinning_stop": "1",
-    # Processors without VNNI add up products of INT8 in 16 bits, which overflow; this avoids it. No effect on others.
-    "session.x64quantprecision": "1",
-}
+_SPIN_WITHIN_RUNS = ("session.force_spinning_stop", "1")
+"""Threads spin for work within a run, not after it: there they would take the cores from the other graph, whose session
+has threads of its own, and from the decoding of pictures. INT8 vision and text one after the other, on two cores: 41 ms
+instead of 50."""
 
 _SLOW_FUSIONS = ("SkipLayerNormFusion",)
 """Optimisers to leave out. The fused kernel takes 0.23 ms for [80, 768], add and layer norm apart 0.05 ms: together a
@@ -52,8 +48,7 @@ class OnnxRuntimeBackend:
         options = runtime.SessionOptions()
         if threads is not None:
             options.intra_op_num_threads = threads
-        for key, value in _SESSION_CONFIG.items():
-            options.add_session_config_entry(key, value)
+        options.add_session_config_entry(*_SPIN_WITHIN_RUNS)
         vision, text = bundle.onnx("vision", self.precision), bundle.onnx("text", self.precision)
         self._vision = (
             load_session(runtime, vision, {CPU: {}}, options, _SLOW_FUSIONS) if bundle.sizes.pictures else None

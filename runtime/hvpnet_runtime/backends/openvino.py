@@ -82,7 +82,7 @@ class _Graph:
         try:
             self._request = core.compile_model(str(path), "CPU", dict(settings)).create_infer_request()
         except RuntimeError as error:
-            raise BackendError(f"OpenVINO cannot load {path}: {str(error).splitlines()[-1]}") from error
+            raise BackendError(f"OpenVINO cannot load {path}: {str(error).strip().splitlines()[-1]}") from error
         self._lock = Lock()
 
     def __call__(self, feeds: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:

@@ -11,7 +11,7 @@ export OMP_WAIT_POLICY := passive
 demo: $(VENV)/ready
 	$(BIN)/hvpnet demo --out demo
 
-test: $(VENV)/ready
+test: $(VENV)/ready $(VENV)/tritonserver
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -22,5 +22,9 @@ setup: $(VENV)/ready
 $(VENV)/ready: pyproject.toml CMakeLists.txt $(wildcard runtime/csrc/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --upgrade pip
-	$(BIN)/python -m pip install --editable '.[cpu,export,serve,dev]'
+	$(BIN)/python -m pip install --editable '.[cpu,export,bulk,serve,dev]'
 	touch $@
+
+# A Triton server for the tests. Its Python backend reads arrays of NumPy 1 only, which stands beside it.
+$(VENV)/tritonserver: | $(VENV)/ready
+	$(BIN)/python -m pip install --no-deps --only-binary :all: --target $@ 'nvidia-pytriton==0.7.0' 'numpy<2'

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from fnmatch import filter as matching
 from itertools import count, filterfalse
 from pathlib import Path
-from typing import Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 from hvpnet.config import DEFAULT_MAX_LENGTH, BertConfig, Head, HVPNeTConfig, ResNetConfig, Task, Variant
 from hvpnet.data.examples import NER_LABELS
@@ -46,6 +46,14 @@ class Hints:
     labels: Sequence[str] | None = None
     max_length: int | None = None
     bert: Mapping[str, object] | None = None
+
+    @classmethod
+    def of_bundle(cls, manifest: Mapping[str, Any]) -> "Hints":
+        """What the manifest of a bundle says of the checkpoint that it was exported from."""
+        limits, architecture = manifest["limits"], manifest["architecture"]
+        return cls(
+            manifest["task"], manifest["variant"], manifest["labels"], limits["max_length"], architecture["bert"]
+        )
 
 
 def infer_config(shapes: Shapes, hints: Hints = Hints()) -> HVPNeTConfig:

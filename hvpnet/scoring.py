@@ -1,11 +1,14 @@
 """The published scores of predictions, whatever made them; needs no PyTorch."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
-from hvpnet.data.examples import EntityExample, Example, RelationExample
+from hvpnet.data.examples import EntityExample, Example, RelationExample, Split
 from hvpnet.errors import DataError
 from hvpnet.metrics import EntityScores, RelationScores, entity_scores, relation_scores
+from hvpnet_runtime.pipeline import Pipeline
+from hvpnet_runtime.types import EntityResult, Tweet
 
 Prediction: TypeAlias = tuple[str, ...] | str
 """One BIO tag per word, or the name of a relation."""
@@ -14,6 +17,9 @@ Scores: TypeAlias = EntityScores | RelationScores
 
 NO_RELATION = "None"
 """The relation that published scores leave out."""
+
+BATCH_SIZE = 32
+"""Tweets that `score_pipeline` runs at a time."""
 
 
 def score_entities(
@@ -53,3 +59,35 @@ def score_relations(
     return relation_scores(
         [relations.index(relation) for relation in gold], [relations.index(str(name)) for name in predictions], none
     )
+
+
+def score_pipeline(pipeline: Pipeline, split: Split, *, with_pictures: bool = True) -> Scores:
+    """The published scores of a pipeline on a split.
+
+    As published, words without a prediction (beyond the piece budget, or without a piece) are left out of gold and
+    prediction alike.
+
+    Raises:
+        DataError: the split is for the other task, has a relation that the bundle does not know, or has no pictures
+            although the bundle reads them.
+    """
+    bundle = pipeline.bundle
+    if split.task != bundle.task:
+        raise DataError(f"the data are for task {split.task}, the bundle is for {bundle.task}")
+    if bundle.sizes.pictures and with_pictures and not split.has_pictures:
+        raise DataError("the data have no pictures and the bundle reads them: say --without-pictures to score it so")
+    predictions: list[Prediction] = []
+    seen: list[tuple[bool, ...]] = []
+    for start in range(0, len(split.examples), BATCH_SIZE):
+        examples = split.examples[start : start + BATCH_SIZE]
+        batch = [pipeline.prepare(_tweet(example.tweet, with_pictures=with_pictures)) for example in examples]
+        results = pipeline.run(batch)
+        predictions += [result.tags if isinstance(result, EntityResult) else result.relation for result in results]
+        seen += [prepared.predicted_words for prepared in batch]
+    if bundle.task == "ner":
+        return score_entities(split.examples, predictions, seen)
+    return score_relations(bundle.labels, split.examples, predictions)
+
+
+def _tweet(tweet: Tweet, *, with_pictures: bool) -> Tweet:
+    return tweet if with_pictures else replace(tweet, image=None, objects=())

@@ -11,9 +11,9 @@ from filelock import FileLock
 
 from hvpnet import BertConfig, HVPNeT, HVPNeTConfig, ResNetConfig
 from hvpnet.config import Head, Task, Variant
-from hvpnet.data import NER_LABELS, write_tokenizer
+from hvpnet.data import NER_LABELS, Sizes, load_split, write_picture_tweets, write_tokenizer
 from hvpnet.tokenizer import load_tokenizer
-from hvpnet_export import export_bundle
+from hvpnet_export import CalibrationData, export_bundle
 from hvpnet_export.parity import Precision
 from hvpnet_runtime.cuda import find_device
 
@@ -94,13 +94,34 @@ def re_model(make_model: Callable[..., HVPNeT]) -> HVPNeT:
 
 
 @pytest.fixture(scope="session")
+def shared_tmp(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder that the processes of one test run share."""
+    root = tmp_path_factory.getbasetemp()
+    return root if worker_id == "master" else root.parent
+
+
+@pytest.fixture(scope="session")
+def picture_tweets(shared_tmp: Path) -> Callable[[Task], Path]:
+    """A few generated tweets with pictures, drawn once."""
+
+    def data(task: Task = "ner") -> Path:
+        out = shared_tmp / f"picture-tweets-{task}"
+        with FileLock(out.with_suffix(".lock")):
+            if not out.exists():
+                write_picture_tweets(out, task, Sizes(train=12, dev=1, test=12))
+        return out
+
+    return data
+
+
+@pytest.fixture(scope="session")
 def bundle_of(
-    make_model: Callable[..., HVPNeT], tokenizer_dir: Path, tmp_path_factory: pytest.TempPathFactory, worker_id: str
+    make_model: Callable[..., HVPNeT],
+    tokenizer_dir: Path,
+    picture_tweets: Callable[[Task], Path],
+    shared_tmp: Path,
 ) -> Callable[..., Path]:
     """A bundle of `make_model(task, variant, head)`, exported once; tests that damage one work on a copy."""
-    root = tmp_path_factory.getbasetemp()
-    if worker_id != "master":
-        root = root.parent  # which the processes of one test run share
 
     def bundle(
         task: Task = "ner",
@@ -108,13 +129,17 @@ def bundle_of(
         head: Head = "markers",
         precisions: tuple[Precision, ...] = ("fp32",),
     ) -> Path:
-        out = root / "bundles" / "-".join((task, variant, head, *precisions))
+        out = shared_tmp / "bundles" / "-".join((task, variant, head, *precisions))
         out.parent.mkdir(exist_ok=True)
         with FileLock(out.with_suffix(".lock")):
             if not out.exists():
-                # Weights as spread as those of `make_model` amplify the rounding of FP16 as no trained model does.
-                model = make_model(task, variant, head, spread=1 if "fp16" in precisions else 3)
-                export_bundle(model, load_tokenizer(tokenizer_dir, task), out, precisions=precisions)
+                # Weights as spread as those of `make_model` amplify rounding as no trained model does.
+                model = make_model(task, variant, head, spread=3 if precisions == ("fp32",) else 1)
+                data = None
+                if "int8" in precisions:
+                    data = CalibrationData.choose(load_split(picture_tweets(task), "train"), model.config)
+                tokenizer = load_tokenizer(tokenizer_dir, task)
+                export_bundle(model, tokenizer, out, precisions=precisions, calibration=data)
         return out
 
     return bundle

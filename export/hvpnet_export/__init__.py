@@ -1,7 +1,8 @@
 """From a trained HVPNeT to a bundle: two ONNX graphs, tokeniser, decoder, manifest, and a parity report."""
 
 from hvpnet_export.bundle import export_bundle
+from hvpnet_export.calibration import CalibrationData
 from hvpnet_export.errors import ExportError, ParityError
 from hvpnet_export.parity import ParityReport, compare
 
-__all__ = ["ExportError", "ParityError", "ParityReport", "compare", "export_bundle"]
+__all__ = ["CalibrationData", "ExportError", "ParityError", "ParityReport", "compare", "export_bundle"]

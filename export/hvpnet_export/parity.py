@@ -17,13 +17,18 @@ from hvpnet_export.requests import Request, random_requests
 
 Array: TypeAlias = npt.NDArray[np.float32]
 
-Precision: TypeAlias = Literal["fp32", "fp16"]
+Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
 
-TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.1}
-"""Largest |eager - graph|, relative to the eager value where that exceeds 1. FP16 of bert-base is off by 0.03."""
+TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.1, "int8": 2.0}
+"""Largest |eager - graph|, relative to the eager value where that exceeds 1. FP16 of bert-base is off by 0.03. INT8
+rounds too coarsely for values to say much: a trained model's decisions do."""
 
-AGREEMENT: dict[Precision, float] = {"fp32": 1.0, "fp16": 0.999}
-"""Smallest share of decisions that must be equal; a tie within the tolerance counts as equal."""
+TIES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.1, "int8": 0.0}
+"""Decisions that differ by no more than this margin count as equal."""
+
+AGREEMENT: dict[Precision, float] = {"fp32": 1.0, "fp16": 0.999, "int8": 0.95}
+"""Smallest share of decisions that must be equal, ties included. INT8 of a trained model keeps 99.9 %,
+of a random bert-base, whose decisions are close calls, 95.4 %; `hvpnet evaluate` says what it does to F1."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,8 @@ class ParityReport:
 
     Attributes:
         tolerance: the bound on both errors.
-        agreement: smallest share of equal decisions; a tie within the tolerance counts as equal.
+        ties: the margin up to which a decision that differs counts as equal.
+        agreement: smallest share of decisions that must be equal.
         cases: requests compared.
         decisions: tags or relations compared.
         prefix_error: largest error of vision.onnx; 0 for text_only.
@@ -57,6 +63,7 @@ class ParityReport:
     """
 
     tolerance: float
+    ties: float
     agreement: float
     cases: int
     decisions: int
@@ -68,7 +75,7 @@ class ParityReport:
     def passed(self) -> bool:
         """Values within the tolerance, and enough decisions equal."""
         close = all(error <= self.tolerance for error in (self.prefix_error, self.output_error))  # so not for NaN
-        wrong = sum(found.count for found in self.disagreements if not found.margin <= self.tolerance)
+        wrong = sum(found.count for found in self.disagreements if not found.margin <= self.ties)
         return close and wrong <= (1 - self.agreement) * self.decisions
 
     @property
@@ -130,9 +137,27 @@ def compare(
         output_error = max(output_error, _error(eager.numpy(), output, compared.numpy()))
         cases += 1
         decisions += int(compared.sum())
-        found += _disagreements(model, index, eager, torch.from_numpy(output), tokens)
-    bounds = TOLERANCES[precision], AGREEMENT[precision]
+        found += disagreements(model, index, eager, torch.from_numpy(output), tokens)
+    bounds = TOLERANCES[precision], TIES[precision], AGREEMENT[precision]
     return ParityReport(*bounds, cases, decisions, prefix_error, output_error, tuple(found))
+
+
+def disagreements(model: HVPNeT, case: int, eager: Tensor, graph: Tensor, mask: Tensor) -> list[Disagreement]:
+    """The rows of a batch on which a graph decides otherwise than the eager model.
+
+    Args:
+        model: the eager model.
+        case: what the disagreements are to say of where they were found.
+        eager: emissions [B, T, labels] or logits [B, relations] of the eager model.
+        graph: those of the graph.
+        mask: [B, T], 1 = token.
+    """
+    decisions = zip(model.decode(eager, mask), model.decode(graph, mask), strict=True)
+    return [
+        Disagreement(case, row, mine, theirs, _score(model, eager[row], mine) - _score(model, eager[row], theirs))
+        for row, (mine, theirs) in enumerate(decisions)
+        if mine != theirs
+    ]
 
 
 def compare_decoder(model: HVPNeT, path: Path) -> None:
@@ -193,15 +218,6 @@ def _error(eager: Array, graph: Array, compared: npt.NDArray[np.bool_] | None = 
     if compared is not None:
         error = error[compared]
     return float(np.nan_to_num(error, nan=float(np.finfo(np.float32).max)).max())
-
-
-def _disagreements(model: HVPNeT, case: int, eager: Tensor, graph: Tensor, mask: Tensor) -> list[Disagreement]:
-    decisions = zip(model.decode(eager, mask), model.decode(graph, mask), strict=True)
-    return [
-        Disagreement(case, row, mine, theirs, _score(model, eager[row], mine) - _score(model, eager[row], theirs))
-        for row, (mine, theirs) in enumerate(decisions)
-        if mine != theirs
-    ]
 
 
 @torch.no_grad()

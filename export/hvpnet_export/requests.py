@@ -54,7 +54,8 @@ def example_requests(
     for start in range(0, len(examples), batch_size):
         batch = examples[start : start + batch_size]
         text = stack_texts(encoder, [encode(encoder, example) for example in batch], torch.device("cpu"))
-        inputs = {name: tensor for name, tensor in vars(text).items() if tensor is not None}
+        names = ("input_ids", "attention_mask") if config.head == "cls" else tuple(vars(text))  # [CLS] needs no marker
+        inputs = {name: getattr(text, name) for name in names if getattr(text, name) is not None}
         yield _pictures(config, batch) if config.pictures else None, inputs
 
 

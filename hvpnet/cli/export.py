@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, cast, get_args
 
-from hvpnet.cli.options import add_json, progress, show
+from hvpnet.cli.options import add_json, add_pictures, progress, show
 from hvpnet.config import Task, Variant
+from hvpnet.errors import DataError
+from hvpnet_runtime.preparation import OnBadImage
 
 if TYPE_CHECKING:
     from hvpnet_export.parity import Precision
 
-PRECISIONS = ("fp32", "fp16")
+PRECISIONS = ("fp32", "fp16", "int8")
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,19 @@ class Options:
     labels: Path | None
     max_length: int | None
     precision: tuple[str, ...]
+    calibration: Path | None
+    on_bad_image: OnBadImage
     json: bool
 
     @classmethod
     def parse(cls, parsed: argparse.Namespace) -> Self:
-        """From the parsed command line."""
+        """From the parsed command line.
+
+        Raises:
+            DataError: int8 is asked for without calibration data, or they are given for nothing.
+        """
+        if ("int8" in parsed.precision) != (parsed.calibration is not None):
+            raise DataError("--precision int8 and --calibration DATA, the folder of the training data, go together")
         return cls(**{name: getattr(parsed, name) for name in cls.__dataclass_fields__})
 
 
@@ -47,8 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision",
         type=_precisions,
         default=("fp32",),
-        help="comma-separated: fp32 (default; for CPUs), fp16 (strongly typed, for TensorRT and CUDA)",
+        help="comma-separated: fp32 (default; for CPUs), fp16 (strongly typed, for TensorRT and CUDA), int8 (for CPUs)",
     )
+    parser.add_argument(
+        "--calibration", type=Path, help="int8: folder of the training data, whose train split sets the ranges"
+    )
+    add_pictures(parser)
     add_json(parser)
 
 
@@ -64,9 +78,10 @@ def run(options: Options) -> int:
     """Export, verify, write."""
     progress("loading PyTorch and the checkpoint")
     from hvpnet.checkpoint import load_checkpoint, read_bert_config
+    from hvpnet.data import load_split
     from hvpnet.layout import Hints, read_labels
     from hvpnet.tokenizer import load_tokenizer
-    from hvpnet_export import export_bundle
+    from hvpnet_export import CalibrationData, export_bundle
 
     hints = Hints(
         task=options.task,
@@ -77,7 +92,12 @@ def run(options: Options) -> int:
     )
     model = load_checkpoint(options.checkpoint, hints)
     tokenizer = load_tokenizer(options.tokenizer, model.config.task)
-    reports = export_bundle(model, tokenizer, options.out, progress, cast("tuple[Precision, ...]", options.precision))
+    calibration = None
+    if options.calibration is not None:
+        split = load_split(options.calibration, "train", options.on_bad_image)
+        calibration = CalibrationData.choose(split, model.config)
+    precisions = cast("tuple[Precision, ...]", options.precision)
+    reports = export_bundle(model, tokenizer, options.out, progress, precisions, calibration)
     config = model.config
     show(
         {

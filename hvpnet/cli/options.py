@@ -21,6 +21,16 @@ def add_backend(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """`--precision`: of which graphs."""
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "fp16", "int8", "bf16"),
+        help="graphs of the bundle to run (default: fp32 on a CPU, fp16 on a GPU, where the bundle has them);"
+        " bf16 are the fp32 graphs, computed so by openvino",
+    )
+
+
 def add_pictures(parser: argparse.ArgumentParser) -> None:
     """`--on-bad-image`: what to do about an unreadable whole picture."""
     parser.add_argument(

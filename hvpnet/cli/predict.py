@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Self
 
-from hvpnet.cli.options import add_backend, add_json, add_pictures
+from hvpnet.cli.options import add_backend, add_json, add_pictures, add_precision
 from hvpnet_runtime.errors import InputError
 from hvpnet_runtime.jsonl import parse_line, result_to_dict, tweet_from_dict
 from hvpnet_runtime.pipeline import Pipeline
@@ -29,6 +29,7 @@ class Options:
     input: Path | None
     output: Path | None
     backend: str
+    precision: str | None
     window: bool
     on_bad_image: OnBadImage
     json: bool
@@ -56,6 +57,7 @@ class Options:
             parsed.input,
             parsed.output,
             parsed.backend,
+            parsed.precision,
             parsed.window,
             parsed.on_bad_image,
             parsed.json,
@@ -75,6 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, help="where the JSON lines go (default: standard output)")
     parser.add_argument("--window", action="store_true", help="slide over long texts instead of cutting them")
     add_backend(parser)
+    add_precision(parser)
     add_pictures(parser)
     add_json(parser)
 
@@ -82,9 +85,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: Options) -> int:
     """Predict; exit code 1 if a line of the input was rejected."""
     with Pipeline.load(
-        options.bundle, options.backend, window=options.window, on_bad_image=options.on_bad_image
+        options.bundle,
+        options.backend,
+        window=options.window,
+        on_bad_image=options.on_bad_image,
+        precision=options.precision,
     ) as pipeline:
-        print(f"hvpnet: backend {pipeline.backend.name}", file=sys.stderr)
+        print(f"hvpnet: backend {pipeline.backend.name}, {pipeline.backend.precision}", file=sys.stderr)
         if options.tweet is not None:
             (result,) = pipeline.run([pipeline.prepare(options.tweet)])
             print(json.dumps(result_to_dict(result), ensure_ascii=False) if options.json else _readable(result))

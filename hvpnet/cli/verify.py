@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 
 from hvpnet.cli.options import add_json, progress, show
 from hvpnet.data.examples import SplitName
+from hvpnet.errors import DataError
 from hvpnet_runtime.bundle import Bundle
 
 
@@ -41,6 +42,8 @@ def run(options: Options) -> int:
     """Compare every precision; exit code 1 if one fails."""
     progress("checking the bundle's files")
     bundle = Bundle.load(options.bundle)
+    if "int8" in bundle.precisions and options.data is None:
+        raise DataError("the bundle has int8 graphs, which are compared on tweets, not at random: give --data")
     progress("loading PyTorch and the checkpoint")
     from hvpnet.checkpoint import load_checkpoint
     from hvpnet.data import load_split
@@ -48,9 +51,7 @@ def run(options: Options) -> int:
     from hvpnet_export.parity import Precision, compare, compare_decoder
     from hvpnet_export.requests import example_requests, random_requests
 
-    architecture = bundle.manifest["architecture"]
-    hints = Hints(bundle.task, bundle.manifest["variant"], bundle.labels, bundle.max_length, architecture["bert"])
-    model = load_checkpoint(options.checkpoint, hints)
+    model = load_checkpoint(options.checkpoint, Hints.of_bundle(bundle.manifest))
     if bundle.task == "ner":
         compare_decoder(model, bundle.path / "decoder.npz")
     tokenizer = Tokenizer.from_file(str(bundle.path / "tokenizer.json"))

@@ -1,43 +1,26 @@
-"""Eager PyTorch against the runtime on the same tweets: interleaved, one tweet at a time, from files to tags."""
+"""Eager PyTorch against the runtime on the same tweets: in turn, one tweet at a time, from files to tags."""
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from statistics import median
+from copy import deepcopy
+from functools import partial
 
-import numpy as np
-import torch
+from tokenizers import Tokenizer
 
-from hvpnet.features import SPEC, picture_slots
+from hvpnet.bench.eager import EagerBackend, EagerSubject
+from hvpnet.bench.interleave import Budget, interleave
+from hvpnet.bench.statistics import Summary
+from hvpnet.features import SPEC
 from hvpnet.model import HVPNeT
 from hvpnet_runtime import Pipeline, Tweet
-from hvpnet_runtime.pictures import blank, load_pixels, normalise
 
 
-@dataclass(frozen=True)
-class Latency:
-    """Milliseconds per tweet at batch 1."""
+def measure(model: HVPNeT, tokenizer: Tokenizer, pipeline: Pipeline, tweets: Sequence[Tweet]) -> dict[str, Summary]:
+    """Milliseconds per tweet of each way of tagging them.
 
-    minimum: float
-    median: float
-
-
-def measure(model: HVPNeT, pipeline: Pipeline, tweets: Sequence[Tweet]) -> dict[str, Latency]:
-    """Time each way of tagging the tweets.
-
-    Every way is warmed up on the first tweet, then all of them take turns tweet by tweet, so that a slow moment of the
-    machine falls on all alike. Pictures are decoded and texts tokenised by the same code each time.
+    All ways are in this process, and warmed up on the first tweet; `hvpnet bench` measures more strictly.
     """
-    encoder = pipeline.text_encoder
-
-    def eager(tweet: Tweet) -> None:
-        encoding = encoder.encode_entities(tweet.words or ())
-        ids, mask = (torch.from_numpy(array) for array in encoder.pad([encoding]))  # [1, T]
-        pixels = [None if path is None else load_pixels(path, SPEC) for path in picture_slots(tweet, model.config)]
-        images = np.concatenate([blank(SPEC) if each is None else normalise(each[None], SPEC) for each in pixels])
-        with torch.inference_mode():
-            prefix = model.encode_pictures(torch.from_numpy(images))[None]  # [1, pictures, layers, 2, P * hidden]
-            model.decode(model(ids, mask, prefix), mask)
+    eager = EagerSubject(EagerBackend(deepcopy(model)), tokenizer, SPEC)  # a copy, for it may move to a GPU
 
     def first_seen(tweet: Tweet) -> None:
         pipeline.cache.clear()
@@ -47,17 +30,20 @@ def measure(model: HVPNeT, pipeline: Pipeline, tweets: Sequence[Tweet]) -> dict[
         pipeline([tweet])
 
     # seen_before follows first_seen, which leaves the tweet's pictures in the cache.
-    ways = {"eager PyTorch": eager, "runtime, new pictures": first_seen, "runtime, pictures seen before": seen_before}
-    for run in ways.values():
-        run(tweets[0])
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for tweet in tweets:
-        for name, run in ways.items():
-            times[name].append(_milliseconds(run, tweet))
-    return {name: Latency(min(taken), median(taken)) for name, taken in times.items()}
+    ways: dict[str, Callable[[Tweet], object]] = {
+        "eager PyTorch": lambda tweet: eager.measure([tweet]),
+        "runtime, new pictures": first_seen,
+        "runtime, pictures seen before": seen_before,
+    }
 
+    def timed(run: Callable[[Tweet], object], number: int) -> float:
+        start = time.perf_counter()
+        run(tweets[number % len(tweets)])
+        return 1000 * (time.perf_counter() - start)
 
-def _milliseconds(run: Callable[[Tweet], None], tweet: Tweet) -> float:
-    start = time.perf_counter()
-    run(tweet)
-    return 1000 * (time.perf_counter() - start)
+    turns = interleave(
+        {name: partial(timed, run) for name, run in ways.items()},
+        Budget(0, least=len(tweets), most=len(tweets)),
+        warm_up=1,
+    )
+    return {name: Summary.of(taken) for name, taken in turns.items()}

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hvpnet.bench.statistics import Summary
 from hvpnet.demo.accuracy import Accuracy
-from hvpnet.demo.latency import Latency
 from hvpnet_runtime import EntityResult, Tweet
 from hvpnet_runtime.pictures import PictureSpec, open_picture
 
@@ -31,7 +31,7 @@ class Figures:
     accuracy: Mapping[str, Accuracy]
     differing_tweets: int
     fp16: str
-    latencies: Mapping[str, Latency]
+    latencies: Mapping[str, Summary]
     backend: str
     threads: int
 
@@ -56,9 +56,7 @@ def as_markdown(figures: Figures) -> str:
         f"| {name} | {100 * found.f1:.1f} % | {100 * found.ambiguous:.1f} % |"
         for name, found in figures.accuracy.items()
     ]
-    latency = [
-        f"| {name} | {taken.minimum:.1f} ms | {taken.median:.1f} ms |" for name, taken in figures.latencies.items()
-    ]
+    latency = [f"| {name} | {taken.minimum:.1f} ms | {taken.p50:.1f} ms |" for name, taken in figures.latencies.items()]
     same = "tags every one of them as eager PyTorch does"
     if figures.differing_tweets:
         same = f"tags {figures.differing_tweets} of them otherwise than eager PyTorch"

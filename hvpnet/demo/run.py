@@ -88,7 +88,7 @@ def _evaluate(
     with Pipeline.load(bundle) as pipeline:
         results = [result for result in pipeline([each.tweet for each in examples]) if isinstance(result, EntityResult)]
         progress("timing eager PyTorch against the runtime")
-        latencies = measure(model, pipeline, [example.tweet for example in examples[:_TIMED]])
+        latencies = measure(model, tokenizer, pipeline, [example.tweet for example in examples[:_TIMED]])
         backend = pipeline.backend.name
     progress("holding the FP16 graphs against eager PyTorch")
     requests = example_requests(model.config, tokenizer, examples)

@@ -4,15 +4,11 @@
 #include <cfloat>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <stdexcept>
 #include <string>
 
-// One binary for every x86-64 processor: the loader picks the version with vectors as wide as the processor's.
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__)
-#define WIDE_VECTORS __attribute__((target_clones("avx2", "default")))
-#else
-#define WIDE_VECTORS
-#endif
+#include "wide_vectors.h"
 
 namespace hvpnet {
 namespace {
@@ -22,18 +18,28 @@ static_assert(FLT_EVAL_METHOD == 0, "ties are only PyTorch's if float arithmetic
 // Columns computed together: a constant count, which compilers turn into straight vector code.
 constexpr std::size_t block_size = 16;
 
+// Sequences decoded together: a step waits for the one before it in its own sequence only.
+constexpr std::size_t sequences_in_turn = 2;
+
 constexpr double infinity = std::numeric_limits<double>::infinity();
 
 // The order of torch.max: the first of equals stays, and the first NaN beats every number.
-inline bool exceeds(float candidate, float best) {
-    return !(candidate <= best) & (best == best);
-}
+struct Exceeds {
+    bool operator()(float candidate, float best) const { return !(candidate <= best) & (best == best); }
+};
+
+// The same where no score is NaN, for three quarters of the time.
+struct ExceedsNumber {
+    bool operator()(float candidate, float best) const { return !(candidate <= best); }
+};
 
 // For one block of columns j, next[j] = max_i (score[i] + transitions[i][j]) + emission[j] and its first i. Adding the
 // emission after the maximum would be cheaper, but would break ties differently from torchcrf.
-WIDE_VECTORS
-void viterbi_block(const float* __restrict score, const float* __restrict emission, const float* __restrict transitions,
-                   std::size_t labels, std::size_t stride, float* __restrict next, std::int32_t* __restrict from) {
+template <typename Order>
+INLINE void viterbi_block(const float* __restrict score, const float* __restrict emission,
+                          const float* __restrict transitions, std::size_t labels, std::size_t stride,
+                          float* __restrict next, std::int32_t* __restrict from) {
+    constexpr Order exceeds;
     for (std::size_t j = 0; j < block_size; ++j) {
         next[j] = (score[0] + transitions[j]) + emission[j];
         from[j] = 0;
@@ -54,6 +60,14 @@ void refuse_nan(const float* values, std::size_t count, const std::string& name)
     std::int32_t found = 0;  // a count without early exit vectorises
     for (std::size_t k = 0; k < count; ++k) found |= values[k] != values[k] ? 1 : 0;
     if (found != 0) throw std::invalid_argument(name + " contains NaN");
+}
+
+// False also where a value is NaN.
+WIDE_VECTORS
+bool all_below(const float* values, std::size_t count, float bound) {
+    std::int32_t found = 0;
+    for (std::size_t k = 0; k < count; ++k) found |= values[k] < bound ? 0 : 1;
+    return found == 0;
 }
 
 void refuse_positive_infinity(const float* values, std::size_t count, const std::string& name) {
@@ -109,41 +123,96 @@ Crf::Crf(const float* start, const float* end, const float* transitions, std::si
     refuse_nan(transitions, labels * labels, "transitions");
     for (std::size_t i = 0; i < labels; ++i)
         std::copy_n(transitions + i * labels, labels, transitions_.begin() + i * stride_);
+    for (const auto* scores : {&start_, &end_, &transitions_})
+        highest_ = std::max(highest_, *std::max_element(scores->begin(), scores->end()));
+}
+
+// The Viterbi algorithm on one sequence, a position at a time.
+class Crf::Viterbi {
+public:
+    // emissions: [length, labels], without NaN.
+    Viterbi(const Crf& crf, const float* emissions, std::size_t length)
+        : crf_(crf),
+          emissions_(emissions),
+          length_(length),
+          from_(new std::int32_t[length * crf.stride_]),
+          score_(crf.stride_),
+          next_(crf.stride_),
+          padded_(crf.stride_) {
+        for (std::size_t j = 0; j < crf.labels_; ++j) score_[j] = crf.start_[j] + emissions[j];
+    }
+
+    // From position t - 1 to t; nothing beyond the sequence.
+    template <typename Order>
+    INLINE void advance(std::size_t t) {
+        if (t >= length_) return;
+        const float* emission = emissions_ + t * crf_.labels_;
+        if (t * crf_.labels_ + crf_.stride_ > length_ * crf_.labels_) {  // the last block would reach beyond the end
+            std::copy_n(emission, crf_.labels_, padded_.data());
+            emission = padded_.data();
+        }
+        for (std::size_t j = 0; j < crf_.stride_; j += block_size)
+            viterbi_block<Order>(score_.data(), emission + j, crf_.transitions_.data() + j, crf_.labels_, crf_.stride_,
+                                 next_.data() + j, &from_[t * crf_.stride_ + j]);
+        score_.swap(next_);
+    }
+
+    std::vector<std::int32_t> tags() const {
+        constexpr Exceeds exceeds;
+        std::vector<std::int32_t> tags(length_);
+        std::int32_t& last = tags[length_ - 1];
+        for (std::size_t j = 1; j < crf_.labels_; ++j)
+            if (exceeds(score_[j] + crf_.end_[j], score_[last] + crf_.end_[last])) last = static_cast<std::int32_t>(j);
+        for (std::size_t t = length_ - 1; t > 0; --t) tags[t - 1] = from_[t * crf_.stride_ + tags[t]];
+        return tags;
+    }
+
+private:
+    const Crf& crf_;
+    const float* emissions_;
+    std::size_t length_;
+    std::unique_ptr<std::int32_t[]> from_;      // [length, stride]; the best tag before, row 0 unused
+    std::vector<float> score_, next_, padded_;  // [stride]
+};
+
+// WIDE_VECTORS does not go with templates, hence two functions.
+WIDE_VECTORS
+void Crf::finish_numbers(std::vector<Viterbi>& sequences, std::size_t length) {
+    for (std::size_t t = 1; t < length; ++t)
+        for (Viterbi& sequence : sequences) sequence.advance<ExceedsNumber>(t);
+}
+
+WIDE_VECTORS
+void Crf::finish_anything(std::vector<Viterbi>& sequences, std::size_t length) {
+    for (std::size_t t = 1; t < length; ++t)
+        for (Viterbi& sequence : sequences) sequence.advance<Exceeds>(t);
+}
+
+// NaN comes of opposite infinities, and so of nothing whose sum stays far below infinity.
+bool Crf::stays_number(const float* emissions, std::size_t length) const {
+    const float bound = std::numeric_limits<float>::max() / (4 * static_cast<float>(length));
+    return highest_ < bound && all_below(emissions, length * labels_, bound);
 }
 
 std::vector<std::vector<std::int32_t>> Crf::decode(const float* emissions, const std::uint8_t* mask, std::size_t batch,
                                                    std::size_t length) const {
     std::vector<std::vector<std::int32_t>> tags;
     tags.reserve(batch);
-    for (std::size_t row = 0; row < batch; ++row) {
-        const std::size_t valid = prefix_length(mask + row * length, length, row);
-        const float* row_emissions = emissions + row * length * labels_;
-        refuse_nan(row_emissions, valid * labels_, "emissions row " + std::to_string(row));
-        tags.push_back(viterbi(row_emissions, valid));
+    while (tags.size() < batch) {
+        std::vector<Viterbi> sequences;
+        bool numbers = true;
+        for (std::size_t row = tags.size(); row < std::min(tags.size() + sequences_in_turn, batch); ++row) {
+            const std::size_t valid = prefix_length(mask + row * length, length, row);
+            const float* row_emissions = emissions + row * length * labels_;
+            if (!stays_number(row_emissions, valid)) {
+                refuse_nan(row_emissions, valid * labels_, "emissions row " + std::to_string(row));
+                numbers = false;
+            }
+            sequences.emplace_back(*this, row_emissions, valid);
+        }
+        (numbers ? finish_numbers : finish_anything)(sequences, length);
+        for (const Viterbi& sequence : sequences) tags.push_back(sequence.tags());
     }
-    return tags;
-}
-
-std::vector<std::int32_t> Crf::viterbi(const float* emissions, std::size_t length) const {
-    std::vector<std::int32_t> from(length * stride_);  // [length, stride]; the best tag before, row 0 unused
-    std::vector<float> score(stride_), next(stride_), emission(stride_);
-    for (std::size_t j = 0; j < labels_; ++j) score[j] = start_[j] + emissions[j];
-    for (std::size_t t = 1; t < length; ++t) {
-        std::copy_n(emissions + t * labels_, labels_, emission.begin());
-        for (std::size_t block = 0; block < stride_; block += block_size)
-            viterbi_block(score.data(), &emission[block], &transitions_[block], labels_, stride_, &next[block],
-                          &from[t * stride_ + block]);
-        score.swap(next);
-    }
-
-    std::int32_t tag = 0;
-    for (std::size_t j = 0; j < labels_; ++j) {
-        score[j] += end_[j];
-        if (exceeds(score[j], score[tag])) tag = static_cast<std::int32_t>(j);
-    }
-    std::vector<std::int32_t> tags(length);
-    tags[length - 1] = tag;
-    for (std::size_t t = length - 1; t > 0; --t) tags[t - 1] = from[t * stride_ + tags[t]];
     return tags;
 }
 

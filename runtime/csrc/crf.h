@@ -36,7 +36,11 @@ public:
                                            const std::vector<Span>& spans) const;
 
 private:
-    std::vector<std::int32_t> viterbi(const float* emissions, std::size_t length) const;
+    class Viterbi;
+
+    static void finish_numbers(std::vector<Viterbi>& sequences, std::size_t length);
+    static void finish_anything(std::vector<Viterbi>& sequences, std::size_t length);
+    bool stays_number(const float* emissions, std::size_t length) const;
     std::vector<double> forward(const float* emissions, std::size_t length) const;
     std::vector<double> backward(const float* emissions, std::size_t length) const;
     float transition(std::size_t from, std::size_t to) const { return transitions_[from * stride_ + to]; }
@@ -46,6 +50,7 @@ private:
     std::vector<float> start_;        // [labels_]
     std::vector<float> end_;          // [labels_]
     std::vector<float> transitions_;  // [labels_, stride_], zero in the padding
+    float highest_ = 0;               // of all of these, or zero
 };
 
 }  // namespace hvpnet

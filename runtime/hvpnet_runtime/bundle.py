@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
@@ -114,12 +116,16 @@ class Bundle:
             raise BundleError(f"{self.path} has no {precision} graphs, only {', '.join(self.precisions)}")
         return self.path / "onnx" / precision / f"{graph}.onnx"
 
-    def prefer(self, *precisions: str) -> str:
-        """The first of these precisions that the bundle has.
+    def prefer(self, *precisions: str, wanted: str | None = None) -> str:
+        """The wanted one of the precisions that a backend runs, or else the first of them that the bundle has.
 
         Raises:
-            BundleError: it has none of them.
+            BundleError: the backend does not run what is wanted, or the bundle has none of them.
         """
+        if wanted is not None:
+            if wanted not in precisions:
+                raise BundleError(f"{wanted} graphs do not run on this backend: choose {' or '.join(precisions)}")
+            precisions = (wanted,)
         for precision in precisions:
             if precision in self.precisions:
                 return precision
@@ -163,7 +169,13 @@ def _check_files(path: Path, required: tuple[str, ...], files: Mapping[str, Mapp
         size = file.stat().st_size
         if size != facts["bytes"]:
             raise BundleError(f"{file} has {size} bytes, the manifest says {facts['bytes']}: copy the bundle again")
-        with file.open("rb") as opened:
-            digest = hashlib.file_digest(opened, "sha256").hexdigest()
-        if digest != facts["sha256"]:
-            raise BundleError(f"{file} was changed after the export: its sha256 is not the manifest's")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing releases the GIL
+        digests = pool.map(_sha256, [path / name for name in files])
+        for (name, facts), digest in zip(files.items(), digests, strict=True):
+            if digest != facts["sha256"]:
+                raise BundleError(f"{path / name} was changed after the export: its sha256 is not the manifest's")
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

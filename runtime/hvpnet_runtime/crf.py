@@ -14,15 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hvpnet_runtime.errors import BundleError
-
-try:
-    from hvpnet_runtime import _crf
-except ImportError as error:
-    raise ImportError(
-        f"the installation is broken, its compiled part hvpnet_runtime._crf cannot be imported ({error}): "
-        "rebuild it with 'pip install --force-reinstall hvpnet', or 'pip install -e .' in a checkout",
-        name="hvpnet_runtime._crf",
-    ) from error
+from hvpnet_runtime.native import _crf
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -146,7 +138,7 @@ def _boolean(name: str, value: npt.ArrayLike, dimensions: int) -> npt.NDArray[np
     if array.dtype.kind not in "biu":
         raise ValueError(f"{name} must be bool or integer, not {array.dtype}")
     boolean = array.astype(np.bool_, copy=False)
-    if not np.array_equal(array, boolean):
+    if boolean is not array and not np.array_equal(array, boolean):
         raise ValueError(f"{name} must hold 0 (padding) and 1 (position of the sequence) only")
     return _dense(boolean, np.bool_).view(np.uint8)
 

@@ -33,6 +33,18 @@ class BuildError(HvpnetError):
     """An engine cannot be built; the bundle is as it was."""
 
 
+class RepositoryError(HvpnetError):
+    """A Triton model repository cannot be written, and nothing is left at its place; or one was edited wrongly."""
+
+
+class BulkError(HvpnetError):
+    """A bulk run cannot begin or go on, or does not have every row; what it finished is kept."""
+
+
+class ResumeError(BulkError):
+    """An interrupted run was of another bundle, input or options."""
+
+
 class MissingExtraError(HvpnetError, ImportError):
     """A dependency of an optional part is not installed."""
 

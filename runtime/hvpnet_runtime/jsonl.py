@@ -9,7 +9,8 @@ from typing import Any
 from hvpnet_runtime.errors import InputError
 from hvpnet_runtime.types import Result, Tweet
 
-_KEYS = ("id", "text", "words", "image", "objects", "boxes", "head", "tail")
+KEYS = ("id", "text", "words", "image", "objects", "boxes", "head", "tail")
+"""Of a tweet."""
 
 
 def parse_line(line: str) -> dict[str, Any]:
@@ -28,20 +29,20 @@ def parse_line(line: str) -> dict[str, Any]:
 
 
 def tweet_from_dict(values: Mapping[str, Any], folder: Path) -> Tweet:
-    """A tweet from JSON types; pictures are paths, relative ones counted from `folder`.
+    """A tweet from JSON types; a picture is a path, a relative one counted from `folder`, or bytes, as in Parquet.
 
     Raises:
         InputError: a key is unknown, or a value of the wrong type.
     """
-    unknown = sorted(set(values) - set(_KEYS))
+    unknown = sorted(set(values) - set(KEYS))
     if unknown:
-        raise InputError(f"unknown keys {', '.join(unknown)}: a tweet has {', '.join(_KEYS)}")
-    image = _path(values.get("image"), folder)
+        raise InputError(f"unknown keys {', '.join(unknown)}: a tweet has {', '.join(KEYS)}")
+    image = _picture(values.get("image"), folder)
     return Tweet(
         text=values.get("text"),
-        words=values.get("words"),
+        words=None if values.get("words") is None else _list(values, "words"),
         image=image,
-        objects=[path for name in _list(values, "objects") if (path := _path(name, folder))],
+        objects=[crop for given in _list(values, "objects") if (crop := _picture(given, folder)) is not None],
         boxes=_list(values, "boxes"),
         head=values.get("head"),
         tail=values.get("tail"),
@@ -61,9 +62,9 @@ def _list(values: Mapping[str, Any], key: str) -> list[Any]:
     return value
 
 
-def _path(name: object, folder: Path) -> Path | None:
-    if name is None:
-        return None
-    if not isinstance(name, str) or not name:
-        raise InputError(f"a picture must be the path of a file, not {name!r}")
-    return folder / name
+def _picture(given: object, folder: Path) -> Path | bytes | None:
+    if given is None or isinstance(given, bytes):
+        return given
+    if not isinstance(given, str) or not given:
+        raise InputError(f"a picture must be the path of a file, not {given!r}")
+    return folder / given

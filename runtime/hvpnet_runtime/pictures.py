@@ -19,6 +19,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from hvpnet_runtime.errors import PictureError
+from hvpnet_runtime.native import _pixels
 from hvpnet_runtime.types import Box, Picture
 
 # Pillow reads more formats, but some of them start other programs (EPS) or hide a picture's real size (ICO).
@@ -97,7 +98,7 @@ def open_picture(picture: Picture, spec: PictureSpec) -> Image.Image:
         _check_size(image.width, image.height, spec, name)
         with _decoding(name):
             image.load()
-            return image.convert("RGB")
+            return image if image is not picture and image.mode == "RGB" else image.convert("RGB")
 
 
 def to_pixels(
@@ -128,11 +129,16 @@ def to_pixels(
             f"{spec.resize} (limit {spec.max_pixels} pixels); crop it"
         )
     width, height = (spec.resize, resized_long) if image.width <= image.height else (resized_long, spec.resize)
-    # Resizing only the part that is kept, with resize(box=...), is cheaper, but Pillow rounds the box to float32 and
-    # chooses the order of its two passes by size: one pixel in four would come out different.
-    image = image.resize((width, height), Image.Resampling.BILINEAR)
     left, top = round((width - spec.crop) / 2), round((height - spec.crop) / 2)
-    return np.asarray(image.crop((left, top, left + spec.crop, top + spec.crop)))  # [crop, crop, 3]
+    if image.height > 2 * image.width:  # which axis Pillow begins with depends on its version
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+        return np.asarray(image.crop((left, top, left + spec.crop, top + spec.crop)))  # [crop, crop, 3]
+    # The same bits for less than a third of the time: only what is kept is resized. Pillow's own resize(box=...)
+    # rounds the box to float32, and one pixel in four would come out different.
+    whole = np.frombuffer(image.tobytes("raw", "RGBX"), np.uint8).reshape(image.height, image.width, 4)
+    pixels = np.empty((spec.crop, spec.crop, 3), np.uint8)
+    _pixels.resize_part(whole, height, width, top, left, pixels)
+    return pixels
 
 
 def normalise(pixels: npt.NDArray[np.uint8], spec: PictureSpec) -> npt.NDArray[np.float32]:
@@ -145,10 +151,12 @@ def normalise(pixels: npt.NDArray[np.uint8], spec: PictureSpec) -> npt.NDArray[n
     Returns:
         Contiguous float32 [n, 3, crop, crop].
     """
+    values = np.repeat(np.arange(256, dtype=np.float32)[None], 3, axis=0)  # [3, 256], every value of each channel
+    values /= np.float32(255)
+    values -= np.asarray(spec.mean, np.float32)[:, None]
+    values /= np.asarray(spec.std, np.float32)[:, None]
     images = np.empty((len(pixels), 3, *pixels.shape[1:3]), np.float32)  # [n, 3, crop, crop]
-    np.divide(pixels.transpose(0, 3, 1, 2), np.float32(255), out=images)
-    images -= np.asarray(spec.mean, np.float32)[:, None, None]
-    images /= np.asarray(spec.std, np.float32)[:, None, None]
+    _pixels.look_up(np.ascontiguousarray(pixels), values, images)
     return images
 
 

@@ -56,6 +56,7 @@ class Pipeline:
         on_bad_image: OnBadImage = "error",
         cache_bytes: int = CACHE_BYTES,
         threads: int | None = None,
+        precision: str | None = None,
     ) -> "Pipeline":
         """Check and load a bundle.
 
@@ -67,15 +68,17 @@ class Pipeline:
                 inf.png from the same folder as the published loaders do.
             cache_bytes: limit of the prefix cache; 0 switches it off.
             threads: CPU threads of one call; by default all cores.
+            precision: of the graphs: `fp32`, `fp16` or `int8`; by default FP32 on a CPU and FP16 on a GPU, where the
+                bundle has it.
 
         Raises:
-            BundleError: the bundle is missing, damaged, edited or of another schema.
+            BundleError: the bundle is missing, damaged, edited, of another schema, or without this precision.
             BackendError: no backend runs here, or the one named does not.
             MissingExtraError: the named backend's package is not installed.
         """
         bundle = Bundle.load(path)
-        preparer = Preparer.of(bundle, window=window, on_bad_image=on_bad_image)
-        return cls(bundle, load_backend(bundle, backend, threads), preparer, PrefixCache(cache_bytes))
+        preparer = Preparer.of(bundle, window=window, on_bad_image=on_bad_image, threads=threads)
+        return cls(bundle, load_backend(bundle, backend, threads, precision), preparer, PrefixCache(cache_bytes))
 
     def __call__(self, tweets: Sequence[Tweet], batch_size: int = 32) -> list[Result]:
         """Extract from tweets: one result each, in order.

@@ -1,7 +1,10 @@
 """A tweet to token ids and pixels: everything that needs no engine, so that it can run elsewhere or ahead."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -63,23 +66,35 @@ class Preparer:
         encoder: of the bundle's tokeniser.
         window: read texts beyond the piece budget in overlapping windows instead of cutting them.
         on_bad_image: `error`, or `substitute`: take inf.png beside an unreadable whole picture, as published.
+        threads: that decode the pictures of one tweet at the same time; by default as many as there are cores.
     """
 
-    def __init__(self, bundle: Bundle, encoder: TextEncoder, *, window: bool, on_bad_image: OnBadImage) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        encoder: TextEncoder,
+        *,
+        window: bool,
+        on_bad_image: OnBadImage,
+        threads: int | None = None,
+    ) -> None:
         if on_bad_image not in ("error", "substitute"):
             raise ValueError(f"on_bad_image must be error or substitute, not {on_bad_image!r}")
         self.encoder = encoder
         self._bundle = bundle
         self._window, self._on_bad_image = window, on_bad_image
+        self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, "hvpnet-pictures")
 
     @classmethod
-    def of(cls, bundle: Bundle, *, window: bool = False, on_bad_image: OnBadImage = "error") -> "Preparer":
+    def of(
+        cls, bundle: Bundle, *, window: bool = False, on_bad_image: OnBadImage = "error", threads: int | None = None
+    ) -> "Preparer":
         """With the bundle's own tokeniser.
 
         Raises:
             BundleError: it is no tokeniser file, or not the text graph's.
         """
-        return cls(bundle, _text_encoder(bundle), window=window, on_bad_image=on_bad_image)
+        return cls(bundle, _text_encoder(bundle), window=window, on_bad_image=on_bad_image, threads=threads)
 
     def __call__(self, tweet: Tweet) -> Prepared:
         """Prepare one tweet.
@@ -114,15 +129,26 @@ class Preparer:
             return ()
         spec, objects = self._bundle.pictures, self._bundle.max_objects
         reads_whole = slots > objects
-        pixels: list[Pixels | None] = []
-        if tweet.image is not None and (reads_whole or tweet.boxes):
+        steps: list[Callable[[], Pixels | None]] = []
+        if tweet.boxes and tweet.image is not None:
             image, name = self._open_whole(tweet.image)
-            pixels += [to_pixels(image, spec, name=name)] if reads_whole else []
-            pixels += [to_pixels(image, spec, box, name=name) for box in tweet.boxes[:objects]]
+            steps += [partial(to_pixels, image, spec, name=name)] if reads_whole else []
+            steps += [partial(to_pixels, image, spec, box, name=name) for box in tweet.boxes[:objects]]
         elif reads_whole:
-            pixels.append(None)
-        pixels += [load_pixels(crop, spec) for crop in tweet.objects[:objects]]
-        return (*pixels, *[None] * (slots - len(pixels)))
+            steps.append(partial(self._load_whole, tweet.image))
+        steps += [partial(load_pixels, crop, spec) for crop in tweet.objects[:objects]]
+        return (*self._at_once(steps), *[None] * (slots - len(steps)))
+
+    def _at_once(self, steps: Sequence[Callable[[], Pixels | None]]) -> list[Pixels | None]:
+        if len(steps) == 1:  # most tweets: a second thread would only cost
+            return [steps[0]()]
+        return list(self._pool.map(lambda step: step(), steps))
+
+    def _load_whole(self, picture: Picture | None) -> Pixels | None:
+        if picture is None:
+            return None
+        image, name = self._open_whole(picture)
+        return to_pixels(image, self._bundle.pictures, name=name)
 
     def _open_whole(self, picture: Picture) -> tuple[Image.Image, str]:
         try:

@@ -24,8 +24,15 @@ FULL: dict[str, Any] = {"task": "ner", "variant": "full", "layers": 2}
 RELATIONS: dict[str, Any] = {"task": "re", "variant": "flat", "head": "markers"}
 
 REPORT = ParityReport(
-    tolerance=1e-3, agreement=1, cases=5, decisions=100, prefix_error=1e-6, output_error=1e-5, disagreements=()
-)  # fmt: skip
+    tolerance=1e-3,
+    ties=1e-3,
+    agreement=1,
+    cases=5,
+    decisions=100,
+    prefix_error=1e-6,
+    output_error=1e-5,
+    disagreements=(),
+)
 
 Edit = Callable[[Any], None]
 
@@ -268,6 +275,9 @@ def test_files_that_are_no_graph(graphs_of: Any, tmp_path: Path, content: bytes 
         ({"margins": (1e-3, 5e-4)}, True),
         ({"margins": (0.0, 2e-3)}, False),
         ({"margins": (math.nan,)}, False),
+        ({"margins": (5e-4,), "ties": 0.0}, False),  # as for INT8: values may be far off, decisions may not
+        ({"margins": (5e-4,), "ties": 0.0, "agreement": 0.98, "output_error": 2.0, "tolerance": 2.0}, True),
+        ({"margins": (5e-4,) * 3, "ties": 0.0, "agreement": 0.98, "output_error": 2.0, "tolerance": 2.0}, False),
     ],
 )
 def test_verdict(changes: dict[str, Any], passes: bool) -> None:
@@ -290,6 +300,7 @@ def test_report_as_json() -> None:
     assert json.loads(json.dumps(replace(REPORT, disagreements=(found,)).to_dict(), allow_nan=False)) == {
         "passed": True,
         "tolerance": 1e-3,
+        "ties": 1e-3,
         "agreement": 1,
         "cases": 5,
         "decisions": 100,

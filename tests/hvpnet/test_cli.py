@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -215,6 +216,35 @@ def test_evaluate(
     code, _, err = run(capsys, "evaluate", re_bundle, "--data", data)
     assert code == 1
     assert "the data are for task ner, the bundle is for re" in error_line(err)
+
+
+def test_int8_from_the_command_line(
+    capsys: pytest.CaptureFixture[str],
+    bundle_of: Callable[..., Path],
+    make_model: Callable[..., HVPNeT],
+    picture_tweets: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    bundle, data = bundle_of("ner", precisions=("fp32", "int8")), picture_tweets("ner")
+    checkpoint = save_checkpoint(make_model("ner", spread=1), tmp_path / "checkpoint")
+    code, out, err = run(capsys, "evaluate", bundle, "--data", data, "--precision", "int8", "--json")
+    assert code == 0, err
+    assert "onnxruntime-cpu, int8" in err
+    assert 0 <= json.loads(out)["f1"] <= 1
+    code, out, err = run(capsys, "verify", bundle, "--checkpoint", checkpoint, "--data", data, "--json")
+    assert code == 0, err
+    reports = {report["precision"]: report for report in map(json.loads, out.splitlines())}
+    assert reports["fp32"]["output_error"] < 1e-3 < reports["int8"]["output_error"] < 0.3
+    code, _, err = run(capsys, "verify", bundle, "--checkpoint", checkpoint)
+    assert code == 1
+    assert "int8 graphs, which are compared on tweets, not at random: give --data" in error_line(err)
+
+
+@pytest.mark.parametrize("arguments", [("--precision", "fp32,int8"), ("--calibration", "data")])
+def test_int8_and_calibration_go_together(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]) -> None:
+    code, _, err = run(capsys, "export", "missing.pth", "--tokenizer", "t", "--out", "out", *arguments)
+    assert code == 1
+    assert "--precision int8 and --calibration DATA, the folder of the training data, go together" in error_line(err)
 
 
 def test_a_missing_extra_is_named(

@@ -133,6 +133,19 @@ def test_decode_equals_torchcrf_on_ten_thousand_random_sequences():
         assert CrfDecoder(*parameters).decode(emissions, mask) == reference_decode(parameters, emissions, mask)
 
 
+@pytest.mark.parametrize("score", [np.inf, -np.inf, np.finfo(np.float32).max, 3e35, 1e30])
+def test_neighbours_of_a_row_with_extreme_scores_decode_as_torchcrf(score):
+    rng = np.random.default_rng(21)
+    parameters = [np.round(rng.normal(size=shape)).astype(np.float32) for shape in [(13,), (13,), (13, 13)]]
+    lengths = [9, 1, 40, 17, 40]
+    mask = prefix_mask(lengths, 40)
+    for row, length in enumerate(lengths):
+        emissions = np.round(rng.normal(size=(5, 40, 13))).astype(np.float32)
+        emissions[row, length // 2] = score
+        emissions[row, length - 1, 3] = -score
+        assert CrfDecoder(*parameters).decode(emissions, mask) == reference_decode(parameters, emissions, mask)
+
+
 def test_all_scores_equal_decodes_to_the_lowest_tag():
     zeros = np.zeros(40, np.float32)
     decoded = CrfDecoder(zeros, zeros, np.zeros((40, 40), np.float32)).decode(
@@ -437,7 +450,7 @@ def count_while(work):
 
 
 def test_the_gil_is_released_while_computing(decoder):
-    emissions, mask = np.zeros((8, 100_000, 3), np.float32), np.ones((8, 100_000), bool)
+    emissions, mask = np.zeros((32, 100_000, 3), np.float32), np.ones((32, 100_000), bool)
     crf = decoder._crf
     assert count_while(lambda: crf.decode(emissions, mask.view(np.uint8))) > 10
     tags, spans = np.zeros(100_000, np.int64), np.zeros((1, 2), np.int64)
@@ -478,8 +491,9 @@ def test_decodes_where_torch_cannot_be_imported():
     assert result.stdout == "[[1, 0]]\n[0.25]\n"
 
 
-def test_a_missing_extension_says_how_to_rebuild():
-    result = run_python("import sys\nsys.modules['hvpnet_runtime._crf'] = None\nimport hvpnet_runtime.crf")
+@pytest.mark.parametrize("part", ["_crf", "_pixels"])
+def test_a_missing_extension_says_how_to_rebuild(part):
+    result = run_python(f"import sys\nsys.modules['hvpnet_runtime.{part}'] = None\nimport hvpnet_runtime.crf")
     message = result.stderr.splitlines()[-1]
     assert result.returncode == 1
     assert message.startswith("ImportError: the installation is broken")

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import hvpnet.torchvision_compat  # noqa: F401  lets torchvision be imported below
+from hvpnet_runtime import _pixels
 from hvpnet_runtime.errors import PictureError
 from hvpnet_runtime.pictures import (
     PictureSpec,
@@ -68,22 +69,73 @@ def published(image: Image.Image) -> npt.NDArray[np.float32]:
     return tensor.numpy()
 
 
-@settings(deadline=None, max_examples=60)
-@given(st.integers(1, 700), st.integers(1, 700), st.integers(0, 2**32 - 1))
-def test_every_size_equals_torchvision(height: int, width: int, seed: int) -> None:
+@settings(deadline=None, max_examples=100)
+@given(st.integers(1, 900), st.integers(1, 900), st.integers(0, 2**32 - 1))
+def test_every_size_equals_torchvision_in_every_bit(height: int, width: int, seed: int) -> None:
     if 256 * 256 * max(height, width) / min(height, width) > SPEC.max_pixels:
         return
     image = Image.fromarray(noise(height, width, seed))
-    assert np.abs(normalise(load_pixels(image, SPEC)[None], SPEC)[0] - published(image)).max() < 1e-6
+    assert np.array_equal(normalise(load_pixels(image, SPEC)[None], SPEC)[0], published(image))
 
 
 @pytest.mark.parametrize(
     ("width", "height"),
-    [(224, 224), (256, 256), (255, 257), (303, 884), (884, 303), (1600, 1200), (1, 1), (1, 700), (3000, 4)],
+    [
+        *[(224, 224), (256, 256), (255, 257), (303, 884), (884, 303), (1600, 1200), (1, 1), (1, 700), (3000, 4)],
+        *[(300, 600), (300, 601), (600, 300), (5000, 3000), (2, 3)],
+    ],
 )
 def test_sizes_where_shortcuts_differ_equal_torchvision(width: int, height: int) -> None:
     image = Image.fromarray(noise(height, width))
-    assert np.abs(normalise(load_pixels(image, SPEC)[None], SPEC)[0] - published(image)).max() < 1e-6
+    assert np.array_equal(normalise(load_pixels(image, SPEC)[None], SPEC)[0], published(image))
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(2, 40), st.data())
+def test_other_sizes_to_resize_and_crop_equal_pillow(height: int, width: int, resize: int, data: st.DataObject) -> None:
+    spec = PictureSpec(resize=resize, crop=data.draw(st.integers(1, resize)))
+    image = Image.fromarray(noise(height, width))
+    short, long = sorted(image.size)
+    size = [resize, int(resize * long / short)]
+    whole = image.resize(size if width <= height else size[::-1], Image.Resampling.BILINEAR)
+    left, top = (round((side - spec.crop) / 2) for side in whole.size)
+    expected = np.asarray(whole)[top : top + spec.crop, left : left + spec.crop]
+    assert np.array_equal(load_pixels(image, spec), expected)
+
+
+def test_white_stays_white() -> None:
+    assert (load_pixels(np.full((2000, 3001, 3), 255, np.uint8), SPEC) == 255).all()
+
+
+def test_normalised_values_are_those_of_torchvision_in_every_bit() -> None:
+    side = np.arange(256, dtype=np.uint8)
+    image = Image.fromarray(np.repeat((side + side[:, None])[..., None], 3, axis=2))  # every value, also in the middle
+    assert np.array_equal(normalise(load_pixels(image, SPEC)[None], SPEC)[0], published(image))
+
+
+def test_sizes_are_checked_where_pointers_are_taken() -> None:
+    picture, kept = np.zeros((5, 6, 4), np.uint8), np.zeros((3, 3, 3), np.uint8)
+    for arguments, message in [
+        ((picture[..., :3].copy(), 5, 6, 0, 0, kept), "picture must be"),
+        ((picture[:0], 5, 6, 0, 0, kept), "picture must be"),
+        ((picture, 5, 6, 0, 0, picture), "kept must be"),
+        ((picture, 5, 6, 0, 0, kept[:0]), "kept must be"),
+        ((picture, 5, 6, 3, 0, kept), "reaches beyond"),
+        ((picture, 5, 6, 0, 4, kept), "reaches beyond"),
+        ((picture, 5, 6, 2**64 - 1, 0, kept), "reaches beyond"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            _pixels.resize_part(*arguments)
+    pixels, tables, planes = picture[None, ..., :3].copy(), np.zeros((3, 256), np.float32), np.zeros((1, 3, 5, 6))
+    planes = planes.astype(np.float32)
+    for arguments, message in [
+        ((picture[None], tables, planes), "pixels must be"),
+        ((pixels, tables[:, :255].copy(), planes), "tables must be"),
+        ((pixels, tables, planes[:, :2].copy()), "planes must be"),
+        ((pixels[..., :5, :], tables, planes), "incompatible"),
+    ]:
+        with pytest.raises((ValueError, TypeError), match=message):
+            _pixels.look_up(*arguments)
 
 
 def test_normalise_all_values_in_a_batch() -> None:
@@ -177,9 +229,12 @@ def test_animation_gives_its_first_frame() -> None:
 
 def test_opened_picture_is_independent_of_the_given_one() -> None:
     image = smooth(30, 30)
-    opened = open_picture(image, SPEC)
-    image.putpixel((0, 0), (1, 2, 3))
-    assert opened.getpixel((0, 0)) != (1, 2, 3)
+    array = np.array(image)
+    for opened in (open_picture(image, SPEC), open_picture(array, SPEC)):
+        before = opened.getpixel((0, 0))
+        image.putpixel((0, 0), (1, 2, 3))
+        array[0, 0] = 1, 2, 3
+        assert opened.getpixel((0, 0)) == before != (1, 2, 3)
 
 
 def test_boxes_crop_before_resizing() -> None:

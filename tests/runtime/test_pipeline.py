@@ -267,6 +267,27 @@ def test_unreadable_whole_pictures_can_be_substituted_as_published(ner_bundle: P
         Pipeline.load(ner_bundle, on_bad_image="ignore")
 
 
+@pytest.mark.parametrize("threads", [1, 3, None])
+def test_any_number_of_threads_prepares_the_same_pixels(ner_bundle: Path, threads: int | None) -> None:
+    with Pipeline.load(ner_bundle, threads=threads) as pipeline:
+        for tweet in tweets("ner"):
+            crops = [load_pixels(crop, PictureSpec()) for crop in tweet.objects]
+            crops += [load_pixels(tweet.image, PictureSpec(), box) for box in tweet.boxes]
+            whole = [] if tweet.image is None else [load_pixels(tweet.image, PictureSpec())]
+            prepared = pipeline.prepare(tweet).pixels
+            assert len(prepared) == 4
+            assert (prepared[0] is None) == (tweet.image is None)
+            given = [pixels for pixels in prepared if pixels is not None]
+            assert all(map(np.array_equal, given, [*whole, *crops[:3]]))
+            assert len(given) == len([*whole, *crops[:3]])
+
+
+def test_of_several_bad_pictures_the_first_is_named(ner: Pipeline) -> None:
+    for _ in range(5):
+        with pytest.raises(PictureError, match=r"one\.jpg"):
+            ner.prepare(Tweet(text="a", image=picture(0), objects=["one.jpg", picture(1), b"two"]))
+
+
 def test_relations_need_a_pair(re_bundle: Path) -> None:
     pipeline = Pipeline.load(re_bundle)
     with pytest.raises(TextError, match="needs head and tail"):

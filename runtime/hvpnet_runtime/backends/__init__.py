@@ -6,6 +6,7 @@ from collections.abc import Callable
 from hvpnet_runtime.backends.base import Backend, Prefix, TextInputs
 from hvpnet_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from hvpnet_runtime.backends.onnxruntime_gpu import OnnxRuntimeGpuBackend
+from hvpnet_runtime.backends.openvino import OpenVinoBackend
 from hvpnet_runtime.backends.tensorrt import TensorRTBackend
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.errors import BackendError, HvpnetError, StaleEngineError
@@ -14,21 +15,24 @@ __all__ = ["AUTO", "BACKENDS", "Backend", "Prefix", "TextInputs", "load_backend"
 
 _log = logging.getLogger(__name__)
 
-BACKENDS: dict[str, Callable[[Bundle, int | None], Backend]] = {
-    "tensorrt": lambda bundle, _: TensorRTBackend(bundle, "tensorrt"),
-    "tensorrt-rtx": lambda bundle, _: TensorRTBackend(bundle, "tensorrt-rtx"),
-    "onnxruntime-tensorrt": lambda bundle, _: OnnxRuntimeGpuBackend(bundle, "onnxruntime-tensorrt"),
-    "onnxruntime-cuda": lambda bundle, _: OnnxRuntimeGpuBackend(bundle, "onnxruntime-cuda"),
+BACKENDS: dict[str, Callable[[Bundle, int | None, str | None], Backend]] = {
+    "tensorrt": lambda bundle, _, __: TensorRTBackend(bundle, "tensorrt"),  # the engine has its precision
+    "tensorrt-rtx": lambda bundle, _, __: TensorRTBackend(bundle, "tensorrt-rtx"),
+    "onnxruntime-tensorrt": lambda bundle, _, wanted: OnnxRuntimeGpuBackend(bundle, "onnxruntime-tensorrt", wanted),
+    "onnxruntime-cuda": lambda bundle, _, wanted: OnnxRuntimeGpuBackend(bundle, "onnxruntime-cuda", wanted),
     "onnxruntime-cpu": OnnxRuntimeBackend,
+    "openvino": OpenVinoBackend,
 }
-"""By name."""
+"""By name: from a bundle, CPU threads and the precision wanted."""
 
 AUTO = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-cpu")
 """What `auto` tries, fastest first. ONNX Runtime's TensorRT provider is not among them: it builds at the first request,
-for minutes."""
+for minutes; nor is OpenVINO, which has shown to be faster on one processor only."""
 
 
-def load_backend(bundle: Bundle, name: str = "auto", threads: int | None = None) -> Backend:
+def load_backend(
+    bundle: Bundle, name: str = "auto", threads: int | None = None, precision: str | None = None
+) -> Backend:
     """Load the graphs of a bundle.
 
     Args:
@@ -36,19 +40,22 @@ def load_backend(bundle: Bundle, name: str = "auto", threads: int | None = None)
         name: one of `BACKENDS`, or `auto`: the fastest that runs here. What `auto` passes over, and why, is logged; as
             a warning where a built engine is stale.
         threads: CPU threads of one call; by default all cores.
+        precision: of the graphs to run; by default what is fastest on the backend without loss of accuracy, FP32 on a
+            CPU and FP16 on a GPU, where the bundle has it.
 
     Raises:
-        BackendError: the name is unknown, or the backend does not run here.
+        BackendError: the name is unknown, the backend does not run here, or its engine has another precision.
+        BundleError: the bundle does not have the precision, or the backend does not run it.
         MissingExtraError: its package is not installed.
     """
     if name != "auto":
         if name not in BACKENDS:
             raise BackendError(f"there is no backend {name!r}: choose auto, {', '.join(BACKENDS)}")
-        return BACKENDS[name](bundle, threads)
+        return _load(bundle, name, threads, precision)
     reasons: list[HvpnetError] = []
     for candidate in AUTO:
         try:
-            backend = BACKENDS[candidate](bundle, threads)
+            backend = _load(bundle, candidate, threads, precision)
         except HvpnetError as error:
             level = logging.WARNING if isinstance(error, StaleEngineError) else logging.INFO
             _log.log(level, "backend %s passed over: %s", candidate, error)
@@ -57,3 +64,13 @@ def load_backend(bundle: Bundle, name: str = "auto", threads: int | None = None)
             _log.info("backend %s loaded", backend.name)
             return backend
     raise BackendError(f"no backend runs here: {'; '.join(map(str, reasons))}") from reasons[-1]
+
+
+def _load(bundle: Bundle, name: str, threads: int | None, precision: str | None) -> Backend:
+    backend = BACKENDS[name](bundle, threads, precision)
+    if precision is not None and backend.precision != precision:
+        backend.close()
+        raise BackendError(
+            f"the engines of {name} are {backend.precision}: build {precision} ones, or ask for no precision"
+        )
+    return backend

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,12 @@ class Prefix(Protocol):
     def nbytes(self) -> int:
         """Memory it takes, for the cache's limit."""
         ...
+
+
+def stack_prefixes(rows: Sequence[Sequence[Prefix]]) -> npt.NDArray[np.float32]:
+    """Prefixes that are numpy arrays, B rows of them -> [B, pictures, layers, 2, prefix_length * hidden]."""
+    flat: Any = [prefix for row in rows for prefix in row]
+    return np.stack(flat).reshape(len(rows), -1, *flat[0].shape)
 
 
 @dataclass(frozen=True)

@@ -27,20 +27,22 @@ class OnnxRuntimeGpuBackend:
     """See `Backend`. Prefixes are `DevicePrefix`. Requests of several threads run one after the other.
 
     Args:
-        bundle: a checked bundle; its FP16 graphs are run where it has them.
+        bundle: a checked bundle.
         kind: which provider.
+        precision: `fp16` or `fp32`; by default FP16 where the bundle has it.
         cuda: the device; by default the current one.
 
     Raises:
         MissingExtraError: ONNX Runtime or cuda-bindings is not installed.
+        BundleError: the bundle does not have the precision, or it is INT8, whose graphs are for CPUs.
         BackendError: there is no GPU, or the provider is not in this build or does not load.
     """
 
     device_type = "cuda"
 
-    def __init__(self, bundle: Bundle, kind: Kind, cuda: Cuda | None = None) -> None:
+    def __init__(self, bundle: Bundle, kind: Kind, precision: str | None = None, *, cuda: Cuda | None = None) -> None:
         self.name: str = kind
-        self.precision = bundle.prefer("fp16", "fp32")
+        self.precision = bundle.prefer("fp16", "fp32", wanted=precision)
         self._runtime = import_onnxruntime("gpu")
         self._cuda = Cuda() if cuda is None else cuda
         self._bundle = bundle

@@ -1,8 +1,5 @@
 """Build the TensorRT engines of a bundle: staged beside their place and renamed; a failed build leaves nothing."""
 
-import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +14,7 @@ from hvpnet_runtime.engines.network import check, parse
 from hvpnet_runtime.engines.profiles import Graph, Profile, text_profiles, vision_profiles
 from hvpnet_runtime.engines.record import BuildRecord, engine_folder, sha256
 from hvpnet_runtime.errors import BuildError
+from hvpnet_runtime.staging import staged
 
 Progress = Callable[[str], None]
 
@@ -194,29 +192,11 @@ def _monitor(api: Api, name: str, progress: Progress) -> Any:  # noqa: ANN401
 
 @contextmanager
 def _staged(folder: Path) -> Iterator[Path]:
-    """A temporary sibling that takes the folder's place at the end, or is removed."""
     try:
-        folder.parent.mkdir(exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        with staged(folder, replace=True) as stage:
+            yield stage
     except OSError as error:
-        raise BuildError(f"cannot write beside {folder}: {error}") from error
-    replaced = stage.with_name(f"{stage.name}.replaced")
-    try:
-        yield stage
-        stage.chmod(0o755)  # mkdtemp makes it private
-        for path in stage.iterdir():
-            descriptor = os.open(path, os.O_RDONLY)
-            os.fsync(descriptor)
-            os.close(descriptor)
-        if folder.exists():
-            folder.rename(replaced)
-        stage.rename(folder)
-    except OSError as error:
-        if replaced.exists():
-            replaced.rename(folder)
         raise BuildError(f"the engines could not be written to {folder}: {error}") from error
     finally:
-        shutil.rmtree(stage, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
         with suppress(OSError):
             folder.parent.rmdir()  # an empty engines/ was not there before

@@ -89,6 +89,14 @@ class BuildRecord:
                 f"{folder.name} was built on {self.gpu} ({self.compute_capability}),"
                 f" this is {device.name} ({device.compute_capability})"
             )
+        self.check_files(bundle, folder)
+
+    def check_files(self, bundle: Bundle, folder: Path) -> None:
+        """Refuse an engine that was built from other graphs or is damaged, wherever it is to run.
+
+        Raises:
+            StaleEngineError: it is stale; the message says why.
+        """
         for name, digest in self.sources.items():
             if bundle.manifest["files"].get(name, {}).get("sha256") != digest:
                 raise StaleEngineError(f"{folder.name} was built from another {name}")

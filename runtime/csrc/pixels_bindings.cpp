@@ -1,0 +1,55 @@
+// The Python face of pixels.h. pictures.py hands over arrays of the right type; their sizes are checked here, where the
+// pointers are taken.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <stdexcept>
+
+#include "pixels.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace {
+
+template <typename Scalar, std::size_t dimensions>
+using Array = nb::ndarray<Scalar, nb::ndim<dimensions>, nb::c_contig, nb::device::cpu>;
+
+using WithoutGil = nb::call_guard<nb::gil_scoped_release>;
+
+void check(bool holds, const char* otherwise) {
+    if (!holds) throw std::invalid_argument(otherwise);
+}
+
+void resize_part(const Array<const std::uint8_t, 3>& picture, std::size_t height, std::size_t width, std::size_t top,
+                 std::size_t left, const Array<std::uint8_t, 3>& kept) {
+    check(picture.size() > 0 && picture.shape(2) == 4, "picture must be [height, width, 4], and not empty");
+    check(kept.size() > 0 && kept.shape(2) == 3, "kept must be [height, width, 3], and not empty");
+    check(kept.shape(0) <= height && top <= height - kept.shape(0) && kept.shape(1) <= width &&
+              left <= width - kept.shape(1),
+          "kept reaches beyond the resized picture");
+    hvpnet::resize_part(picture.data(), {picture.shape(0), height, top, kept.shape(0)},
+                        {picture.shape(1), width, left, kept.shape(1)}, kept.data());
+}
+
+void look_up(const Array<const std::uint8_t, 4>& pixels, const Array<const float, 2>& tables,
+             const Array<float, 4>& planes) {
+    const std::size_t height = pixels.shape(1), width = pixels.shape(2);
+    check(pixels.shape(3) == 3, "pixels must be [pictures, height, width, 3]");
+    check(tables.shape(0) == 3 && tables.shape(1) == 256, "tables must be [3, 256]");
+    check(planes.shape(0) == pixels.shape(0) && planes.shape(1) == 3 && planes.shape(2) == height &&
+              planes.shape(3) == width,
+          "planes must be [pictures, 3, height, width]");
+    for (std::size_t picture = 0; picture < pixels.shape(0); ++picture)
+        hvpnet::look_up(pixels.data() + picture * height * width * 3, tables.data(), height * width,
+                        planes.data() + picture * height * width * 3);
+}
+
+}  // namespace
+
+NB_MODULE(_pixels, module) {
+    module.def("resize_part", &resize_part, "picture"_a.noconvert(), "height"_a, "width"_a, "top"_a, "left"_a,
+               "kept"_a.noconvert(), WithoutGil());
+    module.def("look_up", &look_up, "pixels"_a.noconvert(), "tables"_a.noconvert(), "planes"_a.noconvert(),
+               WithoutGil());
+}

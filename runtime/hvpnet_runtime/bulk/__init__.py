@@ -1,0 +1,19 @@
+"""Annotate corpora: JSON lines or Parquet in, the same out, through Ray Data.
+
+from hvpnet_runtime.bulk import Job, annotate
+
+annotate(Job("bundle", "tweets.parquet", "entities.parquet"))
+"""
+
+from importlib.util import find_spec
+
+from hvpnet_runtime.errors import MissingExtraError
+
+for _package in ("ray", "pyarrow", "filelock", "tqdm"):
+    if find_spec(_package) is None:
+        raise MissingExtraError(_package, "bulk", "bulk annotation")
+
+from hvpnet_runtime.bulk.job import Job, Report, Resources  # noqa: E402  the check comes first
+from hvpnet_runtime.bulk.run import annotate  # noqa: E402
+
+__all__ = ["Job", "Report", "Resources", "annotate"]

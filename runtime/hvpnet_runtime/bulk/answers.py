@@ -1,0 +1,138 @@
+"""Results as JSON lines or Parquet: one part at a time, and the parts as one file."""
+
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hvpnet_runtime.bulk.source import JSON_LINES, PARQUET
+from hvpnet_runtime.bundle import Task
+from hvpnet_runtime.errors import InputError
+from hvpnet_runtime.jsonl import result_to_dict
+from hvpnet_runtime.types import Result
+
+_GROUP_ROWS = 65_536  # small row groups make a Parquet file slow to read
+
+
+class Answers(Protocol):
+    """A format of results."""
+
+    def encode(self, results: Sequence[Result]) -> bytes:
+        """A file of these results."""
+        ...
+
+    def count(self, path: Path) -> int:
+        """How many results a file holds."""
+        ...
+
+    def join(self, paths: Iterable[Path], out: Path) -> None:
+        """All results of several files, in order, as one file."""
+        ...
+
+
+def answers_for(output: Path, task: Task, id_type: pa.DataType) -> Answers:
+    """By the name's ending.
+
+    Raises:
+        InputError: it is unknown.
+    """
+    if output.suffix in JSON_LINES:
+        return JsonLinesAnswers()
+    if output.suffix in PARQUET:
+        return ParquetAnswers(task, id_type)
+    raise InputError(f"{output} must end in {', '.join(JSON_LINES + PARQUET)}, which says how to write it")
+
+
+def encode_lines(values: Iterable[Any]) -> bytes:
+    """JSON lines. Half a surrogate pair, which has no UTF-8, becomes a backslash escape, which is JSON again."""
+    lines = (json.dumps(value, ensure_ascii=False) + "\n" for value in values)
+    return "".join(lines).encode("utf-8", "backslashreplace")
+
+
+def count_lines(path: Path) -> int:
+    """How many lines a file has."""
+    with path.open("rb") as lines:
+        return sum(chunk.count(b"\n") for chunk in iter(lambda: lines.read(2**20), b""))
+
+
+def join_files(paths: Iterable[Path], out: Path) -> None:
+    """Files one after the other."""
+    with out.open("wb") as joined:
+        for path in paths:
+            with path.open("rb") as file:
+                shutil.copyfileobj(file, joined)
+
+
+class JsonLinesAnswers:
+    """See `Answers`. The same lines as `hvpnet predict`."""
+
+    def encode(self, results: Sequence[Result]) -> bytes:
+        """See `Answers`."""
+        return encode_lines(map(result_to_dict, results))
+
+    def count(self, path: Path) -> int:
+        """See `Answers`."""
+        return count_lines(path)
+
+    def join(self, paths: Iterable[Path], out: Path) -> None:
+        """See `Answers`."""
+        join_files(paths, out)
+
+
+class ParquetAnswers:
+    """See `Answers`. Columns are named as the keys of JSON lines.
+
+    Args:
+        task: which columns there are.
+        id_type: of the column `id`; ids that are not of it, from JSON lines, become their JSON text.
+    """
+
+    def __init__(self, task: Task, id_type: pa.DataType) -> None:
+        self._schema = _schema(task, id_type)
+        self._id_is_text = pa.types.is_string(id_type)
+
+    def encode(self, results: Sequence[Result]) -> bytes:
+        """See `Answers`."""
+        rows = [result_to_dict(result) for result in results]
+        if self._id_is_text:
+            rows = [{**row, "id": _id_text(row["id"])} for row in rows]
+        file = BytesIO()
+        pq.write_table(pa.Table.from_pylist(rows, self._schema), file)
+        return file.getvalue()
+
+    def count(self, path: Path) -> int:
+        """See `Answers`."""
+        return int(pq.read_metadata(path).num_rows)
+
+    def join(self, paths: Iterable[Path], out: Path) -> None:
+        """See `Answers`."""
+        waiting: list[pa.Table] = []
+        with pq.ParquetWriter(out, self._schema) as writer:
+            for path in paths:
+                waiting.append(pq.read_table(path))
+                if sum(map(len, waiting)) >= _GROUP_ROWS:
+                    writer.write_table(pa.concat_tables(waiting))
+                    waiting = []
+            if waiting:
+                writer.write_table(pa.concat_tables(waiting))
+
+
+def _schema(task: Task, id_type: pa.DataType) -> pa.Schema:
+    cut_words = ("cut_words", pa.int32())
+    if task == "re":
+        return pa.schema([("id", id_type), ("relation", pa.string()), ("score", pa.float64()), cut_words])
+    places = [(name, pa.int32()) for name in ("start", "end", "first_word", "last_word")]
+    entity = pa.struct([("text", pa.string()), ("type", pa.string()), *places, ("score", pa.float64())])
+    return pa.schema([("id", id_type), ("entities", pa.list_(entity)), ("tags", pa.list_(pa.string())), cut_words])
+
+
+def _id_text(value: object) -> str | None:
+    if value is None:
+        return None
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

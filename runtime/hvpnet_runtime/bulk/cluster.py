@@ -1,0 +1,158 @@
+"""Ray: started here or joined, how many actors it has room for, and parts run on them."""
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hvpnet_runtime.bulk.job import Job, Resources
+from hvpnet_runtime.bulk.source import Part
+from hvpnet_runtime.bulk.worker import Annotator, Done, Failed
+from hvpnet_runtime.errors import BackendError, BulkError, BundleError
+
+_OBJECT_STORE_BYTES = 512 * 2**20  # holds answers on their way to the driver, a few MB each
+_MOST_THREADS = 4  # beyond which another copy of the bundle gains more than another thread
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """How many actors, and what each of them takes."""
+
+    actors: int
+    threads: int
+    gpus: int
+
+
+@contextmanager
+def connect(address: str | None) -> Iterator[None]:
+    """Ray, until the end of the block; where this process has Ray already, that one, and it stays.
+
+    Without an address Ray is started here, on loopback unless this process imported ray before.
+
+    Raises:
+        BulkError: there is no cluster at the address.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address is None:
+        # Otherwise Ray takes the machine's outer address, even when told 127.0.0.1. It looks when it is imported.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+    try:
+        _reach(address)
+        ray.init(
+            address=address or "local",
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            **({} if address else local),
+        )
+    except (OSError, ValueError) as error:
+        raise BulkError(f"there is no Ray cluster at {address}: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _reach(address: str | None) -> None:
+    """Ray itself would try for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
+
+
+def pool_for(resources: Resources, backend: str) -> Pool:
+    """What the cluster has room for, or what was asked for.
+
+    Raises:
+        BulkError: no node has the CPUs that one actor takes.
+    """
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    with_gpu = [node for node in nodes if node.get("GPU", 0) >= 1 and backend != "onnxruntime-cpu"]
+    if with_gpu:
+        threads = resources.threads or max(1, min(int(node.get("CPU", 0) // node["GPU"]) for node in with_gpu))
+        room = sum(int(min(node["GPU"], node.get("CPU", 0) // threads)) for node in with_gpu)
+    else:
+        cpus = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
+        threads = resources.threads or min([_MOST_THREADS, *cpus])
+        room = sum(cpu // threads for cpu in cpus)
+    if not room:
+        raise BulkError(f"no node of the Ray cluster has {threads} CPUs for one actor: lower the threads, or add nodes")
+    return Pool(resources.actors or room, threads, int(bool(with_gpu)))
+
+
+def run_parts(job: Job, digest: str, parts: Sequence[Part], pool: Pool) -> Iterator[Done]:
+    """Annotate parts; they come as they are finished, in any order.
+
+    Ray begins a part anew if its process or its node is lost.
+
+    Raises:
+        BackendError: an engine does not load, or fails.
+        BundleError: a node has another bundle, or a damaged one.
+        BulkError: the input cannot be read on a node, or a part ends every process that does it.
+    """
+    import ray
+    import ray.data
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    ray.data.DataContext.get_current().enable_progress_bars = False  # they count parts, and ours counts tweets
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    attempts = ray.remote(_Attempts).options(num_cpus=0, scheduling_strategy=here).remote()
+    # A block of one row makes every part a task of its own, which is what Ray hands out and begins anew.
+    outcomes = ray.data.from_items([asdict(part) for part in parts], override_num_blocks=len(parts)).map(
+        Annotator,
+        fn_constructor_args=(job, digest, pool.threads, _counter(attempts)),
+        compute=ray.data.ActorPoolStrategy(
+            min_size=1, max_size=min(pool.actors, len(parts)), max_tasks_in_flight_per_actor=2
+        ),
+        num_cpus=pool.threads,
+        num_gpus=pool.gpus or None,
+    )
+    try:
+        for row in outcomes.iter_rows():
+            yield _finished(row["outcome"])
+    except ray.exceptions.RayError as error:
+        raise BulkError(f"Ray gave up ({' '.join(str(error).split())}): run again to go on") from error
+
+
+def _finished(outcome: Done | Failed) -> Done:
+    if isinstance(outcome, Done):
+        return outcome
+    _log.info("%s", outcome.trace)
+    kinds = {kind.__name__: kind for kind in (BackendError, BundleError, BulkError)}
+    if outcome.error in kinds:
+        raise kinds[outcome.error](outcome.message)
+    raise BulkError(f"{outcome.error} in part {outcome.number}: {outcome.message}")
+
+
+class _Attempts:
+    """How often each part was begun, counted by an actor of its own."""
+
+    def __init__(self) -> None:
+        self._begun: dict[int, int] = {}
+
+    def begin(self, number: int) -> int:
+        self._begun[number] = self._begun.get(number, 0) + 1
+        return self._begun[number]
+
+
+def _counter(attempts: Any) -> Callable[[int], int]:  # noqa: ANN401  a handle of Ray's
+    def begin(number: int) -> int:
+        import ray
+
+        count: int = ray.get(attempts.begin.remote(number))
+        return count
+
+    return begin

@@ -1,0 +1,98 @@
+"""The run: hold the work folder, do its unfinished parts, check that every row is there, join."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from typing import Any
+
+from tqdm import tqdm
+
+from hvpnet_runtime.bulk.answers import answers_for
+from hvpnet_runtime.bulk.cluster import connect, pool_for, run_parts
+from hvpnet_runtime.bulk.job import Job, Report, Resources
+from hvpnet_runtime.bulk.source import Part, Source, open_source
+from hvpnet_runtime.bulk.work import WorkFolder
+from hvpnet_runtime.bulk.worker import manifest_digest
+from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.errors import BulkError
+
+
+def annotate(job: Job, resources: Resources = Resources(), *, progress: bool = False) -> Report:  # noqa: B008  frozen
+    """Extract from every tweet of a file.
+
+    Answers stand in the order of the input. Rows that cannot be processed go to `job.rejected`, with their number,
+    their error and, of JSON lines, the line. Finished parts stay in a folder beside the output until all are there, so
+    that after any interruption the same call goes on where it stopped. Its output is the same to the last byte, if the
+    machines are alike.
+
+    On a cluster, every node needs the bundle, the input and its pictures under the same paths. Only this process
+    writes.
+
+    Args:
+        job: what to do.
+        resources: where.
+        progress: show rate and time left on standard error.
+
+    Raises:
+        InputError: the input cannot be read at all, or a name's ending is unknown.
+        BundleError: the bundle is damaged, or not the same on all nodes.
+        BackendError: an engine does not load, or fails.
+        ResumeError: an interrupted run of another bundle, input or options stands in the way.
+        BulkError: the output exists, the input changed, Ray gave up, or rows were lost.
+    """
+    job = replace(job, bundle=job.bundle.absolute(), input=job.input.absolute(), output=job.output.absolute())
+    bundle, source = Bundle.load(job.bundle), open_source(job.input)
+    answers = answers_for(job.output, bundle.task, source.id_type)
+    with WorkFolder.hold(job.output, job.rejected) as work:
+        identity = _identity(job)
+        work.begin(identity, lambda: _index(source, job.part_rows, progress))
+        todo = work.unfinished()
+        backends = _annotate(job, work, todo, resources, progress=progress) if todo else ()
+        if _identity(job) != identity:
+            raise BulkError(f"{job.input} or {job.bundle} changed during the run: remove {work.path} to begin anew")
+        rejected = work.join(answers, job.output, job.rejected)
+        work.remove()
+    rows = _rows(work.parts)
+    return Report(rows, rows - rejected.total(), rejected, rows - _rows(todo), backends)
+
+
+def _annotate(
+    job: Job, work: WorkFolder, todo: Sequence[Part], resources: Resources, *, progress: bool
+) -> tuple[str, ...]:
+    total, rejections = _rows(work.parts), 0
+    backends: set[str] = set()
+    parts = {part.number: part for part in todo}
+    with (
+        connect(resources.address),
+        tqdm(total=total, initial=total - _rows(todo), unit=" tweets", smoothing=0.05, disable=not progress) as bar,
+    ):
+        for done in run_parts(job, manifest_digest(job.bundle), todo, pool_for(resources, job.backend)):
+            work.finish(parts[done.number], done.answers, done.rejected)
+            rejections += done.rejections
+            backends.add(done.backend)
+            bar.set_postfix(rejected=rejections, refresh=False)
+            bar.update(parts[done.number].rows)
+    return tuple(sorted(backends))
+
+
+def _index(source: Source, part_rows: int, progress: bool) -> list[Part]:  # noqa: FBT001
+    with tqdm(total=source.size, desc="counting", unit_scale=True, disable=not progress, leave=False) as bar:
+        return source.index(part_rows, bar.update)
+
+
+def _identity(job: Job) -> dict[str, Any]:
+    """What answers depend on. A digest of the input would take as long to read again as the input does."""
+    facts = job.input.stat()
+    return {
+        "hvpnet": version("hvpnet"),
+        "bundle": manifest_digest(job.bundle),
+        "input": [str(job.input), facts.st_size, facts.st_mtime_ns],
+        "backend": job.backend,
+        "window": job.window,
+        "on_bad_image": job.on_bad_image,
+        "part_rows": job.part_rows,
+    }
+
+
+def _rows(parts: Sequence[Part]) -> int:
+    return sum(part.rows for part in parts)

@@ -1,0 +1,207 @@
+"""Tweets out of JSON lines or Parquet: cut once into parts of known size, each of which is read on its own."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hvpnet_runtime.errors import InputError
+from hvpnet_runtime.jsonl import KEYS, parse_line
+
+JSON_LINES, PARQUET = (".jsonl", ".ndjson"), (".parquet",)
+MOST_PARTS = 10_000
+"""A part is a file for a while, and a task of Ray's."""
+
+_READ_ROWS = 64  # rows of Parquet decoded at once; they may hold pictures
+
+Tick = Callable[[int], object]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Consecutive rows.
+
+    Attributes:
+        number: from 0.
+        first: number of the first row, from 1; in JSON lines, its line.
+        rows: how many.
+        start: where it begins: a byte of JSON lines, a row of Parquet from 0.
+    """
+
+    number: int
+    first: int
+    rows: int
+    start: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tweet as it stands in the input.
+
+    Attributes:
+        number: from 1; in JSON lines, the line.
+        raw: the line without its end, or a batch of this row alone.
+    """
+
+    number: int
+    raw: "str | pa.RecordBatch"
+
+    def values(self) -> Mapping[str, Any]:
+        """The tweet as JSON types, and bytes for pictures of Parquet.
+
+        Raises:
+            InputError: the line is not a JSON object, or the text of a column not UTF-8.
+        """
+        if isinstance(self.raw, str):
+            return parse_line(self.raw)
+        try:
+            (values,) = self.raw.to_pylist()
+        except UnicodeDecodeError as error:
+            raise InputError(f"not UTF-8: {error}") from error
+        return dict(values)
+
+
+class Source(Protocol):
+    """A file of tweets.
+
+    Attributes:
+        id_type: type of the column `id` of an answer in Parquet.
+        size: what `index` counts its progress in: bytes or rows.
+    """
+
+    id_type: pa.DataType
+    size: int
+
+    def index(self, part_rows: int, tick: Tick) -> list[Part]:
+        """Cut into parts of `part_rows` rows, or of a power of two times as many where there would be too many.
+
+        Args:
+            part_rows: rows of a part; the last may have fewer.
+            tick: told how much was read, for progress.
+        """
+        ...
+
+    def read(self, part: Part) -> Iterator[Row]:
+        """The rows of a part, in order."""
+        ...
+
+
+def open_source(path: Path) -> Source:
+    """By the name's ending.
+
+    Raises:
+        InputError: no such file, an unknown ending, or Parquet that is damaged or whose columns are not a tweet's.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} is not a file: give one of JSON lines or Parquet")
+    if path.suffix in JSON_LINES:
+        return JsonLines(path)
+    if path.suffix in PARQUET:
+        return Parquet(path)
+    raise InputError(f"{path} must end in {', '.join(JSON_LINES + PARQUET)}, which says how to read it")
+
+
+class JsonLines:
+    """See `Source`. A line is a row, unless it is blank."""
+
+    id_type = pa.string()
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.size = path.stat().st_size
+
+    def index(self, part_rows: int, tick: Tick) -> list[Part]:
+        """See `Source`."""
+        marks: list[tuple[int, int]] = []  # offset and line of the first row of each part
+        offset = ticked = rows = 0
+        with self._path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.isspace():
+                    if rows % part_rows == 0:
+                        marks.append((offset, number))
+                        tick(offset - ticked)
+                        ticked = offset
+                    if len(marks) > MOST_PARTS:
+                        marks, part_rows = marks[::2], 2 * part_rows
+                    rows += 1
+                offset += len(line)
+        tick(offset - ticked)
+        return [
+            Part(number, first, min(part_rows, rows - number * part_rows), start)
+            for number, (start, first) in enumerate(marks)
+        ]
+
+    def read(self, part: Part) -> Iterator[Row]:
+        """See `Source`."""
+        rows = 0
+        with self._path.open("rb") as lines:
+            lines.seek(part.start)
+            for number, line in enumerate(lines, part.first):
+                if line.isspace():
+                    continue
+                if rows == part.rows:
+                    return
+                yield Row(number, line.decode("utf-8", "surrogateescape").rstrip("\r\n"))
+                rows += 1
+
+
+class Parquet:
+    """See `Source`. Columns are named as the keys of JSON lines; `image` and `objects` hold paths or bytes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            with pq.ParquetFile(path) as file:
+                schema, metadata = file.schema_arrow, file.metadata
+        except pa.ArrowInvalid as error:
+            raise InputError(f"{path} is not a Parquet file, or damaged: {error}") from error
+        self.size = metadata.num_rows
+        groups = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+        self._group_starts = [0, *accumulate(groups)]
+        self.id_type = _id_type(path, schema)
+
+    def index(self, part_rows: int, tick: Tick) -> list[Part]:
+        """See `Source`."""
+        while part_rows * MOST_PARTS < self.size:
+            part_rows *= 2
+        tick(self.size)
+        return [
+            Part(number, start + 1, min(part_rows, self.size - start), start)
+            for number, start in enumerate(range(0, self.size, part_rows))
+        ]
+
+    def read(self, part: Part) -> Iterator[Row]:
+        """See `Source`. Rows of the row group that come before the part are decoded too: Parquet has no shorter way."""
+        end = part.start + part.rows
+        bounds = list(zip(self._group_starts, self._group_starts[1:], strict=False))
+        groups = [group for group, (first, last) in enumerate(bounds) if first < end and last > part.start]
+        if not groups:
+            return  # the file has shrunk, and who counts these rows finds too few
+        position = bounds[groups[0]][0]
+        with pq.ParquetFile(self._path) as file:
+            for batch in file.iter_batches(_READ_ROWS, row_groups=groups):
+                for row in range(max(position, part.start), min(position + len(batch), end)):
+                    yield Row(row + 1, batch.slice(row - position, 1))
+                position += len(batch)
+                if position >= end:
+                    return
+
+
+def _id_type(path: Path, schema: pa.Schema) -> pa.DataType:
+    unknown = [name for name in schema.names if name not in KEYS]
+    if unknown:
+        raise InputError(f"{path} has columns {', '.join(unknown)}: drop or rename them, a tweet has {', '.join(KEYS)}")
+    if "id" not in schema.names:
+        return pa.null()
+    found = schema.field("id").type
+    if pa.types.is_dictionary(found):
+        found = found.value_type
+    if pa.types.is_integer(found) or pa.types.is_null(found):
+        return found
+    if pa.types.is_string(found) or pa.types.is_large_string(found) or pa.types.is_string_view(found):
+        return pa.string()
+    raise InputError(f"the column id of {path} is {found}: cast it to integers or strings")

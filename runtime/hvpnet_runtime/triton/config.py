@@ -1,0 +1,116 @@
+"""The config.pbtxt of every model: what Triton must know of its tensors and of how it is run."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from hvpnet_runtime.bundle import Bundle
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or an output of a model.
+
+    Attributes:
+        name: as the model calls it.
+        data_type: Triton's name of it, without TYPE_.
+        dims: of one row, the batch left out; -1 varies.
+        scalar: a row is one number and has no dims; Triton's clients still send [1].
+        optional: a request may lack it.
+        ragged: requests whose dims differ are batched all the same.
+    """
+
+    name: str
+    data_type: str
+    dims: tuple[int, ...]
+    scalar: bool = False
+    optional: bool = False
+    ragged: bool = False
+
+    def __str__(self) -> str:
+        fields = [f'name: "{self.name}"', f"data_type: TYPE_{self.data_type}", f"dims: [ {_listed(self.dims)} ]"]
+        fields += ["reshape: { shape: [ ] }"] if self.scalar else []
+        fields += ["optional: true"] if self.optional else []
+        fields += ["allow_ragged_batch: true"] if self.ragged else []
+        return f"{{ {' '.join(fields)} }}"
+
+
+REQUEST = (
+    Tensor("TWEET", "STRING", (1,)),
+    Tensor("IMAGE", "STRING", (1,), optional=True),
+    Tensor("OBJECTS", "STRING", (-1,), optional=True, ragged=True),
+)
+"""Inputs of the Python model; see `hvpnet_runtime.triton.requests`."""
+
+RESULT = Tensor("RESULT", "STRING", (1,))
+"""Its output."""
+
+
+def vision_tensors(bundle: Bundle, precision: str) -> tuple[list[Tensor], Tensor]:
+    """Inputs and output of the vision graph."""
+    side = bundle.pictures.crop
+    return [Tensor("images", "FP32", (3, side, side))], Tensor(
+        "prefix", _prefix_type(precision), bundle.sizes.prefix_shape
+    )
+
+
+def text_tensors(bundle: Bundle, precision: str) -> tuple[list[Tensor], Tensor]:
+    """Inputs and output of the text graph; its length varies."""
+    inputs = [Tensor(name, "INT64", (-1,)) for name in ("input_ids", "attention_mask")]
+    if bundle.sizes.pictures:
+        shape = (bundle.sizes.pictures, *bundle.sizes.prefix_shape)
+        inputs.append(Tensor("prefix", _prefix_type(precision), shape))
+    if bundle.head == "markers":
+        inputs += [Tensor(name, "INT64", (1,), scalar=True) for name in ("head_index", "tail_index")]
+    labels = len(bundle.labels)
+    if bundle.task == "ner":
+        return inputs, Tensor("emissions", "FP32", (-1, labels))
+    return inputs, Tensor("logits", "FP32", (labels,))
+
+
+def graph_config(
+    name: str, platform: str, max_batch: int, tensors: tuple[Sequence[Tensor], Tensor], profiles: int = 0
+) -> str:
+    """Of a graph that a backend of Triton runs.
+
+    Args:
+        name: the model's.
+        platform: `onnxruntime_onnx` or `tensorrt_plan`.
+        max_batch: most rows of one run.
+        tensors: inputs and output.
+        profiles: optimisation profiles of a plan, all of which are to be used.
+    """
+    instances = "count: 1 kind: KIND_AUTO"
+    if profiles:
+        names = _listed(f'"{profile}"' for profile in range(profiles))
+        instances = f"count: 1 kind: KIND_GPU profile: [ {names} ]"
+    return _config(name, f'platform: "{platform}"', max_batch, *tensors, instances)
+
+
+def python_config(name: str, max_batch: int, instances: int, parameters: Mapping[str, str]) -> str:
+    """Of the Python model, each of whose instances is a process."""
+    config = _config(name, 'backend: "python"', max_batch, REQUEST, RESULT, f"count: {instances} kind: KIND_CPU")
+    return config + "".join(
+        f'parameters {{ key: "{key}" value: {{ string_value: "{value}" }} }}\n' for key, value in parameters.items()
+    )
+
+
+def _config(name: str, runs_on: str, max_batch: int, inputs: Sequence[Tensor], output: Tensor, instances: str) -> str:
+    lines = ",\n".join(f"  {tensor}" for tensor in inputs)
+    return (
+        f'name: "{name}"\n'
+        f"{runs_on}\n"
+        f"max_batch_size: {max_batch}\n"
+        f"input [\n{lines}\n]\n"
+        f"output [\n  {output}\n]\n"
+        # Without a delay, what arrives while an instance is busy is its next batch.
+        "dynamic_batching { max_queue_delay_microseconds: 0 }\n"
+        f"instance_group [ {{ {instances} }} ]\n"
+    )
+
+
+def _prefix_type(precision: str) -> str:
+    return "FP16" if precision == "fp16" else "FP32"
+
+
+def _listed(values: Iterable[object]) -> str:
+    return ", ".join(map(str, values))

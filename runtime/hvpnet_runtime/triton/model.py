@@ -1,0 +1,88 @@
+"""The Python model, which a repository's model.py imports. Loads inside Triton only, whose Python has pb_utils."""
+
+import json
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.cache import PrefixCache
+from hvpnet_runtime.errors import BackendError, HvpnetError, InputError, RepositoryError
+from hvpnet_runtime.pipeline import Pipeline
+from hvpnet_runtime.preparation import Preparer
+from hvpnet_runtime.triton.backend import Array, TritonBackend
+from hvpnet_runtime.triton.requests import Request, Strings, answer
+from hvpnet_runtime.triton.settings import BUNDLE, TRITON, Settings
+
+
+class TritonPythonModel:
+    """Answers requests; see `hvpnet_runtime.triton.requests`. Triton prescribes the class's name and its methods."""
+
+    def initialize(self, args: Mapping[str, str]) -> None:
+        """Load the bundle; what is wrong with it keeps the model from loading."""
+        config = json.loads(args["model_config"])
+        self._name, self._max_batch = args["model_name"], int(config["max_batch_size"])
+        if self._max_batch < 1:
+            raise RepositoryError("config.pbtxt: max_batch_size must be 1 or more: requests have rows")
+        self._settings = Settings.from_parameters(
+            {name: value["string_value"] for name, value in config["parameters"].items()}
+        )
+        self._folder = Path(args["model_repository"]) / args["model_version"] / BUNDLE
+        self._bundle = Bundle.load(self._folder)
+        # Other models may be called in `execute` only, so over them the pipeline is made at the first request.
+        self._pipeline = None if self._settings.backend == TRITON else self._load()
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Answer the requests that Triton batched, each with its result or its own error."""
+        try:
+            if self._pipeline is None:
+                self._pipeline = self._load()
+        except HvpnetError as error:
+            return [_response(error) for _ in requests]
+        return [_response(each) for each in answer(self._pipeline, [_request(request) for request in requests])]
+
+    def finalize(self) -> None:
+        """Free the engines and the cache."""
+        if self._pipeline is not None:
+            self._pipeline.close()
+
+    def _load(self) -> Pipeline:
+        window, cache_bytes = self._settings.window, self._settings.cache_mib * 2**20
+        if self._settings.backend != TRITON:
+            return Pipeline.load(self._folder, self._settings.backend, window=window, cache_bytes=cache_bytes)
+        backend = TritonBackend(self._bundle, self._name, self._max_batch, self._settings, _infer)
+        return Pipeline(self._bundle, backend, Preparer.of(self._bundle, window=window), PrefixCache(cache_bytes))
+
+
+def _request(request: Any) -> Request:  # noqa: ANN401  pb_utils has no types
+    tensors = {name: pb_utils.get_input_tensor_by_name(request, name) for name in ("TWEET", "IMAGE", "OBJECTS")}
+    arrays = {name: tensor.as_numpy() for name, tensor in tensors.items() if tensor is not None}
+    return Request(arrays["TWEET"], arrays.get("IMAGE"), arrays.get("OBJECTS"))
+
+
+def _response(answered: Strings | Exception) -> Any:  # noqa: ANN401
+    if not isinstance(answered, Exception):
+        return pb_utils.InferenceResponse(output_tensors=[pb_utils.Tensor("RESULT", answered)])
+    if not isinstance(answered, HvpnetError):
+        pb_utils.Logger.log_error("".join(traceback.format_exception(answered)))
+    message = f"{type(answered).__name__}: {' '.join(str(answered).split())}"
+    code = pb_utils.TritonError.INVALID_ARG if isinstance(answered, InputError) else pb_utils.TritonError.INTERNAL
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
+
+
+def _infer(model: str, inputs: Mapping[str, Array], output: str) -> Array:
+    request = pb_utils.InferenceRequest(
+        model_name=model,
+        requested_output_names=[output],
+        inputs=[pb_utils.Tensor(name, np.ascontiguousarray(array)) for name, array in inputs.items()],
+        preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
+    )
+    response = request.exec()
+    if response.has_error():
+        raise BackendError(f"{model} failed: {response.error().message()}")
+    array: Array = pb_utils.get_output_tensor_by_name(response, output).as_numpy()
+    return array

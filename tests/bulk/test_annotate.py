@@ -1,0 +1,231 @@
+"""Whole runs through Ray: the answers of `Pipeline`, whatever the format and the size of parts."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from hvpnet.cli import main
+from hvpnet.data import SplitFiles, read_split
+from hvpnet_runtime import BackendError, Pipeline
+from hvpnet_runtime.bulk import Job, Resources, annotate
+from hvpnet_runtime.bulk.cluster import pool_for
+from hvpnet_runtime.bulk.source import JsonLines, Part
+from hvpnet_runtime.bulk.worker import Annotator
+from hvpnet_runtime.errors import BulkError, ResumeError
+
+pytestmark = pytest.mark.usefixtures("ray_here")
+
+TWO = Resources(actors=2, threads=1)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".parquet":
+        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+        return rows
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def agree(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+    """The same decisions, and scores that differ by the rounding of another batch."""
+    assert list(map(without_scores, found)) == list(map(without_scores, expected))
+    np.testing.assert_allclose(
+        [score for answer in found for score in scores(answer)],
+        [score for answer in expected for score in scores(answer)],
+        atol=1e-5,
+    )
+
+
+def without_scores(answer: dict[str, Any]) -> dict[str, Any]:
+    plain = {key: value for key, value in answer.items() if key != "score"}
+    if "entities" in plain:
+        plain["entities"] = [{k: v for k, v in entity.items() if k != "score"} for entity in plain["entities"]]
+    return plain
+
+
+def scores(answer: dict[str, Any]) -> list[float]:
+    return [found["score"] for found in answer.get("entities", [answer])]
+
+
+def test_json_lines_to_json_lines(ner_bundle: Path, entities: Any, tmp_path: Path) -> None:
+    job = Job(ner_bundle, entities.write_lines("lines.jsonl"), tmp_path / "out.jsonl", part_rows=10)
+    report = annotate(job, TWO)
+    agree(read(job.output), entities.answers(ner_bundle))
+    assert (report.rows, report.annotated, report.rejected, report.resumed) == (48, 48, {}, 0)
+    assert report.backends == ("onnxruntime-cpu",)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
+
+
+def test_parquet_to_parquet(re_bundle: Path, relations: Any, tmp_path: Path) -> None:
+    job = Job(re_bundle, relations.write_parquet("tweets.parquet"), tmp_path / "out.parquet", part_rows=10)
+    annotate(job, TWO)
+    agree(read(job.output), relations.answers(re_bundle))
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("task", ["ner", "re"])
+def test_golden_tweets(bundle_of: Callable[..., Path], shared: Path, tmp_path: Path, corpus_of: Any, task: str) -> None:
+    root, name = shared / "golden/tweets", {"ner": "ner", "re": "mre"}[task]
+    files = SplitFiles(
+        text=root / f"{name}.txt",
+        images=root / "images",
+        crops=root / "crops",
+        objects=root / f"{name}_dict.pth",
+        relations=root / "rel2id.json" if task == "re" else None,
+    )
+    tweets = tuple(example.tweet for example in read_split(files, "substitute").examples)
+    corpus = corpus_of(tmp_path, tweets)
+    job = Job(bundle_of(task), corpus.write_lines("tweets.jsonl"), tmp_path / "out.jsonl", window=True, part_rows=3)
+    annotate(job, TWO)
+    agree(read(job.output), corpus.answers(job.bundle, window=True))
+
+
+def test_the_command_says_what_became_of_every_row(
+    capsys: pytest.CaptureFixture[str], ner_bundle: Path, tmp_path: Path
+) -> None:
+    rows = [{"id": row, "text": f"Jordan number {row}"} for row in range(12)]
+    rows[3]["text"] = rows[4]["text"] = ""
+    rows[7]["image"] = "absent.png"
+    source, out = tmp_path / "tweets.jsonl", tmp_path / "new" / "out.jsonl"
+    source.write_text("\n".join(map(json.dumps, rows)) + "\n{\n\n")
+    code = main(["annotate", *map(str, (ner_bundle, source, out)), "--part-rows", "5", "--json"])
+    captured = capsys.readouterr()
+    assert code == 1
+    summary = json.loads(captured.out)
+    assert {name: summary[name] for name in ("rows", "annotated", "rejected", "TextError", "PictureError")} == {
+        "rows": 13,
+        "annotated": 9,
+        "rejected": 4,
+        "TextError": 2,
+        "PictureError": 1,
+    }
+    assert "13/13" in captured.err
+    assert "out.rejected.jsonl, each with its error" in captured.err
+    assert [row["id"] for row in read(out)] == [0, 1, 2, 5, 6, 8, 9, 10, 11]
+    side = read(out.with_name("out.rejected.jsonl"))
+    assert [(row["row"], row["id"]) for row in side] == [(4, 3), (5, 4), (8, 7), (13, None)]
+    assert main(["annotate", *map(str, (ner_bundle, source, out))]) == 1
+    assert "out.jsonl exists" in capsys.readouterr().err
+    assert main(["annotate", *map(str, (ner_bundle, source, out)), "--actors", "0"]) == 1
+    assert "--actors must be at least 1" in capsys.readouterr().err
+
+
+def test_nothing_in_nothing_out(ner_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "tweets.jsonl").write_text("\n")
+    report = annotate(Job(ner_bundle, tmp_path / "tweets.jsonl", tmp_path / "out.parquet"))
+    assert (report.rows, report.backends) == (0, ())
+    assert read(tmp_path / "out.parquet") == []
+
+
+class Failing(Annotator):
+    """Fails at one part, until a file appears."""
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        if row["number"] == 2 and not self._job.output.with_name("repaired").exists():
+            self._pipeline = None
+            self._load = fail  # type: ignore[method-assign]
+        return super().__call__(row)
+
+
+def fail() -> Pipeline:
+    raise BackendError("the engine fails")
+
+
+def test_a_failing_engine_stops_the_run_and_the_rest_goes_on_later(
+    ner_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "tweets.jsonl"
+    source.write_text("".join(json.dumps({"id": row, "text": f"Jordan {row}"}) + "\n" for row in range(12)))
+    monkeypatch.setattr("hvpnet_runtime.bulk.cluster.Annotator", Failing)
+    job = Job(ner_bundle, source, tmp_path / "out.jsonl", part_rows=2)
+    with pytest.raises(BackendError, match="the engine fails"):
+        annotate(job, Resources(actors=1))
+    assert not job.output.exists()
+    with pytest.raises(ResumeError, match="another part_rows: restore that to go on"):
+        annotate(replace(job, part_rows=3))
+    facts = source.stat()
+    source.touch()
+    with pytest.raises(ResumeError, match="another input"):
+        annotate(job)
+    os.utime(source, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    (tmp_path / "repaired").touch()
+    report = annotate(job, Resources(actors=1))
+    assert report.resumed >= 2
+    assert [row["id"] for row in read(job.output)] == list(range(12))
+
+
+class Deadly(Annotator):
+    """Ends its process at one part, as a crash of an engine does."""
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        if row["number"] == 1 and self._begin(1) < 3:
+            os._exit(139)
+        return super().__call__(row)
+
+
+def test_a_part_that_ends_its_processes_ends_the_run(
+    ner_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "tweets.jsonl"
+    source.write_text("".join(json.dumps({"id": row, "text": f"Jordan {row}"}) + "\n" for row in range(6)))
+    monkeypatch.setattr("hvpnet_runtime.bulk.cluster.Annotator", Deadly)
+    job = Job(ner_bundle, source, tmp_path / "out.jsonl", part_rows=2)
+    with pytest.raises(BulkError, match="the part at row 3 ended its process 3 times"):
+        annotate(job, Resources(actors=1))
+
+
+def test_an_input_that_changes_during_the_run_is_an_error(
+    ner_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "tweets.jsonl"
+    source.write_text('{"text": "Jordan"}\n')
+    index = JsonLines.index
+
+    def index_and_append(self: JsonLines, part_rows: int, tick: Any) -> list[Part]:
+        parts = index(self, part_rows, tick)
+        with source.open("a") as lines:
+            lines.write('{"text": "one more"}\n')
+        return parts
+
+    monkeypatch.setattr(JsonLines, "index", index_and_append)
+    with pytest.raises(BulkError, match=r"changed during the run: remove .*out\.jsonl\.work to begin anew"):
+        annotate(Job(ner_bundle, source, tmp_path / "out.jsonl"))
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def node(cpus: float, gpus: float = 0, *, alive: bool = True) -> dict[str, Any]:
+    return {"Alive": alive, "Resources": {"CPU": cpus, "memory": 1e9} | ({"GPU": gpus} if gpus else {})}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "asked", "backend", "expected"),
+    [
+        ([node(2)], Resources(), "auto", (1, 2, 0)),
+        ([node(64)], Resources(), "auto", (16, 4, 0)),
+        ([node(64), node(6), node(99, alive=False)], Resources(), "auto", (17, 4, 0)),
+        ([node(8), node(3)], Resources(threads=2), "auto", (5, 2, 0)),
+        ([node(8)], Resources(actors=3), "auto", (3, 4, 0)),
+        ([node(16, 1)], Resources(), "auto", (1, 16, 1)),
+        ([node(64), node(32, 4), node(8, 2)], Resources(), "tensorrt", (6, 4, 1)),
+        ([node(2, 4)], Resources(), "auto", (2, 1, 1)),
+        ([node(16, 1)], Resources(), "onnxruntime-cpu", (4, 4, 0)),
+    ],
+)
+def test_what_a_cluster_has_room_for(
+    monkeypatch: pytest.MonkeyPatch, nodes: list[Any], asked: Resources, backend: str, expected: tuple[int, int, int]
+) -> None:
+    monkeypatch.setattr("ray.nodes", lambda: nodes)
+    pool = pool_for(asked, backend)
+    assert (pool.actors, pool.threads, pool.gpus) == expected
+
+
+def test_a_cluster_without_room_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.nodes", lambda: [node(4), node(2)])
+    with pytest.raises(BulkError, match="no node of the Ray cluster has 8 CPUs"):
+        pool_for(Resources(threads=8), "auto")

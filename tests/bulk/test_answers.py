@@ -1,0 +1,82 @@
+"""Answers as files: parts and their sum hold the same values."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from hvpnet_runtime import Entity, EntityResult, InputError, RelationResult
+from hvpnet_runtime.bulk import answers as module
+from hvpnet_runtime.bulk.answers import answers_for
+from hvpnet_runtime.jsonl import result_to_dict
+
+ENTITIES = [
+    EntityResult(
+        7, (Entity("Jordan", "PER", 0, 6, 0, 0, 0.98), Entity("é 🌴", "LOC", 7, 10, 1, 2, 0.1)), ("B-PER",), 0
+    ),
+    EntityResult("seven", (), (), 3),
+    EntityResult(None, (), ("O", "O"), 0),
+    EntityResult({"a": [1]}, (), ("O",), 0),
+    EntityResult("\ud800", (), ("O",), 0),
+    EntityResult(2**70, (), ("O",), 0),
+]
+RELATIONS = [RelationResult(row, "/per/per/peer", row / 7, row) for row in range(5)]
+
+
+def as_json(values: Any) -> Any:
+    return json.loads(json.dumps(values))
+
+
+def write_parts(folder: Path, answers: Any, results: list[Any], sizes: list[int]) -> list[Path]:
+    paths, start = [], 0
+    for number, size in enumerate(sizes):
+        paths.append(folder / f"{number}.part")
+        paths[-1].write_bytes(answers.encode(results[start : start + size]))
+        assert answers.count(paths[-1]) == size
+        start += size
+    return paths
+
+
+@pytest.mark.parametrize("results", [ENTITIES, RELATIONS], ids=["ner", "re"])
+def test_json_lines(tmp_path: Path, results: list[Any]) -> None:
+    out = tmp_path / "out.jsonl"
+    answers = answers_for(out, "ner", pa.string())
+    answers.join(write_parts(tmp_path, answers, results, [2, 0, len(results) - 2]), out)
+    found = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+    assert found == [as_json(result_to_dict(result)) for result in results]
+
+
+def test_parquet_of_entities_from_json_lines_has_text_as_ids(tmp_path: Path) -> None:
+    out = tmp_path / "out.parquet"
+    answers = answers_for(out, "ner", pa.string())
+    answers.join(write_parts(tmp_path, answers, ENTITIES, [2, 0, 4]), out)
+    expected = [as_json(result_to_dict(result)) for result in ENTITIES]
+    for row, id_ in zip(expected, ["7", "seven", None, '{"a": [1]}', "\\ud800", str(2**70)], strict=True):
+        row["id"] = id_
+    assert pq.read_table(out).to_pylist() == expected
+
+
+def test_parquet_of_relations_keeps_integer_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_GROUP_ROWS", 3)
+    out = tmp_path / "out.parquet"
+    answers = answers_for(out, "re", pa.uint16())
+    answers.join(write_parts(tmp_path, answers, RELATIONS, [1, 1, 2, 1]), out)
+    table = pq.read_table(out)
+    assert table.to_pylist() == [result_to_dict(result) for result in RELATIONS]
+    assert table.schema.field("id").type == pa.uint16()
+    assert [pq.read_metadata(out).row_group(group).num_rows for group in range(2)] == [4, 1]
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
+def test_no_answers_are_a_file_too(tmp_path: Path, name: str) -> None:
+    answers = answers_for(tmp_path / name, "ner", pa.string())
+    answers.join([], tmp_path / name)
+    assert answers.count(tmp_path / name) == 0
+
+
+def test_unknown_endings_are_refused() -> None:
+    with pytest.raises(InputError, match=r"out\.csv must end in \.jsonl"):
+        answers_for(Path("out.csv"), "ner", pa.string())

@@ -1,0 +1,136 @@
+"""Parts: every row in exactly one, whatever the input looks like."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hvpnet_runtime import InputError
+from hvpnet_runtime.bulk import source as module
+from hvpnet_runtime.bulk.source import Part, Source, open_source
+
+LINES = st.lists(
+    st.sampled_from([b"", b"  \t", b"\r", b'{"id": 1}', b'{"id": "\xc3\xa9"}\r', b"\xff{", b"[]"]), max_size=30
+)
+
+
+def read_all(source: Source, part_rows: int) -> list[tuple[int, Any]]:
+    parts = source.index(part_rows, lambda _: None)
+    assert [part.number for part in parts] == list(range(len(parts)))
+    found = []
+    for part in reversed(parts):  # in any order, each on its own
+        rows = list(source.read(part))
+        assert len(rows) == part.rows
+        assert rows[0].number == part.first
+        found = rows + found
+    return [(row.number, row.raw if isinstance(row.raw, str) else row.values()) for row in found]
+
+
+@given(lines=LINES, last=st.booleans(), part_rows=st.integers(1, 7))
+def test_every_line_that_is_not_blank_is_a_row(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], last: bool, part_rows: int
+) -> None:
+    path = tmp_path_factory.mktemp("lines") / "tweets.jsonl"
+    path.write_bytes(b"\n".join(lines) + (b"\n" if last else b""))
+    expected = [
+        (number, line.decode("utf-8", "surrogateescape").rstrip("\r"))
+        for number, line in enumerate(lines, 1)
+        if line.strip()
+    ]
+    assert read_all(open_source(path), part_rows) == expected
+
+
+@given(groups=st.lists(st.integers(1, 9), max_size=6), part_rows=st.integers(1, 11))
+def test_parts_of_parquet_do_not_depend_on_row_groups(
+    tmp_path_factory: pytest.TempPathFactory, groups: list[int], part_rows: int
+) -> None:
+    path = tmp_path_factory.mktemp("parquet") / "tweets.parquet"
+    rows = [{"id": row, "text": f"row {row}"} for row in range(sum(groups))]
+    schema = pa.schema([("id", pa.int32()), ("text", pa.string())])
+    table = pa.Table.from_pylist(rows, schema)
+    with pq.ParquetWriter(path, schema) as writer:
+        start = 0
+        for size in groups:
+            writer.write_table(table.slice(start, size))
+            start += size
+    assert read_all(open_source(path), part_rows) == list(enumerate(rows, 1))
+
+
+def test_rows_beyond_one_batch_of_a_row_group(tmp_path: Path) -> None:
+    rows = [{"text": str(row)} for row in range(300)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "tweets.parquet")
+    assert read_all(open_source(tmp_path / "tweets.parquet"), 130) == list(enumerate(rows, 1))
+
+
+def test_rows_that_are_gone_are_not_there(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["a", "b"]}), tmp_path / "tweets.parquet")
+    source = open_source(tmp_path / "tweets.parquet")
+    assert [row.number for row in source.read(Part(0, 2, 5, 1))] == [2]
+    assert list(source.read(Part(0, 8, 5, 7))) == []
+
+
+def test_huge_files_have_no_more_than_the_most_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_PARTS", 4)
+    (tmp_path / "tweets.jsonl").write_bytes(b"{}\n" * 25)
+    pq.write_table(pa.table({"text": ["a"] * 25}), tmp_path / "tweets.parquet")
+    for name in ("tweets.jsonl", "tweets.parquet"):
+        parts = open_source(tmp_path / name).index(2, lambda _: None)
+        assert [part.rows for part in parts] == [8, 8, 8, 1]
+        assert [part.first for part in parts] == [1, 9, 17, 25]
+
+
+def test_progress_adds_up(tmp_path: Path) -> None:
+    (tmp_path / "tweets.jsonl").write_bytes(b"{}\n\n{}")
+    pq.write_table(pa.table({"text": ["a"] * 25}), tmp_path / "tweets.parquet")
+    for name in ("tweets.jsonl", "tweets.parquet"):
+        source, ticks = open_source(tmp_path / name), []
+        source.index(2, ticks.append)
+        assert sum(ticks) == source.size
+
+
+def test_text_that_is_not_utf8_is_one_bad_row(tmp_path: Path) -> None:
+    wrong = pa.array([b"good", b"\xff\xfe"]).cast(pa.binary())
+    text = pa.StringArray.from_buffers(2, wrong.buffers()[1], wrong.buffers()[2])
+    pq.write_table(pa.table({"text": text}), tmp_path / "tweets.parquet")
+    good, bad = open_source(tmp_path / "tweets.parquet").read(Part(0, 1, 2, 0))
+    assert good.values() == {"text": "good"}
+    with pytest.raises(InputError, match="not UTF-8"):
+        bad.values()
+
+
+def test_inputs_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "tweets.csv").write_text("id,text\n")
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 but no more")
+    pq.write_table(pa.table({"text": ["a"], "txet": ["b"]}), tmp_path / "unknown.parquet")
+    pq.write_table(pa.table({"text": ["a"], "id": [1.5]}), tmp_path / "floats.parquet")
+    for name, message in [
+        ("absent.jsonl", "is not a file"),
+        ("tweets.csv", r"must end in \.jsonl, \.ndjson, \.parquet"),
+        ("broken.parquet", "not a Parquet file, or damaged"),
+        ("unknown.parquet", "has columns txet: drop or rename"),
+        ("floats.parquet", "is double: cast it to integers or strings"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            open_source(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [
+        (pa.array([1, 2], pa.uint8()), pa.uint8()),
+        (pa.array(["a", "b"], pa.large_string()), pa.string()),
+        (pa.array(["a", "b"]).dictionary_encode(), pa.string()),
+        (pa.array([None, None]), pa.null()),
+    ],
+)
+def test_ids_keep_their_type(tmp_path: Path, ids: pa.Array, expected: pa.DataType) -> None:
+    pq.write_table(pa.table({"id": ids, "text": ["a", "b"]}), tmp_path / "tweets.parquet")
+    source = open_source(tmp_path / "tweets.parquet")
+    assert source.id_type == expected
+    (part,) = source.index(5, lambda _: None)
+    assert json.dumps([row.values()["id"] for row in source.read(part)]) == json.dumps(ids.to_pylist())

@@ -1,0 +1,180 @@
+"""The work folder: what survives, what is refused, and that no row is missed."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from hvpnet_runtime import RelationResult
+from hvpnet_runtime.bulk.answers import JsonLinesAnswers, ParquetAnswers, encode_lines
+from hvpnet_runtime.bulk.source import Part
+from hvpnet_runtime.bulk.work import WorkFolder
+from hvpnet_runtime.errors import BulkError, ResumeError
+
+PARTS = [Part(0, 1, 3, 0), Part(1, 4, 3, 60), Part(2, 8, 1, 130)]
+ANSWERS = JsonLinesAnswers()
+RUN = {"bundle": "abc", "window": False}
+
+
+def answered(*ids: int) -> bytes:
+    return ANSWERS.encode([RelationResult(number, "None", 0.5, 0) for number in ids])
+
+
+def rejected(*rows: int) -> bytes:
+    return encode_lines({"row": row, "error": {"type": "TextError", "message": "empty"}} for row in rows)
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "out.jsonl"
+
+
+def hold(output: Path) -> AbstractContextManager[WorkFolder]:
+    return WorkFolder.hold(output, side_of(output))
+
+
+def side_of(output: Path) -> Path:
+    return output.with_suffix(".rejected.jsonl")
+
+
+def finish_all(work: WorkFolder) -> None:
+    work.finish(PARTS[0], answered(1, 2), rejected(3))
+    work.finish(PARTS[1], answered(), rejected(4, 5, 6))
+    work.finish(PARTS[2], answered(7), b"")
+
+
+def test_parts_finished_before_an_interruption_are_kept(output: Path) -> None:
+    with hold(output) as work:
+        work.begin(RUN, lambda: PARTS)
+        work.finish(PARTS[1], answered(4, 5, 6), b"")
+    with hold(output) as work:
+        work.begin(RUN, lambda: pytest.fail("the input is cut into parts once"))
+        assert work.parts == PARTS
+        assert work.unfinished() == [PARTS[0], PARTS[2]]
+
+
+def test_a_part_is_finished_by_its_answers_and_not_before(output: Path) -> None:
+    with hold(output) as work:
+        work.begin(RUN, lambda: PARTS)
+        work.finish(PARTS[0], answered(1, 2), rejected(3))
+        work.answers(PARTS[0]).rename(f"{work.answers(PARTS[0])}.unfinished")  # killed between the two files
+        assert work.unfinished() == PARTS
+        work.finish(PARTS[0], answered(1, 2, 3), b"")  # the picture is back meanwhile
+        assert work.rejected(PARTS[0]).read_bytes() == b""
+
+
+def test_joined_in_order(output: Path) -> None:
+    side = side_of(output)
+    with hold(output) as work:
+        work.begin(RUN, lambda: PARTS)
+        finish_all(work)
+        assert work.join(ANSWERS, output, side) == {"TextError": 4}
+        work.remove()
+    assert output.read_bytes() == answered(1, 2, 7)
+    assert side.read_bytes() == rejected(3, 4, 5, 6)
+    assert sorted(path.name for path in output.parent.iterdir()) == ["out.jsonl", "out.rejected.jsonl"]
+
+
+def test_killed_after_joining_it_joins_again(output: Path) -> None:
+    side = side_of(output)
+    with hold(output) as work:
+        work.begin(RUN, lambda: PARTS)
+        finish_all(work)
+        work.join(ANSWERS, output, side)
+    first = output.read_bytes(), side.read_bytes()
+    with hold(output) as work:
+        work.begin(RUN, lambda: pytest.fail("known"))
+        assert work.unfinished() == []
+        work.join(ANSWERS, output, side)
+        work.remove()
+    assert (output.read_bytes(), side.read_bytes()) == first
+
+
+def test_killed_while_clearing_up_it_is_complete(output: Path) -> None:
+    with hold(output) as work:
+        work.begin(RUN, lambda: PARTS)
+        finish_all(work)
+        work.join(ANSWERS, output, side_of(output))
+        (work.path / "manifest.json").unlink()
+    with pytest.raises(BulkError, match=r"out\.jsonl exists"), hold(output):
+        pass
+    assert sorted(path.name for path in output.parent.iterdir()) == ["out.jsonl", "out.rejected.jsonl"]
+
+
+def test_without_rejected_rows_there_is_no_side_file(output: Path) -> None:
+    side = side_of(output)
+    with hold(output) as work:
+        work.begin(RUN, lambda: PARTS[:1])
+        work.finish(PARTS[0], answered(1, 2, 3), b"")
+        assert work.join(ANSWERS, output, side) == {}
+    assert not side.exists()
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.rejected.jsonl"])
+def test_an_existing_file_is_not_touched(output: Path, name: str) -> None:
+    output.with_name(name).write_text("precious")
+    with pytest.raises(BulkError, match=rf"{name} exists: remove it or choose another name"), hold(output):
+        pass
+    assert [path.name for path in output.parent.iterdir()] == [name]
+
+
+def test_two_runs_do_not_share_an_output(output: Path) -> None:
+    with (
+        hold(output),
+        pytest.raises(BulkError, match=r"another run is at work on .*out\.jsonl: wait"),
+        hold(output),
+    ):
+        pass
+    with hold(output):
+        pass
+
+
+@pytest.mark.parametrize(("name", "value"), [("bundle", "other"), ("window", True), ("new", 1)])
+def test_another_run_is_not_taken_up(output: Path, name: str, value: object) -> None:
+    with hold(output) as work:
+        work.begin(RUN, lambda: PARTS)
+        work.finish(PARTS[0], answered(1, 2, 3), b"")
+    with (
+        hold(output) as work,
+        pytest.raises(ResumeError, match=rf"interrupted run with another {name}: .* or remove the folder"),
+    ):
+        work.begin({**RUN, name: value}, lambda: PARTS)
+    with hold(output) as work:
+        work.begin(RUN, lambda: PARTS)
+        assert len(work.unfinished()) == 2
+
+
+def test_of_another_run_without_a_finished_part_nothing_is_lost(output: Path) -> None:
+    with hold(output) as work:
+        work.begin(RUN, lambda: PARTS)
+        work.begin({**RUN, "window": True}, lambda: PARTS[:2])
+        assert work.unfinished() == PARTS[:2]
+
+
+@pytest.mark.parametrize(
+    ("answers", "side"),
+    [((1,), (3,)), ((1, 2), ()), ((1, 2, 3), (3,)), ((), ())],
+    ids=["answer lost", "rejected lost", "one too many", "both lost"],
+)
+def test_rows_that_do_not_add_up_are_an_error(output: Path, answers: Sequence[int], side: Sequence[int]) -> None:
+    with hold(output) as work:
+        work.begin(RUN, lambda: PARTS)
+        finish_all(work)
+        work.finish(PARTS[0], answered(*answers), rejected(*side))
+        with pytest.raises(BulkError, match=r"00000\.jsonl and what was rejected are \d rows of 3: remove it and run"):
+            work.join(ANSWERS, output, side_of(output))
+    assert not output.exists()
+
+
+def test_a_damaged_part_is_named(output: Path) -> None:
+    output = output.with_suffix(".parquet")
+    answers = ParquetAnswers("re", pa.int64())
+    with hold(output) as work:
+        work.begin(RUN, lambda: PARTS[2:])
+        work.finish(PARTS[2], answers.encode([RelationResult(1, "None", 0.5, 0)])[:-9], b"")
+        with pytest.raises(BulkError, match=r"00002\.parquet cannot be read .* remove it and run again"):
+            work.join(answers, output, side_of(output))
+        work.answers(PARTS[2]).unlink()
+        assert work.unfinished() == PARTS[2:]

@@ -1,0 +1,180 @@
+"""One actor's work, without Ray: bad rows, failures, and the same bytes whatever came before."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from hvpnet_runtime import BackendError, BundleError, InputError, Pipeline
+from hvpnet_runtime.bulk import Job
+from hvpnet_runtime.bulk.source import Part, open_source
+from hvpnet_runtime.bulk.worker import MOST_TRIES, Annotator, Done, Failed, manifest_digest
+from hvpnet_runtime.jsonl import tweet_from_dict
+
+
+def annotator(job: Job, threads: int = 1, digest: str | None = None) -> Annotator:
+    begun: Counter[int] = Counter()
+
+    def begin(number: int) -> int:
+        begun[number] += 1
+        return begun[number]
+
+    return Annotator(job, digest or manifest_digest(job.bundle), threads, begin)
+
+
+def parts_of(job: Job) -> list[Part]:
+    return open_source(job.input).index(job.part_rows, lambda _: None)
+
+
+def done(worker: Annotator, part: Part) -> Done:
+    outcome = worker(asdict(part))["outcome"]
+    assert isinstance(outcome, Done), outcome
+    return outcome
+
+
+def failed(worker: Annotator, part: Part) -> Failed:
+    outcome = worker(asdict(part))["outcome"]
+    assert isinstance(outcome, Failed), outcome
+    return outcome
+
+
+@pytest.fixture
+def bad_rows(tmp_path: Path) -> Path:
+    """Every second line is wrong in its own way."""
+    Image.fromarray(np.full((40, 50, 3), 90, np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "truncated.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
+    wrong: list[Any] = [
+        {"id": 1, "text": ""},
+        {"id": "two", "text": "a", "image": "absent.png"},
+        {"id": 3, "text": "a", "image": "truncated.png"},
+        {"id": 4, "text": "a", "imgae": "a.png"},
+        {"id": 5, "text": 5},
+        {"id": 6, "words": 6},
+        {"id": 7, "text": "a", "words": ["a"]},
+        {"id": 8, "text": "a", "image": "a.png", "boxes": [[0, 0, 500, 1]]},
+        {"id": {"deep": [9]}, "text": "\ud800"},
+        ["no", "object"],
+    ]
+    lines = [json.dumps(row).encode() for row in wrong]
+    lines += [b'{"id": 44, "text": "broken \xff utf-8"}', b"{", b"\x00" * 9, b"[" * 100_000]
+    good = json.dumps({"text": "fine", "image": "a.png"}).encode()
+    (tmp_path / "tweets.jsonl").write_bytes(b"\n\n".join(line for bad in lines for line in (bad, good)) + b"\n")
+    return tmp_path / "tweets.jsonl"
+
+
+def test_bad_rows_are_told_apart(ner_bundle: Path, bad_rows: Path) -> None:
+    job = Job(ner_bundle, bad_rows, bad_rows.with_name("out.jsonl"))
+    (part,) = parts_of(job)
+    outcome = done(annotator(job), part)
+    rejected = [json.loads(line) for line in outcome.rejected.splitlines()]
+    lines = bad_rows.read_bytes().split(b"\n")
+    assert [row["row"] for row in rejected] == list(range(1, 56, 4))
+    for row in rejected:
+        assert row["line"].encode("utf-8", "surrogateescape") == lines[row["row"] - 1]
+    assert [row["error"]["type"] for row in rejected] == [
+        *("TextError", "PictureError", "PictureError", "InputError", "TextError", "InputError", "InputError"),
+        *("PictureError", "TextError", "InputError", "TextError", "InputError", "InputError", "InputError"),
+    ]
+    assert [row["id"] for row in rejected[:10]] == [1, "two", 3, 4, 5, 6, 7, 8, {"deep": [9]}, None]
+    assert "absent.png" in rejected[1]["error"]["message"]
+    assert outcome.rejections == 14
+    assert len(outcome.answers.splitlines()) == 14
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just("a.png"),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=2), inner, max_size=2),
+    max_leaves=8,
+)
+NAMES = st.sampled_from(["id", "text", "words", "image", "objects", "boxes", "head", "tail"])
+
+
+@pytest.fixture(scope="module")
+def pipelines(ner_bundle: Path, re_bundle: Path) -> Iterator[list[Pipeline]]:
+    with Pipeline.load(ner_bundle) as entities, Pipeline.load(re_bundle) as relations:
+        yield [entities, relations]
+
+
+@settings(max_examples=300, deadline=None)
+@given(values=st.dictionaries(NAMES, VALUES, max_size=5))
+def test_whatever_a_row_says_it_is_answered_or_refused(pipelines: list[Pipeline], values: dict[str, Any]) -> None:
+    for pipeline in pipelines:
+        with suppress(InputError):
+            prepared = pipeline.prepare(tweet_from_dict(values, Path("nowhere")))
+            assert len(pipeline.run([prepared])) == 1
+
+
+def test_an_error_nobody_expected_is_still_only_its_row(
+    ner_bundle: Path, bad_rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Job(ner_bundle, bad_rows, bad_rows.with_name("out.jsonl"))
+    monkeypatch.setattr(Pipeline, "prepare", lambda *_: {}["surprise"])
+    (part,) = parts_of(job)
+    outcome = done(annotator(job), part)
+    assert outcome.answers == b""
+    assert json.loads(outcome.rejected.splitlines()[1])["error"] == {"type": "KeyError", "message": "'surprise'"}
+
+
+def test_bytes_do_not_depend_on_the_parts_before_nor_on_threads(ner_bundle: Path, entities: Any) -> None:
+    job = Job(ner_bundle, entities.write_lines("worker.jsonl"), entities.folder / "out.jsonl", part_rows=8)
+    parts = parts_of(job)[:3]
+    fresh = [done(annotator(job), part) for part in parts]
+    for threads, order in [(1, (2, 0, 1)), (2, (1, 1, 0))]:
+        one = annotator(job, threads)
+        for number in order:
+            assert done(one, parts[number]) == fresh[number]
+
+
+def test_an_engine_that_fails_is_no_bad_row(ner_bundle: Path, bad_rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise BackendError("out of\nmemory")
+
+    monkeypatch.setattr(Pipeline, "run", fail)
+    job = Job(ner_bundle, bad_rows, bad_rows.with_name("out.jsonl"))
+    (part,) = parts_of(job)
+    outcome = failed(annotator(job), part)
+    assert (outcome.error, outcome.message) == ("BackendError", "out of memory")
+    assert "Traceback" in outcome.trace
+
+
+def test_memory_that_runs_out_is_no_bad_row(ner_bundle: Path, bad_rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Pipeline, "prepare", fail)
+    job = Job(ner_bundle, bad_rows, bad_rows.with_name("out.jsonl"))
+    (part,) = parts_of(job)
+    assert failed(annotator(job), part).error == "MemoryError"
+
+
+def test_what_cannot_be_done_is_said(ner_bundle: Path, re_bundle: Path, bad_rows: Path) -> None:
+    job = Job(ner_bundle, bad_rows, bad_rows.with_name("out.jsonl"))
+    (part,) = parts_of(job)
+    outcome = failed(annotator(job, digest=manifest_digest(re_bundle)), part)
+    assert (outcome.error, "copy the same bundle to all" in outcome.message) == (BundleError.__name__, True)
+    outcome = failed(annotator(replace(job, backend="tensorrt")), part)
+    assert outcome.error in ("BackendError", "StaleEngineError", "MissingExtraError")
+    for shrunk in (replace(part, rows=part.rows + 1), replace(part, start=10**6)):
+        outcome = failed(annotator(job), shrunk)
+        assert (outcome.error, "has changed since the run began" in outcome.message) == ("BulkError", True)
+    job.input.unlink()
+    assert failed(annotator(job), part).error == "InputError"
+
+
+def test_a_part_that_ends_its_process_is_not_tried_for_ever(ner_bundle: Path, bad_rows: Path) -> None:
+    job = Job(ner_bundle, bad_rows, bad_rows.with_name("out.jsonl"))
+    (part,) = parts_of(job)
+    worker = annotator(job)
+    for _ in range(MOST_TRIES):
+        done(worker, part)
+    outcome = failed(worker, part)
+    assert (outcome.error, f"ended its process {MOST_TRIES} times" in outcome.message) == ("BulkError", True)

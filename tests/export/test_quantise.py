@@ -1,0 +1,229 @@
+"""INT8 graphs: what is quantised and what is not, how far weights are off, and that answers hold."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, numpy_helper
+
+from hvpnet import HVPNeT
+from hvpnet.data import load_split
+from hvpnet.features import SPEC
+from hvpnet.tokenizer import load_tokenizer
+from hvpnet_export import CalibrationData, ExportError, compare, export_bundle
+from hvpnet_export.requests import example_requests
+from hvpnet_runtime import Bundle, Pipeline, Tweet
+from hvpnet_runtime.pictures import blank, normalise
+
+LAYERS = 4  # of the tiny BERT
+KINDS = [("ner", "full"), ("re", "full"), ("ner", "1t3"), ("ner", "flat"), ("ner", "text_only")]
+
+
+class Graph:
+    """A graph whose nodes are asked where their inputs come from."""
+
+    def __init__(self, path: Path) -> None:
+        self.graph = onnx.load(path).graph
+        self.made_by = {output: node for node in self.graph.node for output in node.output}
+        self.weights = {tensor.name: tensor for tensor in self.graph.initializer}
+
+    def nodes(self, *types: str) -> list[Any]:
+        return [node for node in self.graph.node if node.op_type in types]
+
+    def is_quantised(self, node: Any) -> bool:
+        """Every input comes from integers."""
+        return all(
+            name in self.made_by and self.made_by[name].op_type == "DequantizeLinear" for name in node.input if name
+        )
+
+    def stored(self, name: str) -> Any:
+        return numpy_helper.to_array(self.weights[name])
+
+    def value(self, name: str) -> Any:
+        """A weight, as the graph computes with it, and its scale per output channel."""
+        _, scale, zero = self.made_by[name].input
+        integers, scales = self.stored(self.made_by[name].input[0]), self.stored(scale)
+        assert integers.dtype == np.int8
+        assert not self.stored(zero).any()
+        axis = next((attribute.i for attribute in self.made_by[name].attribute if attribute.name == "axis"), 1)
+        shape = [1] * integers.ndim
+        shape[axis] = -1
+        assert scales.shape == (integers.shape[axis],)
+        return integers * scales.reshape(shape), scales.reshape(shape)
+
+    def smoothing(self, node: Any) -> Any:
+        """What the rows of a linear layer's weight are multiplied by, because its input is divided by it."""
+        if node.op_type == "Conv":
+            return 1
+        quantise = self.made_by[self.made_by[node.input[0]].input[0]]
+        divide = self.made_by[quantise.input[0]]
+        assert divide.op_type == "Mul"
+        return 1 / self.stored(divide.input[1])[:, None]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids="-".join)
+def test_what_is_quantised(bundle_of: Callable[..., Path], kind: tuple[str, str]) -> None:
+    folder = bundle_of(*kind, precisions=("fp32", "int8")) / "onnx" / "int8"
+    if kind[1] != "text_only":
+        vision = Graph(folder / "vision.onnx")
+        convolutions = vision.nodes("Conv")
+        assert len(convolutions) == 1 + 4 * 2 + 3  # a BasicBlock a stage, three of them with a projection
+        assert all(vision.is_quantised(node) for node in convolutions)
+        sums = [node for node in vision.nodes("Add") if vision.is_quantised(node)]
+        assert len(sums) == 4  # a residual sum a stage, and no bias of the projection
+        rest = vision.nodes("MatMul", "Gemm", "Tanh", "Softmax", "LeakyRelu", "ReduceMean")
+        assert rest
+        assert not any(vision.is_quantised(node) for node in rest)
+        assert {value.type.tensor_type.elem_type for value in (*vision.graph.input, *vision.graph.output)} == {
+            TensorProto.FLOAT
+        }
+    text = Graph(folder / "text.onnx")
+    products = text.nodes("MatMul", "Gemm")
+    quantised = [node for node in products if text.is_quantised(node)]
+    assert len(quantised) == 6 * LAYERS
+    assert len(products) - len(quantised) == 2 * LAYERS + 1  # attention's products and the classifier
+    rest = text.nodes("Softmax", "LayerNormalization", "Gelu", "Add")
+    assert not any(text.is_quantised(node) for node in rest)
+    types = {value.name: value.type.tensor_type.elem_type for value in (*text.graph.input, *text.graph.output)}
+    assert {name for name, kind in types.items() if kind == TensorProto.FLOAT} <= {"prefix", "emissions", "logits"}
+    assert set(types.values()) == {TensorProto.FLOAT, TensorProto.INT64}
+
+
+def test_activations_are_unsigned(bundle_of: Callable[..., Path]) -> None:
+    """As the kernels of CPUs want them, with a zero point; after a ReLU all 256 levels are positive."""
+    folder = bundle_of("ner", precisions=("fp32", "int8")) / "onnx" / "int8"
+    for name in ("vision", "text"):
+        graph = Graph(folder / f"{name}.onnx")
+        zeros = [graph.stored(node.input[2]) for node in graph.nodes("QuantizeLinear")]
+        assert {zero.dtype for zero in zeros} == {np.dtype(np.uint8)}
+        assert (0 in {int(zero) for zero in zeros}) == (name == "vision")
+
+
+@pytest.mark.parametrize("name", ["vision", "text"])
+def test_weights_are_within_half_a_step(bundle_of: Callable[..., Path], name: str) -> None:
+    folder = bundle_of("ner", precisions=("fp32", "int8")) / "onnx"
+    exact, rounded = Graph(folder / "fp32" / f"{name}.onnx"), Graph(folder / "int8" / f"{name}.onnx")
+    by_name = {node.name: node for node in exact.graph.node}
+    checked = 0
+    for node in rounded.nodes("Conv", "MatMul"):
+        if rounded.is_quantised(node):
+            weight = exact.stored(by_name[node.name].input[1]) * rounded.smoothing(node)
+            found, step = rounded.value(node.input[1])
+            assert np.all(np.abs(found - weight) <= step * 0.5001)
+            assert np.all(step <= np.abs(weight).max() / 127 * 1.0001)  # no channel is coarser than the largest
+            assert step.max() > step.min()
+            checked += 1
+    assert checked == {"vision": 12, "text": 6 * LAYERS}[name]
+
+
+@pytest.mark.parametrize("kind", [("ner", "full"), ("re", "full")], ids="-".join)
+def test_the_report_is_of_other_tweets(
+    bundle_of: Callable[..., Path],
+    make_model: Callable[..., HVPNeT],
+    picture_tweets: Callable[..., Path],
+    kind: tuple[str, str],
+) -> None:
+    bundle = Bundle.load(bundle_of(*kind, precisions=("fp32", "int8")))
+    model = make_model(*kind, spread=1)
+    data = CalibrationData.choose(load_split(picture_tweets(kind[0]), "train"), model.config)
+    tokenizer = load_tokenizer(bundle.path, kind[0])
+    report = compare(
+        model, bundle.path / "onnx" / "int8", "int8", example_requests(model.config, tokenizer, data.verification)
+    )
+    assert json.loads(json.dumps(report.to_dict())) == bundle.manifest["parity"]["int8"]
+    assert bundle.manifest["calibration"] == {"method": "MinMax", "tweets": 6}
+    assert report.cases == 1  # six tweets, eight at a time
+    assert 1e-4 < report.prefix_error < 0.1
+    assert 1e-4 < report.output_error < 0.3
+
+
+def test_an_answer_does_not_depend_on_the_batch(bundle_of: Callable[..., Path]) -> None:
+    """With ranges taken from the batch, as dynamic quantisation does, it would."""
+    with Pipeline.load(bundle_of("ner", precisions=("fp32", "int8")), precision="int8") as pipeline:
+        tweets = [Tweet(text=text) for text in ("jordan", "a walk in madison square garden tonight", "a b c")]
+        batch = pipeline([*tweets])
+        for tweet, result in zip(tweets, batch, strict=True):
+            (alone,) = pipeline([tweet])
+            assert alone.tags == result.tags
+            assert [entity.score for entity in alone.entities] == pytest.approx(
+                [entity.score for entity in result.entities], abs=1e-4
+            )
+
+
+def test_only_int8(make_model: Callable[..., HVPNeT], tokenizer_dir: Path, tmp_path: Path, picture_tweets: Any) -> None:
+    """The FP32 graphs it is made from do not stay, and what is made is the same."""
+    model = make_model("ner", "text_only", spread=1)
+    data = CalibrationData.choose(load_split(picture_tweets("ner"), "train"), model.config)
+    reports = export_bundle(
+        model, load_tokenizer(tokenizer_dir, "ner"), tmp_path / "bundle", precisions=("int8",), calibration=data
+    )
+    assert list(reports) == ["int8"]
+    bundle = Bundle.load(tmp_path / "bundle")
+    assert bundle.precisions == ("int8",)
+    assert [path.name for path in (bundle.path / "onnx").iterdir()] == ["int8"]
+    with Pipeline.load(bundle.path, "onnxruntime-cpu") as pipeline:
+        assert pipeline.backend.precision == "int8"
+
+
+@pytest.mark.parametrize(("precisions", "given"), [(("fp32", "int8"), False), (("fp32",), True)])
+def test_calibration_data_and_int8_go_together(
+    make_model: Callable[..., HVPNeT],
+    tokenizer_dir: Path,
+    tmp_path: Path,
+    picture_tweets: Any,
+    precisions: Any,
+    given: bool,
+) -> None:
+    model = make_model("ner", "text_only")
+    data = CalibrationData.choose(load_split(picture_tweets("ner"), "train"), model.config) if given else None
+    with pytest.raises(ExportError, match="int8 needs calibration data, the folder of the training data"):
+        export_bundle(
+            model, load_tokenizer(tokenizer_dir, "ner"), tmp_path / "out", precisions=precisions, calibration=data
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_tweets_are_spread_over_the_split_and_never_both(make_model: Any, picture_tweets: Any) -> None:
+    config = make_model("ner", "text_only").config
+    split = load_split(picture_tweets("ner"), "train")
+    data = CalibrationData.choose(split, config)
+    assert [example.tweet.id for example in data.calibration] == [0, 2, 4, 6, 8, 10]
+    assert [example.tweet.id for example in data.verification] == [1, 3, 5, 7, 9, 11]
+
+
+def test_calibration_data_that_do_not_fit(make_model: Any, picture_tweets: Any, tmp_path: Path) -> None:
+    entities, relations = make_model("ner"), make_model("re")
+    split = load_split(picture_tweets("ner"), "train")
+    with pytest.raises(ExportError, match="the calibration data are for task ner, the checkpoint is for re"):
+        CalibrationData.choose(split, relations.config)
+    shutil.copy(picture_tweets("ner") / "train.txt", tmp_path)
+    with pytest.raises(ExportError, match="the calibration data have no pictures"):
+        CalibrationData.choose(load_split(tmp_path, "train"), entities.config)
+    (tmp_path / "train.txt").write_text("IMGID:1\nJordan\tB-PER\n\n")
+    with pytest.raises(ExportError, match="the calibration data have one tweet"):
+        CalibrationData.choose(load_split(tmp_path, "train"), make_model("ner", "text_only").config)
+
+
+def test_requests_are_what_the_runtime_reads(ner_bundle: Path, ner_model: HVPNeT, picture_tweets: Any) -> None:
+    examples = load_split(picture_tweets("ner"), "test").examples[:6]
+    tokenizer = load_tokenizer(ner_bundle, "ner")
+    found = [
+        (row_images, ids[mask.bool()].tolist())
+        for images, text in example_requests(ner_model.config, tokenizer, examples)
+        for row_images, ids, mask in zip(images, text["input_ids"], text["attention_mask"], strict=True)
+    ]
+    blanks = 0
+    with Pipeline.load(ner_bundle) as pipeline:
+        for (images, ids), example in zip(found, examples, strict=True):
+            prepared = pipeline.prepare(example.tweet)
+            assert list(prepared.encodings[0].input_ids) == ids
+            for image, pixels in zip(images.numpy(), prepared.pixels, strict=True):
+                expected = blank(pipeline.bundle.pictures) if pixels is None else normalise(pixels[None], SPEC)
+                np.testing.assert_array_equal(image[None], expected)
+                blanks += pixels is None
+    assert 0 < blanks < 4 * len(examples)

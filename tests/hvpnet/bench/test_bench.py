@@ -1,0 +1,176 @@
+"""`hvpnet bench` from bundle and checkpoint to results, report and figures, every number consistent with the others."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer
+
+from hvpnet import HVPNeT
+from hvpnet.bench import measuring
+from hvpnet.bench import run as bench
+from hvpnet.bench.statistics import Ratio, Summary
+from hvpnet.bench.stopwatch import STAGES
+from hvpnet.bench.variants import BASELINE, Variant
+from hvpnet.bench.worker import Setup, peak_bytes
+from hvpnet.bench.workers import Start, Worker, WorkerError
+from hvpnet.bench.workload import Case, Workload
+from hvpnet.checkpoint import save_checkpoint
+from hvpnet.cli import main
+from hvpnet.data import Sizes, write_picture_tweets
+
+
+class LocalWorker(Worker):
+    """A worker in the test's own process, which has PyTorch loaded already; compiling takes too long for a test."""
+
+    def __init__(self, variant: Variant, setup: Setup) -> None:
+        if variant.engine == "torch.compile":
+            raise WorkerError(variant, "no compiler")
+        self._subject, took = setup.load()
+        self._workload = Workload(Tokenizer.from_file(str(Path(setup.bundle, "tokenizer.json"))), "ner")
+        self.peak_bytes = peak_bytes()
+        first = self.measure(Case(**setup.case), 0)
+        self.start = Start(took["import"], took["load"], sum(first.values()), self.peak_bytes)
+
+    def measure(self, case: Case, number: int) -> dict[str, float]:
+        return self._subject.measure(self._workload.tweets(case, number))
+
+    def close(self) -> None:
+        self._subject.close()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_picture_tweets(tmp_path_factory.mktemp("data") / "drawn", sizes=Sizes(train=2, dev=1, test=4))
+
+
+@pytest.fixture(scope="module")
+def out(ner_model: HVPNeT, ner_bundle: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run, on small batches."""
+    folder = tmp_path_factory.mktemp("bench")
+    checkpoint = save_checkpoint(ner_model, folder / "checkpoint")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench, "Worker", LocalWorker)
+        patch.setattr(bench, "_STARTS", 2)
+        patch.setattr(measuring, "BATCHES", (2,))
+        arguments = [ner_bundle, "--checkpoint", checkpoint, "--out", folder / "out", "--data", data, "--seconds", 0]
+        assert main(["bench", *map(str, arguments), "--backend", "onnxruntime-cpu"]) == 0
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def results(out: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((out / "results.json").read_text("utf-8"))
+    return loaded
+
+
+def name(entry: dict[str, Any]) -> str:
+    return Variant(**entry["variant"]).name
+
+
+def test_every_variant_and_case(results: dict[str, Any]) -> None:
+    found = {
+        (name(each), each["case"]["batch"], each["case"]["length"], each["case"]["pictures"])
+        for each in results["measurements"]
+    }
+    new = {
+        (variant, batch, length, "all new")
+        for variant in ("eager fp32", "eager bf16", "onnxruntime-cpu fp32")
+        for batch, length in ((1, 64), (1, 32), (2, 64))
+    }
+    again = {
+        ("onnxruntime-cpu fp32", 1, 64, pictures)
+        for pictures in ("one new, three seen", "one new, no objects", "all seen")
+    }
+    assert found == new | again
+    assert results["passed_over"] == {"torch.compile fp32": "no compiler"}
+
+
+def test_numbers_follow_from_the_samples(results: dict[str, Any]) -> None:
+    measurements = results["measurements"]
+    for each in measurements:
+        baseline = next(
+            other
+            for other in measurements
+            if name(other) == BASELINE.name and other["case"] == each["case"] | {"pictures": "all new"}
+        )
+        new = next(
+            other
+            for other in measurements
+            if name(other) == name(each) and other["case"] == each["case"] | {"pictures": "all new"}
+        )
+        assert each["total"] == pytest.approx(vars(Summary.of(each["samples"])), rel=1e-4)
+        assert each["speedup"] == pytest.approx(vars(Ratio.of(baseline["samples"], each["samples"])), rel=1e-4)
+        assert each["share"] == pytest.approx(vars(Ratio.of(each["samples"], new["samples"])), rel=1e-4)
+        assert set(each["stages"]) == set(STAGES)
+        assert each["graphs"]["minimum"] < each["total"]["minimum"]
+
+
+def test_pictures_seen_before_are_not_computed(results: dict[str, Any]) -> None:
+    seen = [each for each in results["measurements"] if each["case"]["pictures"] == "all seen"]
+    assert [each["stages"]["vision"] for each in seen] == [0]
+
+
+def test_accuracy_is_that_of_evaluate(
+    results: dict[str, Any], ner_bundle: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(ner_bundle), "--data", str(data), "--json"]) == 0
+    evaluated = json.loads(capsys.readouterr().out)
+    scored = results["accuracy"]
+    assert (scored["data"], scored["split"], scored["tweets"]) == ("drawn", "test", 4)
+    assert [name(each) for each in scored["variants"]] == ["eager fp32", "eager bf16", "onnxruntime-cpu fp32"]
+    for index in (0, 2):
+        assert scored["variants"][index]["scores"]["f1"] == pytest.approx(evaluated["f1"], abs=1e-6)
+        assert scored["variants"][index]["differing"] == 0
+
+
+def test_starts(results: dict[str, Any]) -> None:
+    assert [name(each) for each in results["starts"]] == ["eager fp32", "eager bf16", "onnxruntime-cpu fp32"]
+    eager, _, runtime = results["starts"]
+    ready = [[start["imports"] + start["load"] for start in each["starts"]] for each in (eager, runtime)]
+    assert [len(each) for each in ready] == [2, 2]
+    assert runtime["speedup"] == pytest.approx(vars(Ratio.of(*ready)), rel=1e-3)
+
+
+def test_machine_and_model(results: dict[str, Any], ner_bundle: Path) -> None:
+    machine, model = results["machine"], results["model"]
+    assert machine["cpu"]["cores"] >= 1
+    assert {"torch", "onnxruntime", "numpy", "hvpnet"} <= set(machine["versions"])
+    assert model["task"] == "ner"
+    graphs = sum(path.stat().st_size for path in (ner_bundle / "onnx" / "fp32").iterdir())
+    assert model["graph_bytes"] == {"fp32": graphs}
+
+
+def test_report(out: Path, results: dict[str, Any]) -> None:
+    report = (out / "report.md").read_text("utf-8")
+    for heading in ("One request", "Its stages", "Pictures seen before", "Batch and length", "Start and memory"):
+        assert f"## {heading}" in report
+    assert "## Accuracy on 4 tweets of drawn, test" in report
+    assert "- torch.compile fp32: no compiler" in report
+    runtime = next(each for each in results["measurements"] if name(each) == "onnxruntime-cpu fp32")
+    (row,) = [line for line in report.split("## Its stages")[0].splitlines() if line.startswith("| onnxruntime-cpu")]
+    total, speedup = runtime["total"], runtime["speedup"]
+    cells = [f"{total[key]:.1f}" for key in ("minimum", "p50", "p95", "p99")]
+    cells.append(f"{speedup['median']:.2f} ({speedup['low']:.2f} to {speedup['high']:.2f})")
+    assert row.startswith(f"| onnxruntime-cpu fp32 | {' | '.join(cells)} |")
+    tables = [line for line in report.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in tables if line.startswith("| onnxruntime-cpu fp32 |")}) > 1
+    for figure in ("latency", "stages", "batch", "accuracy"):
+        assert f"![{figure}]({figure}.svg)" in report
+        assert "</svg>" in (out / f"{figure}.svg").read_text("utf-8")
+
+
+def test_wrong_arguments(ner_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [str(ner_bundle), "--checkpoint", "none", "--out", str(tmp_path)]
+    assert main(["bench", *arguments, "--seconds", "-1"]) == 1
+    assert capsys.readouterr().err == "hvpnet: error: --seconds must be at least 0, not -1.0\n"
+    assert main(["bench", *arguments, "--data", str(tmp_path / "nowhere")]) == 1
+    assert "no test split in" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_checkpoint_that_cannot_be_read(ner_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", str(ner_bundle), "--checkpoint", str(tmp_path / "none.pth"), "--out", str(tmp_path)]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("hvpnet: error: eager fp32: ")
+    assert "none.pth" in error

@@ -1,0 +1,64 @@
+"""Percentiles and ratios against values known by hand or by brute force."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hvpnet.bench.statistics import Ratio, Summary
+
+TIMES = st.lists(st.floats(0.1, 100), min_size=1, max_size=30)
+
+
+def test_percentiles_by_hand() -> None:
+    """Of 0, 1, ..., 100 in any order, the percentile q is q."""
+    timings = [float(value) for value in np.random.default_rng(0).permutation(101)]
+    assert Summary.of(timings) == Summary(count=101, minimum=0, p50=50, p95=95, p99=99)
+
+
+def test_percentiles_between_two_timings() -> None:
+    found = Summary.of([3.0, 1.0])
+    assert (found.minimum, found.p50, found.p95, found.p99) == pytest.approx((1, 2, 2.9, 2.98))
+
+
+def test_no_timings() -> None:
+    with pytest.raises(ValueError, match="no timings"):
+        Summary.of([])
+
+
+def test_ratio_by_hand() -> None:
+    """Rounds of 3x, 2x and 1x: the pairs count, not the sorted times."""
+    found = Ratio.of([3.0, 4.0, 5.0], [1.0, 2.0, 5.0])
+    assert (found.median, found.of_minima) == (2, 3)
+    assert (found.low, found.high) == (1, 3)
+
+
+def test_a_constant_ratio_has_no_interval_to_speak_of() -> None:
+    baseline = np.random.default_rng(1).uniform(1, 9, 50)
+    found = Ratio.of(baseline.tolist(), (baseline / 2).tolist())
+    assert (found.median, found.low, found.high, found.of_minima) == (2, 2, 2, 2)
+
+
+def test_the_interval_is_that_of_all_resamples() -> None:
+    """Of five rounds all 5^5 resamples can be listed; 2000 drawn ones come close to their percentiles."""
+    ratios = [1.0, 1.5, 2.0, 2.5, 9.0]
+    medians = [float(np.median(chosen)) for chosen in product(ratios, repeat=5)]
+    found = Ratio.of(ratios, [1.0] * 5)
+    assert (found.low, found.high) == tuple(np.percentile(medians, (2.5, 97.5)))
+
+
+@given(TIMES, st.data())
+def test_ratio_properties(baseline: list[float], data: st.DataObject) -> None:
+    candidate = data.draw(st.lists(st.floats(0.1, 100), min_size=len(baseline), max_size=len(baseline)))
+    found = Ratio.of(baseline, candidate)
+    assert found == Ratio.of(baseline, candidate)  # the seed is fixed
+    ratios = [mine / theirs for mine, theirs in zip(baseline, candidate, strict=True)]
+    assert min(ratios) <= found.low <= found.median <= found.high <= max(ratios)
+
+
+@pytest.mark.parametrize(("baseline", "candidate"), [([], []), ([1.0], [1.0, 2.0])])
+def test_rounds_must_pair(baseline: list[float], candidate: list[float]) -> None:
+    with pytest.raises(ValueError, match="do not pair"):
+        Ratio.of(baseline, candidate)

@@ -22,7 +22,7 @@ setup: $(VENV)/ready
 $(VENV)/ready: pyproject.toml CMakeLists.txt $(wildcard runtime/csrc/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --upgrade pip
-	$(BIN)/python -m pip install --editable '.[cpu,export,bulk,dev]'
+	$(BIN)/python -m pip install --editable '.[cpu,export,bulk,serve,dev]'
 	touch $@
 
 # A Triton server for the tests. Its Python backend reads arrays of NumPy 1 only, which stands beside it.

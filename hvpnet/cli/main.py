@@ -21,12 +21,14 @@ VERBS = {
     "evaluate": "score a bundle on a data set",
     "triton": "write a Triton model repository of a bundle",
     "bench": "time a bundle against its checkpoint in PyTorch",
+    "serve": "answer requests over HTTP",
 }
 
 _EXTRAS = {
     **dict.fromkeys(("torch", "torchvision", "transformers", "torchcrf", "onnx", "onnxscript"), "export"),
     **dict.fromkeys(("safetensors", "seqeval", "sklearn", "tqdm", "matplotlib"), "export"),
     "onnxruntime": "cpu",
+    **dict.fromkeys(("ray", "fastapi", "starlette", "pydantic", "prometheus_client", "python_multipart"), "serve"),
 }
 
 

@@ -1,0 +1,192 @@
+"""Load on `hvpnet serve`, on loopback: its capacity, how it answers at 50, 80 and 120 % of it, and what batching gains.
+
+    python benchmarks/load/run.py BUNDLE --out benchmarks/results/NAME.json [--seconds 300] [--backend …]
+
+The load generator is Locust (`pip install locust`). It runs on the same machine, so it costs the service some CPU.
+"""
+
+import argparse
+import base64
+import json
+import os
+import platform
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hvpnet.data import Sizes, load_split, write_picture_tweets
+
+TWEETS = 2000
+PERIOD = 30  # seconds between two tweets of one client at a fixed rate; it gives up on an answer after as long
+PAIRS = 4  # of runs with and without batching, one after the other
+LOADS = (0.5, 0.8, 1.2)
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service."""
+
+    url: str
+    process: subprocess.Popen[str]
+
+
+@contextmanager
+def serve(bundle: Path, backend: str, settings: str) -> Iterator[Service]:
+    """`hvpnet serve` on a free port, until the end."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+        file.write(settings)
+        file.flush()
+        command = [str(Path(sys.executable).with_name("hvpnet")), "serve", str(bundle), "--settings", file.name]
+        command += ["--port", str(port), "--backend", backend]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        try:
+            for line in process.stderr or ():
+                if line.startswith("hvpnet: serving"):
+                    break
+            else:
+                raise SystemExit(f"the service did not start: {process.wait()}")
+            yield Service(f"http://127.0.0.1:{port}", process)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=120)
+
+
+def locust(service: Service, bodies: Path, clients: int, period: float, seconds: float) -> dict[str, Any]:
+    """One run of the load generator; the answers of its requests by name."""
+    command = [
+        *(sys.executable, "-m", "locust", "--headless", "--json", "--only-summary", "--skip-log"),
+        *("--locustfile", str(Path(__file__).with_name("locustfile.py")), "--host", service.url),
+        *("--users", str(clients), "--spawn-rate", str(clients), "--run-time", f"{seconds:.0f}s"),
+        *("--exit-code-on-error", "0"),
+    ]
+    environment = os.environ | {"HVPNET_BODIES": str(bodies), "HVPNET_PERIOD": str(period)}
+    found = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return {entry["name"]: entry for entry in json.loads(found.stdout)}
+
+
+def summary(entries: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Rates and latencies, in milliseconds."""
+    answered, shed = entries.get("/v1/extract", {}), entries.get("429", {})
+    failed = answered.get("num_failures", 0)
+    return {
+        "seconds": seconds,
+        "answered": answered.get("num_requests", 0) - failed,
+        "answered_per_second": round((answered.get("num_requests", 0) - failed) / seconds, 2),
+        "shed_with_429": shed.get("num_requests", 0),
+        "failed": failed,
+        "latency_ms": latencies(answered),
+        "latency_of_429_ms": latencies(shed),
+    }
+
+
+def latencies(entry: dict[str, Any]) -> dict[str, float]:
+    times = sorted((float(time), count) for time, count in entry.get("response_times", {}).items())
+    total = sum(count for _, count in times)
+    found = {}
+    for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99)):
+        seen = 0
+        for milliseconds, count in times:
+            seen += count
+            if seen >= share * total:
+                found[name] = milliseconds
+                break
+    return found
+
+
+def write_bodies(out: Path, folder: Path) -> None:
+    """One request a line: a tweet of picture-tweets with its pictures, each picture new except for one in ten."""
+    split = load_split(write_picture_tweets(folder, "ner", Sizes(train=1, dev=1, test=TWEETS)), "test")
+
+    def text(picture: Any) -> str:
+        return base64.b64encode(Path(picture).read_bytes()).decode()
+
+    with out.open("w", encoding="utf-8") as file:
+        for example in split.examples:
+            tweet = example.tweet
+            message = {"words": tweet.words, "image": text(tweet.image), "objects": list(map(text, tweet.objects))}
+            file.write(json.dumps({"tweets": [message]}) + "\n")
+
+
+def settings(batch: int, queue: int) -> str:
+    return f"cache_bytes = 0\nlimits = {{queue = {queue}, tweets = 1}}\nbatching = {{size = {batch}}}\n"
+
+
+def batching_ratio(options: argparse.Namespace, bodies: Path) -> dict[str, Any]:
+    """Saturated throughput of two services, one batching and one not, in turns; the ratio of each pair."""
+    with (
+        serve(options.bundle, options.backend, settings(options.batch, options.queue)) as batched,
+        serve(options.bundle, options.backend, settings(1, options.queue)) as single,
+    ):
+        rates: dict[str, list[float]] = {"batched": [], "one_at_a_time": []}
+        for _ in range(PAIRS):
+            for name, service in (("batched", batched), ("one_at_a_time", single)):
+                entries = locust(service, bodies, options.queue, 0, options.seconds / 10)
+                rates[name].append(summary(entries, options.seconds / 10)["answered_per_second"])
+    ratios = sorted(a / b for a, b in zip(*rates.values(), strict=True))
+    return {"answered_per_second": rates, "ratios": [round(ratio, 3) for ratio in ratios]}
+
+
+def loads(options: argparse.Namespace, bodies: Path) -> dict[str, Any]:
+    """Capacity by saturation, then each load at a fixed rate of arrivals."""
+    with serve(options.bundle, options.backend, settings(options.batch, options.queue)) as service:
+        locust(service, bodies, 4, 0, 5)  # warms up
+        seconds = options.seconds / 5
+        capacity = summary(locust(service, bodies, options.queue, 0, seconds), seconds)["answered_per_second"]
+        found: dict[str, Any] = {"capacity_per_second": capacity, "at": {}}
+        for load in LOADS:
+            clients = max(1, round(load * capacity * PERIOD))
+            started, cpu = time.time(), os.getloadavg()
+            entries = locust(service, bodies, clients, PERIOD, options.seconds)
+            found["at"][f"{load:.0%}"] = {
+                "offered_per_second": clients / PERIOD,
+                **summary(entries, options.seconds),
+                "load_average_before": cpu[0],
+                "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
+            }
+            with urllib.request.urlopen(f"{service.url}/readyz") as ready:
+                found["at"][f"{load:.0%}"]["ready_afterwards"] = json.load(ready)["status"] == "ready"
+            print(json.dumps(found["at"][f"{load:.0%}"]), file=sys.stderr, flush=True)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--batch", type=int, default=16, help="tweets in one run of the engine, at most")
+    parser.add_argument("--queue", type=int, default=16, help="tweets waiting at most; as many clients saturate it")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        bodies = Path(scratch) / "bodies.jsonl"
+        write_bodies(bodies, Path(scratch) / "tweets")
+        result = {
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+            "conditions": "service, Ray and load generator on one machine; one tweet a request; no prefix cache",
+            "batch": options.batch,
+            "queue": options.queue,
+            "loads": loads(options, bodies),
+            "batching": batching_ratio(options, bodies),
+        }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Serve bundles over HTTP on this machine. The same service on a cluster: see docs/deploy.md."""
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from hvpnet.cli.options import add_backend, progress
+from hvpnet_runtime.errors import InputError
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `hvpnet serve` was asked to do."""
+
+    bundles: dict[str, Path]
+    host: str
+    port: int
+    backend: str
+    token: dict[str, str] | None
+    settings: Path | None
+    debug: bool
+
+    @classmethod
+    def parse(cls, parsed: argparse.Namespace) -> Self:
+        """From the parsed command line.
+
+        Raises:
+            InputError: two bundles have one name.
+        """
+        bundles: dict[str, Path] = {}
+        for argument in parsed.bundle:
+            name, path = _named(argument)
+            if name in bundles:
+                raise InputError(f"two bundles are named {name!r}: name them with NAME=FOLDER")
+            bundles[name] = path
+        token = {"file": str(parsed.token_file)} if parsed.token_file else None
+        token = {"env": parsed.token_env} if parsed.token_env else token
+        return cls(bundles, parsed.host, parsed.port, parsed.backend, token, parsed.settings, parsed.debug)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument(
+        "bundle", nargs="+", metavar="[NAME=]BUNDLE", help="requests name it by NAME, by default the folder's name"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine only)")
+    parser.add_argument("--port", type=int, default=8000)
+    token = parser.add_mutually_exclusive_group()
+    token.add_argument("--token-env", metavar="VARIABLE", help="environment variable with the bearer token to ask for")
+    token.add_argument("--token-file", type=Path, metavar="FILE", help="file with the bearer token to ask for")
+    parser.add_argument("--settings", type=Path, metavar="TOML", help="limits, batching and replicas")
+    add_backend(parser)
+
+
+def run(options: Options) -> int:
+    """Serve until interrupted."""
+    from hvpnet_runtime.serving.local import local_service, wait_for_signal
+    from hvpnet_runtime.serving.settings import Settings, read_settings
+
+    values: dict[str, Any] = read_settings(options.settings) if options.settings else {}
+    values |= {"bundles": options.bundles, "backend": options.backend}
+    if options.token:
+        values["token"] = options.token
+    settings = Settings.parse(values)
+    progress(f"starting {', '.join(settings.bundles)}")
+    with local_service(settings, options.host, options.port, log=options.debug) as url:
+        print(f"hvpnet: serving at {url}, described at {url}/docs", file=sys.stderr, flush=True)
+        wait_for_signal()
+        progress("finishing the requests in hand")
+    return 0
+
+
+def _named(argument: str) -> tuple[str, Path]:
+    name, separator, path = argument.partition("=")
+    folder = Path(path if separator else argument).resolve()
+    return (name if separator else folder.name), folder

@@ -1,0 +1,205 @@
+"""The HTTP interface: routes, limits, the bearer token, and errors as problem details. Knows nothing of Ray."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Any, Protocol
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from hvpnet_runtime.errors import HvpnetError
+from hvpnet_runtime.serving.errors import (
+    InternalError,
+    OverloadedError,
+    Rejection,
+    TokenError,
+    TweetsError,
+    UnknownBundleError,
+    problem,
+)
+from hvpnet_runtime.serving.messages import (
+    JSON,
+    ExtractResponse,
+    Problem,
+    describe,
+    read_request,
+    request_body,
+    to_tweets,
+)
+from hvpnet_runtime.serving.metrics import Metrics
+from hvpnet_runtime.serving.middleware import ReadBeforeAnswering, RequireToken
+from hvpnet_runtime.serving.settings import Settings
+from hvpnet_runtime.types import Result, Tweet
+
+PROBLEM = "application/problem+json"
+PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Extractor(Protocol):
+    """What answers the requests."""
+
+    async def extract(self, bundle: str, tweets: Sequence[Tweet]) -> Sequence[Result | Rejection]:
+        """One result per tweet, in order, or the reasons why some of them cannot be processed."""
+        ...
+
+    async def missing(self) -> list[str]:
+        """Names of the parts that cannot answer now; none when the service is ready."""
+        ...
+
+    async def metrics(self) -> bytes:
+        """Metrics of every process of the service, in Prometheus's text format."""
+        ...
+
+
+class Admission:
+    """Counts the tweets that were accepted and not answered yet.
+
+    Args:
+        capacity: how many there may be.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity, self._inside = capacity, 0
+
+    def check(self, tweets: int) -> None:
+        """Whether so many more may come in.
+
+        Raises:
+            OverloadedError: they may not.
+        """
+        if self._inside + tweets > self._capacity:
+            raise OverloadedError(f"{self._inside} tweets are waiting, the limit is {self._capacity}; try again later")
+
+    @contextmanager
+    def admit(self, tweets: int) -> Iterator[None]:
+        """Count the tweets in, and out at the end.
+
+        Raises:
+            OverloadedError: they are too many.
+        """
+        self.check(tweets)
+        self._inside += tweets
+        try:
+            yield
+        finally:
+            self._inside -= tweets
+
+
+def create_api(settings: Settings, extractor: Extractor, metrics: Metrics, token: str | None = None) -> FastAPI:
+    """The application.
+
+    Args:
+        settings: limits, and the names of the bundles.
+        extractor: answers.
+        metrics: where errors and latencies are counted.
+        token: what a client must send as bearer token; None lets everyone in.
+    """
+    api = FastAPI(title="hvpnet", version=version("hvpnet"), redoc_url=None)
+    _add_extract(api, settings, extractor, metrics)
+    _add_probes(api, extractor)
+    _add_error_handlers(api, settings, metrics)
+    _add_descriptions(api, protected=token is not None)
+    if token is not None:
+        api.add_middleware(RequireToken, token=token, refuse=lambda error: _problem_response(error, metrics))
+    api.add_middleware(ReadBeforeAnswering, limits=settings.limits)
+    return api
+
+
+def _add_extract(api: FastAPI, settings: Settings, extractor: Extractor, metrics: Metrics) -> None:
+    limits = settings.limits
+    admission = Admission(limits.queue)
+
+    @api.post(
+        "/v1/extract",
+        response_model=ExtractResponse,
+        openapi_extra={"requestBody": request_body()},
+        responses=_problems(400, 401, 404, 408, 413, 415, 422, 429, 500, 503),
+    )
+    async def extract(request: Request) -> Response:
+        """Entities or relations of tweets: one result per tweet, in order, or a problem that lists what is wrong."""
+        start = time.perf_counter()
+        admission.check(1)  # a full service says so before it reads the body
+        message, pictures = await read_request(request, limits)
+        bundle = settings.default_bundle if message.bundle is None else message.bundle
+        if bundle not in settings.bundles:
+            raise UnknownBundleError(f"no bundle {bundle!r} is served, only {', '.join(settings.bundles)}")
+        tweets = to_tweets(message.tweets, pictures, limits)
+        with admission.admit(len(tweets)):
+            answers = await extractor.extract(bundle, tweets)
+        if rejections := [answer for answer in answers if isinstance(answer, Rejection)]:
+            raise TweetsError(rejections)
+        body = ExtractResponse.model_construct(bundle=bundle, results=list(answers)).model_dump_json()
+        metrics.answered(bundle, len(tweets), time.perf_counter() - start)
+        return Response(body, media_type=JSON)
+
+
+def _add_probes(api: FastAPI, extractor: Extractor) -> None:
+    @api.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """Whether this process answers."""
+        return {"status": "ok"}
+
+    @api.get("/readyz", responses={503: {"description": "some part of the service cannot answer"}})
+    async def readyz() -> Response:
+        """Whether every part of the service can answer."""
+        missing = await extractor.missing()
+        status = {"status": "waiting", "missing": missing} if missing else {"status": "ready"}
+        return JSONResponse(status, 503 if missing else 200)
+
+    @api.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    async def metrics() -> Response:
+        """Prometheus metrics of the whole service."""
+        return Response(await extractor.metrics(), media_type=PROMETHEUS)
+
+
+def _problem_response(error: HvpnetError, metrics: Metrics, headers: dict[str, str] | None = None) -> Response:
+    members = problem(error)
+    metrics.error(members["title"])
+    if isinstance(error, TokenError):
+        headers = {"WWW-Authenticate": "Bearer"}
+    return JSONResponse(members, members["status"], headers, media_type=PROBLEM)
+
+
+def _add_error_handlers(api: FastAPI, settings: Settings, metrics: Metrics) -> None:
+    @api.exception_handler(HvpnetError)
+    async def known(_: Request, error: HvpnetError) -> Response:
+        busy = isinstance(error, OverloadedError)
+        retry = {"Retry-After": str(settings.limits.retry_after_seconds)} if busy else None
+        return _problem_response(error, metrics, retry)
+
+    @api.exception_handler(HTTPException)
+    async def routing(_: Request, error: HTTPException) -> Response:
+        members = {"type": "about:blank", "title": error.detail, "status": error.status_code}
+        return JSONResponse(members, error.status_code, error.headers, media_type=PROBLEM)
+
+    @api.exception_handler(ClientDisconnect)
+    async def gone(_: Request, error: ClientDisconnect) -> Response:  # noqa: ARG001
+        return Response(status_code=400)  # which nobody reads
+
+    @api.exception_handler(Exception)  # raised again when this is sent, so the server logs it
+    async def unknown(_: Request, error: Exception) -> Response:  # noqa: ARG001
+        return _problem_response(InternalError("the service failed; its log says why"), metrics)
+
+
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": Problem, "content": {PROBLEM: {}}} for status in statuses}
+
+
+def _add_descriptions(api: FastAPI, *, protected: bool) -> None:
+    """What FastAPI cannot see: the body, which is read by hand, and the token, which is checked before the routes."""
+    generate = api.openapi
+
+    def openapi() -> dict[str, Any]:
+        if api.openapi_schema is None:
+            schema = generate()
+            describe(schema)
+            if protected:
+                schema["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+                schema["security"] = [{"token": []}]
+        return api.openapi_schema or {}
+
+    api.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,160 @@
+"""The Ray Serve application: an ingress, and for each bundle a preparation and an engine.
+
+`build` makes it from `Settings`, for `hvpnet serve` on this machine and for `serve deploy` on a cluster alike.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from fastapi import FastAPI
+from ray import serve
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from hvpnet_runtime.serving.api import create_api
+from hvpnet_runtime.serving.engine import Engine
+from hvpnet_runtime.serving.errors import Rejection, UnavailableError
+from hvpnet_runtime.serving.metrics import Metrics, collect
+from hvpnet_runtime.serving.preparation import Preparation
+from hvpnet_runtime.serving.settings import Replicas, Settings
+from hvpnet_runtime.types import Result, Tweet
+
+PAUSES = (0.1, 0.3, 1, 3, 9)
+"""Seconds between the attempts at a request whose replicas die; extraction changes nothing, so repeating it is safe.
+Together they are longer than a replica takes to start, and so few that a request that kills replicas soon gives up."""
+
+_START_ATTEMPTS = 3  # a replica that cannot load its bundle will not at the twentieth attempt either, Ray's default
+
+
+@serve.ingress()
+class Ingress:
+    """Takes the requests, and passes the tweets on to the deployments of their bundle.
+
+    Args:
+        settings: of the service.
+        preparations: by bundle.
+        engines: by bundle.
+
+    Raises:
+        SettingsError: the bearer token cannot be read.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        preparations: Mapping[str, DeploymentHandle[Any]],
+        engines: Mapping[str, DeploymentHandle[Any]],
+    ) -> None:
+        self._settings, self._preparations, self._engines = settings, preparations, engines
+        self._token = settings.token.read() if settings.token else None
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """The routes."""
+        return create_api(self._settings, self, Metrics(), self._token)
+
+    async def extract(self, bundle: str, tweets: Sequence[Tweet]) -> Sequence[Result | Rejection]:
+        """See `Extractor`. What the preparation returns goes to the engine's replica without passing through here.
+
+        Raises:
+            UnavailableError: replicas died under every attempt.
+            BackendError: the engine failed.
+        """
+        for pause in (*PAUSES, None):
+            try:
+                prepared = self._preparations[bundle].remote(list(tweets))
+                answers: Sequence[Result | Rejection] = await self._engines[bundle].remote(prepared)
+            except (RayError, RayServeException) as error:  # the second where the preparation died under the engine
+                cause = _cause(error)
+                if pause is None:
+                    raise UnavailableError("replicas died under every attempt; try again later") from cause
+                await asyncio.sleep(pause)
+            else:
+                break
+        return answers
+
+    async def missing(self) -> list[str]:
+        """See `Extractor`: deployments without a running replica."""
+        app = serve.get_replica_context().app_name
+        status = await asyncio.to_thread(serve.status)
+        deployments = status.applications[app].deployments
+        return [name for name, deployment in deployments.items() if not deployment.replica_states.get("RUNNING")]
+
+    async def metrics(self) -> bytes:
+        """See `Extractor`.
+
+        Raises:
+            UnavailableError: a node's metrics cannot be read.
+        """
+        nodes = [node for node in await asyncio.to_thread(ray.nodes) if node["Alive"]]
+        urls = [f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics" for node in nodes]
+        try:
+            return await asyncio.to_thread(collect, urls)
+        except OSError as error:
+            raise UnavailableError(f"the metrics of a node cannot be read: {error}") from error
+
+
+def build(args: Settings) -> serve.Application:
+    """The application, for `serve.run` and as the `import_path` of a Serve config file."""
+    preparations = {name: _preparation(name, path, args) for name, path in args.bundles.items()}
+    engines = {name: _engine(name, path, args) for name, path in args.bundles.items()}
+    queue = args.limits.queue
+    # The ingress itself refuses what is too much, as a problem; Serve's own limits lie above, and only guard it.
+    ingress = serve.deployment(
+        Ingress,
+        name="ingress",
+        max_ongoing_requests=2 * queue,
+        max_queued_requests=queue,
+        backpressure_config={"status_code": 429, "retry_after_s": args.limits.retry_after_seconds},
+        **_replicas(args.ingress, target=max(1, queue // 2)),
+    )
+    return ingress.bind(args, preparations, engines)
+
+
+def _preparation(name: str, path: Path, settings: Settings) -> serve.Application:
+    deployment = serve.deployment(
+        Preparation, name=f"preparation-{name}", max_ongoing_requests=4, **_replicas(settings.preparation, target=2)
+    )
+    return deployment.bind(name, path, window=settings.window, max_pixels=settings.limits.picture_pixels)
+
+
+def _engine(name: str, path: Path, settings: Settings) -> serve.Application:
+    size = settings.batching.size
+    deployment = serve.deployment(
+        Engine,
+        name=f"engine-{name}",
+        max_ongoing_requests=2 * size,  # a batch that runs, and one that gathers
+        user_config=settings.batching.model_dump(),
+        **_replicas(settings.engine, target=size),
+    )
+    return deployment.bind(
+        name, path, backend=settings.backend, threads=settings.threads, cache_bytes=settings.cache_bytes
+    )
+
+
+def _replicas(replicas: Replicas, *, target: float) -> dict[str, Any]:
+    """Options of a deployment; `target` is the requests that one replica should have in hand."""
+    options: dict[str, Any] = {
+        "ray_actor_options": {"num_cpus": replicas.cpus, "num_gpus": replicas.gpus},
+        "max_constructor_retry_count": _START_ATTEMPTS,
+    }
+    if replicas.least == replicas.most:
+        return options | {"num_replicas": replicas.least}
+    autoscaling = {
+        "min_replicas": replicas.least,
+        "max_replicas": replicas.most,
+        "target_ongoing_requests": target,
+        "upscale_delay_s": 5,
+        "downscale_delay_s": 120,
+    }
+    return options | {"autoscaling_config": autoscaling}
+
+
+def _cause(error: Exception) -> Exception:
+    """The error itself if a replica died; one that a replica raised is raised again as what it is."""
+    if isinstance(error, RayTaskError) and not isinstance(error.cause, RayError):
+        raise error.cause
+    return error

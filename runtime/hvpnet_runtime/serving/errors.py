@@ -1,0 +1,115 @@
+"""Errors of the service, and every error as an RFC 9457 problem."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+from hvpnet_runtime.errors import HvpnetError, InputError
+
+
+class SettingsError(HvpnetError, ValueError):
+    """A setting of the service is unknown, impossible or cannot be read."""
+
+
+class ServiceError(HvpnetError):
+    """The service refuses a request as a whole, whatever its tweets say."""
+
+    status: ClassVar[int] = 500
+
+
+class RequestError(ServiceError):
+    """The body is not what its content type says."""
+
+    status = 400
+
+
+class TokenError(ServiceError):
+    """The bearer token is missing or wrong."""
+
+    status = 401
+
+
+class UnknownBundleError(ServiceError):
+    """No bundle of this name is served."""
+
+    status = 404
+
+
+class RequestTimeoutError(ServiceError):
+    """The body did not arrive in time."""
+
+    status = 408
+
+
+class BodyTooLargeError(ServiceError):
+    """The body has too many bytes."""
+
+    status = 413
+
+
+class MediaTypeError(ServiceError):
+    """The content type is neither JSON nor multipart."""
+
+    status = 415
+
+
+class OverloadedError(ServiceError):
+    """The queue is full; the same request may succeed later."""
+
+    status = 429
+
+
+class UnavailableError(ServiceError):
+    """Replicas died under the request, again and again."""
+
+    status = 503
+
+
+class InternalError(ServiceError):
+    """Something failed that no request can be blamed for."""
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Why one tweet of a request cannot be processed.
+
+    Attributes:
+        tweet: its index in the request.
+        type: name of the exception.
+        detail: its message.
+    """
+
+    tweet: int
+    type: str
+    detail: str
+
+    @classmethod
+    def of(cls, tweet: int, error: InputError) -> "Rejection":
+        """From the exception."""
+        return cls(tweet, type(error).__name__, str(error))
+
+
+class TweetsError(InputError):
+    """Tweets of a request cannot be processed; carries one `Rejection` for each of them."""
+
+    def __init__(self, rejections: Sequence[Rejection]) -> None:
+        self.rejections = sorted(rejections, key=lambda rejection: rejection.tweet)
+        super().__init__("; ".join(f"tweet {each.tweet}: {each.detail}" for each in self.rejections))
+
+
+def problem(error: HvpnetError) -> dict[str, Any]:
+    """The members of an RFC 9457 problem; `title` and the end of `type` are the exception's name.
+
+    Tweets that were rejected are listed in `errors`; if all for one reason, that is the problem's own name.
+    """
+    name, status = type(error).__name__, 500
+    members: dict[str, Any] = {"detail": " ".join(str(error).split())}
+    if isinstance(error, ServiceError):
+        status = error.status
+    elif isinstance(error, InputError):
+        status = 422
+    if isinstance(error, TweetsError):
+        names = {rejection.type for rejection in error.rejections}
+        name = names.pop() if len(names) == 1 else InputError.__name__
+        members["errors"] = [asdict(rejection) for rejection in error.rejections]
+    return {"type": f"urn:hvpnet:error:{name}", "title": name, "status": status, **members}

@@ -1,0 +1,96 @@
+"""The service on this machine alone: Ray inside this command, until it is told to stop."""
+
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.serving.errors import SettingsError, UnavailableError
+from hvpnet_runtime.serving.settings import Settings
+
+_SYSTEM = {
+    "metrics_report_interval_ms": 2_000,  # instead of 10 s, which is made for clusters
+    "worker_niceness": 0,  # instead of 15: a service must not wait for whatever else the machine computes
+}
+
+
+@contextmanager
+def local_service(settings: Settings, host: str, port: int, *, log: bool = False) -> Iterator[str]:
+    """Start Ray and the service in it, and stop both at the end.
+
+    Args:
+        settings: of the service.
+        host: address to listen at.
+        port: and the port.
+        log: show the replicas' logs; otherwise they are only in Ray's log folder.
+
+    Yields:
+        The service's address, once it is ready.
+
+    Raises:
+        BundleError: a bundle is missing, damaged or edited.
+        SettingsError: there is no token where one should be, or the address cannot be listened at.
+        UnavailableError: a replica does not start; the message says why.
+    """
+    _check(settings, host, port)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray is imported
+    import ray
+    from ray import serve
+
+    from hvpnet_runtime.serving.app import build
+
+    level = logging.INFO if log else logging.ERROR
+    logging.getLogger("ray.serve").setLevel(level)
+    ray.init(
+        "local",
+        include_dashboard=False,
+        log_to_driver=log,
+        logging_level=level,
+        _system_config=_SYSTEM,
+    )
+    try:
+        replicas = {"log_level": level}
+        serve.start(http_options={"host": host, "port": port}, logging_config=replicas)
+        try:
+            serve.run(build(settings), logging_config=replicas)
+        except RuntimeError as error:
+            raise UnavailableError(_reason(serve.status())) from error
+        yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+
+
+def _check(settings: Settings, host: str, port: int) -> None:
+    """Find here, in one line, what would otherwise go wrong in some process of Ray."""
+    if settings.token is not None:
+        settings.token.read()
+    for path in settings.bundles.values():
+        Bundle.load(path)
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        raise SettingsError(f"cannot listen at {host}, port {port}: {error.strerror}") from error
+
+
+def _reason(status: Any) -> str:  # noqa: ANN401  Ray's ServeStatus
+    """What the first deployment that failed says, without its traceback."""
+    for application in status.applications.values():
+        for name, deployment in application.deployments.items():
+            if deployment.status == "DEPLOY_FAILED":
+                return f"{name} does not start: {deployment.message.strip().splitlines()[-1]}"
+    return "the service does not start; --debug shows the logs"
+
+
+def wait_for_signal() -> None:
+    """Return when the process is interrupted or terminated."""
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    stopped.wait()

@@ -1,0 +1,217 @@
+"""What a request says: JSON, or multipart with a JSON part and the pictures beside it."""
+
+import asyncio
+import base64
+import binascii
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from hvpnet_runtime.errors import InputError, PictureError, TextError
+from hvpnet_runtime.serving.errors import (
+    BodyTooLargeError,
+    MediaTypeError,
+    Rejection,
+    RequestError,
+    RequestTimeoutError,
+    TweetsError,
+)
+from hvpnet_runtime.serving.settings import Limits, first_error
+from hvpnet_runtime.types import EntityResult, RelationResult, Tweet
+
+JSON, MULTIPART = "application/json", "multipart/form-data"
+REQUEST_PART = "request"
+"""The part of a multipart body that holds the JSON."""
+
+Pictures = Callable[[str], bytes]
+"""From what stands in the JSON to the bytes of an image file. Nothing is ever fetched or opened by name."""
+
+WordRange = Annotated[tuple[int, int], Field(description="[start, end) in words")]
+PixelBox = Annotated[
+    tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat], Field(description="[x0, y0, x1, y1] in pixels")
+]
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class TweetMessage(_Message):
+    """A tweet: `text` or `words`, and what belongs to it.
+
+    In JSON a picture is the base64 of an image file; in multipart it is the name of the part that holds the file.
+    """
+
+    id: str | int | None = Field(None, description="a string or a whole number; the answer carries it")
+    text: str | None = Field(None, description="the raw text")
+    words: list[str] | None = Field(None, description="the text already split into words")
+    image: str | None = Field(None, description="the whole picture")
+    objects: list[str] = Field([], description="object crops, most important first")
+    boxes: list[PixelBox] = Field([], description="object boxes, cropped out of the image by the service")
+    head: WordRange | None = Field(None, description="relations: the words of the head entity")
+    tail: WordRange | None = Field(None, description="relations: the words of the tail entity")
+
+
+class ExtractRequest(_Message):
+    """Tweets for one bundle."""
+
+    bundle: str | None = Field(None, description="the bundle's name; by default the first one served")
+    tweets: list[TweetMessage] = Field(min_length=1)
+
+
+class ExtractResponse(BaseModel):
+    """One result per tweet, in order."""
+
+    bundle: str
+    results: list[EntityResult | RelationResult]
+
+
+class Problem(BaseModel):
+    """An RFC 9457 problem: `title` and the end of `type` are the name of the library's exception."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: list[Rejection] = Field([], description="of each tweet that was rejected: which, and why")
+
+
+async def read_request(request: Request, limits: Limits) -> tuple[ExtractRequest, Pictures]:
+    """Read a body as its content type says, and no further than the limits allow.
+
+    Raises:
+        ServiceError: its type is unknown, it is too large, too slow or malformed.
+        InputError: it is JSON, but no request.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in (JSON, MULTIPART):
+        raise MediaTypeError(f"the content type must be {JSON} or {MULTIPART}")
+    try:
+        async with asyncio.timeout(limits.body_seconds):
+            if kind == JSON:
+                body = b"".join([chunk async for chunk in _chunks(request, limits.body_bytes)])
+                return _parse(body), _from_base64
+            return await _read_parts(request, limits)
+    except TimeoutError as error:
+        raise RequestTimeoutError(f"the body did not arrive within {limits.body_seconds:g} seconds") from error
+
+
+def to_tweets(messages: list[TweetMessage], pictures: Pictures, limits: Limits) -> list[Tweet]:
+    """Tweets for the library.
+
+    Raises:
+        TweetsError: one is too long, or names a picture that is not there; all of them are listed.
+        InputError: they are too many.
+    """
+    if len(messages) > limits.tweets:
+        raise InputError(f"a request has {limits.tweets} tweets at most, this one has {len(messages)}; split it")
+    tweets: list[Tweet] = []
+    rejections: list[Rejection] = []
+    for index, message in enumerate(messages):
+        try:
+            tweets.append(_to_tweet(message, pictures, limits))
+        except InputError as error:
+            rejections.append(Rejection.of(index, error))
+    if rejections:
+        raise TweetsError(rejections)
+    return tweets
+
+
+def _to_tweet(message: TweetMessage, pictures: Pictures, limits: Limits) -> Tweet:
+    text = message.text if message.text is not None else " ".join(message.words or ())
+    if len(text) > limits.text_characters:
+        raise TextError(f"the text has {len(text)} characters, the limit is {limits.text_characters}; split it")
+    return Tweet(
+        text=message.text,
+        words=message.words,
+        image=None if message.image is None else pictures(message.image),
+        objects=[pictures(crop) for crop in message.objects],
+        boxes=message.boxes,
+        head=message.head,
+        tail=message.tail,
+        id=message.id,
+    )
+
+
+async def _chunks(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
+    """The body as it arrives. What a client declares is believed only if it is too much."""
+    message = f"the body has more than {limit} bytes; send fewer tweets or smaller pictures"
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        raise BodyTooLargeError(message)
+    received = 0
+    async for chunk in request.stream():
+        received += len(chunk)
+        if received > limit:
+            raise BodyTooLargeError(message)
+        yield chunk
+
+
+async def _read_parts(request: Request, limits: Limits) -> tuple[ExtractRequest, Pictures]:
+    # The parser's own limit of a part, made for pages, would only be a second one: the whole body has its limit.
+    parser = MultiPartParser(request.headers, _chunks(request, limits.body_bytes), max_part_size=limits.body_bytes)
+    try:
+        form = await parser.parse()
+        try:
+            items = form.multi_items()
+            files = {name: await part.read() for name, part in items if isinstance(part, UploadFile)}
+            fields = {name: part.encode() for name, part in items if isinstance(part, str)}
+        finally:
+            await form.close()
+    except (MultiPartException, LookupError, UnicodeError) as error:  # LookupError: no boundary, no such charset
+        raise RequestError(f"the body is not {MULTIPART}: {getattr(error, 'message', error)}") from error
+    body = fields.get(REQUEST_PART, files.get(REQUEST_PART))
+    if body is None:
+        raise RequestError(f"the multipart body has no part {REQUEST_PART!r}, which holds the JSON")
+    return _parse(body), _from_parts(files)
+
+
+def _parse(body: bytes) -> ExtractRequest:
+    try:
+        return ExtractRequest.model_validate_json(body)
+    except ValidationError as error:
+        malformed = error.errors(include_url=False, include_input=False)[0]["type"] == "json_invalid"
+        raise (RequestError if malformed else InputError)(first_error(error, "request")) from error
+
+
+def _from_base64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise PictureError(f"a picture must be the base64 of an image file ({error})") from error
+
+
+def _from_parts(parts: Mapping[str, bytes]) -> Pictures:
+    def picture(name: str) -> bytes:
+        if name not in parts:
+            raise PictureError(f"the request has no file part named {name!r}")
+        return parts[name]
+
+    return picture
+
+
+def describe(schema: dict[str, Any]) -> None:
+    """Add the request's schema to an OpenAPI description, for the bodies that `request_body` describes."""
+    request = ExtractRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+    definitions = request.pop("$defs")
+    schema.setdefault("components", {}).setdefault("schemas", {}).update(definitions | {"ExtractRequest": request})
+
+
+def request_body() -> dict[str, Any]:
+    """The body's description for OpenAPI, in both content types."""
+    request = {"$ref": "#/components/schemas/ExtractRequest"}
+    parts = {
+        "type": "object",
+        "required": [REQUEST_PART],
+        "properties": {REQUEST_PART: request},
+        "additionalProperties": {"type": "string", "format": "binary"},
+    }
+    encoding = {REQUEST_PART: {"contentType": JSON}}
+    return {
+        "required": True,
+        "content": {JSON: {"schema": request}, MULTIPART: {"schema": parts, "encoding": encoding}},
+    }

@@ -1,0 +1,110 @@
+"""What the service measures, and how the measurements of its many processes become one page.
+
+Ray collects the metrics of all processes of a node and exports them on a port of that node. `collect` reads these pages
+and puts them together, so that `/metrics` is complete and the same whichever replica answers it; a registry inside the
+replica would hold that replica's share only.
+"""
+
+import urllib.request
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
+from ray.serve.metrics import Counter, Histogram
+
+SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+TWEETS = (1, 2, 4, 8, 16, 32, 64, 128)
+
+_OURS = "ray_hvpnet_"
+_NOISE = ("otel_scope_", "SessionName", "Version", "Component")  # the same in every series
+_READ_SECONDS = 5
+
+
+class Metrics:
+    """The instruments. Ray adds the deployment and the replica, and `ray_` before the names."""
+
+    def __init__(self) -> None:
+        self._stage = Histogram(
+            "hvpnet_stage_seconds",
+            description="Seconds by stage: prepare and engine of a batch, queue of a call, total of a request",
+            boundaries=list(SECONDS),
+            tag_keys=("bundle", "stage"),
+        )
+        self._spent = Counter(
+            "hvpnet_stage_spent_seconds", description="Sum of the stage's seconds", tag_keys=("bundle", "stage")
+        )
+        self._batch = Histogram(
+            "hvpnet_batch_tweets",
+            description="Tweets in one run of the engine",
+            boundaries=list(TWEETS),
+            tag_keys=("bundle",),
+        )
+        self._run = Counter("hvpnet_engine_tweets", description="Tweets that the engine ran", tag_keys=("bundle",))
+        self._tweets = Counter("hvpnet_tweets", description="Tweets answered", tag_keys=("bundle",))
+        self._hits = Counter(
+            "hvpnet_cache_hits", description="Pictures found in the prefix cache", tag_keys=("bundle",)
+        )
+        self._misses = Counter("hvpnet_cache_misses", description="Pictures not in the cache", tag_keys=("bundle",))
+        self._errors = Counter("hvpnet_errors", description="Requests refused or failed", tag_keys=("type",))
+
+    def stage(self, bundle: str, stage: str, seconds: float) -> None:
+        """One stage took so long."""
+        tags = {"bundle": bundle, "stage": stage}
+        self._stage.observe(seconds, tags)
+        self._spent.inc(seconds, tags)
+
+    def batch(self, bundle: str, tweets: int, hits: int, misses: int) -> None:
+        """The engine ran once."""
+        self._batch.observe(tweets, {"bundle": bundle})
+        for counter, count in ((self._run, tweets), (self._hits, hits), (self._misses, misses)):
+            if count:
+                counter.inc(count, {"bundle": bundle})
+
+    def answered(self, bundle: str, tweets: int, seconds: float) -> None:
+        """A request was answered."""
+        self._tweets.inc(tweets, {"bundle": bundle})
+        self.stage(bundle, "total", seconds)
+
+    def error(self, name: str) -> None:
+        """A request was refused, or failed."""
+        self._errors.inc(1, {"type": name})
+
+
+def collect(urls: Iterable[str]) -> bytes:
+    """The service's metrics on several pages, as one page in Prometheus's text format.
+
+    Args:
+        urls: the pages of the nodes. The series on them are distinct: each is labelled with its node and process.
+
+    Raises:
+        OSError: a page cannot be read.
+    """
+    families: dict[str, Metric] = {}
+    for url in urls:
+        with urllib.request.urlopen(url, timeout=_READ_SECONDS) as page:  # noqa: S310  from Ray, not from a request
+            for found in text_string_to_metric_families(page.read().decode()):
+                if found.name.startswith(_OURS):
+                    family = families.setdefault(found.name, Metric(found.name, found.documentation, found.type))
+                    family.samples += map(_without_noise, filter(_is_exact, found.samples))
+    registry = CollectorRegistry()
+    registry.register(_Families(families.values()))
+    return generate_latest(registry)
+
+
+class _Families(Collector):
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def _is_exact(sample: Sample) -> bool:
+    """Ray makes up the sum of a histogram from its buckets' middles; the counters beside the histograms are exact."""
+    return not sample.name.endswith("_sum")
+
+
+def _without_noise(sample: Sample) -> Sample:
+    return sample._replace(labels={name: value for name, value in sample.labels.items() if not name.startswith(_NOISE)})

@@ -1,0 +1,83 @@
+"""ASGI middleware: what is done to a request before any route sees it."""
+
+import asyncio
+import contextlib
+import hmac
+from collections.abc import Callable
+
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from hvpnet_runtime.serving.errors import TokenError
+from hvpnet_runtime.serving.settings import Limits
+
+OPEN_PATHS = ("/healthz", "/readyz", "/docs", "/openapi.json")
+"""Answered without a token: what they say is no secret, and probes and browsers have none."""
+
+_PATIENCE = 4
+
+
+class RequireToken:
+    """Without the bearer token, only `OPEN_PATHS`.
+
+    Args:
+        app: what to protect.
+        token: compared in constant time.
+        refuse: makes the answer to a request without it.
+    """
+
+    def __init__(self, app: ASGIApp, token: str, refuse: Callable[[TokenError], Response]) -> None:
+        self._app, self._token, self._refuse = app, token.encode(), refuse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it."""
+        app = self._app
+        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS and not self._knows_token(Headers(scope=scope)):
+            app = self._refuse(TokenError("this service wants a bearer token: Authorization: Bearer <token>"))
+        await app(scope, receive, send)
+
+    def _knows_token(self, headers: Headers) -> bool:
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        return hmac.compare_digest(token.strip().encode(), self._token) and scheme.lower() == "bearer"
+
+
+class ReadBeforeAnswering:
+    """Reads on, and throws away, what is left of a body when the answer is ready.
+
+    A request may be refused before its body was read. A client that is still sending then finds the connection reset,
+    and never sees why. So the rest is read first, for as long as a body may take, and up to four times its limit.
+
+    Args:
+        app: what answers.
+        limits: on a body.
+    """
+
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+        self._app, self._limits = app, limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and keep its answer until the body is read."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        more = True
+
+        async def receive_and_note() -> Message:
+            nonlocal more
+            message = await receive()
+            more = bool(message.get("more_body"))
+            return message
+
+        async def finish_body() -> None:
+            unread = _PATIENCE * self._limits.body_bytes
+            while more and unread > 0:
+                unread -= len((await receive_and_note()).get("body", b""))
+
+        async def send_after_body(message: Message) -> None:
+            if message["type"] == "http.response.start" and more:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(finish_body(), self._limits.body_seconds)
+            await send(message)
+
+        await self._app(scope, receive_and_note, send_after_body)

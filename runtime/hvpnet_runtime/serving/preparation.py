@@ -1,0 +1,57 @@
+"""The deployment that tokenises and decodes pictures. It has no engine, so it scales apart from them."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.errors import InputError
+from hvpnet_runtime.preparation import Prepared, Preparer
+from hvpnet_runtime.serving.errors import Rejection
+from hvpnet_runtime.serving.metrics import Metrics
+from hvpnet_runtime.types import Tweet
+
+
+class Preparation:
+    """Tweets of one bundle to what the engine reads.
+
+    Args:
+        name: of the bundle.
+        path: its folder.
+        window: see `Pipeline.load`.
+        max_pixels: of one picture, if the bundle allows so many.
+
+    Raises:
+        BundleError: the bundle is missing, damaged or edited.
+    """
+
+    def __init__(self, name: str, path: Path, *, window: bool, max_pixels: int) -> None:
+        bundle = Bundle.load(path)
+        pictures = replace(bundle.pictures, max_pixels=min(max_pixels, bundle.pictures.max_pixels))
+        self._prepare = Preparer.of(replace(bundle, pictures=pictures), window=window)
+        self._name, self._metrics = name, Metrics()
+
+    def __call__(self, tweets: Sequence[Tweet]) -> list[Prepared] | list[Rejection]:
+        """Prepare the tweets of one request.
+
+        Bad tweets are an answer, not an exception: they are everyday, and Ray logs the traceback of an exception.
+
+        Returns:
+            All of them prepared, or the reasons why some cannot be.
+        """
+        start = time.perf_counter()
+        prepared: list[Prepared] = []
+        rejections: list[Rejection] = []
+        for index, tweet in enumerate(tweets):
+            try:
+                prepared.append(_without_pictures(self._prepare(tweet)))
+            except InputError as error:
+                rejections.append(Rejection.of(index, error))
+        self._metrics.stage(self._name, "prepare", time.perf_counter() - start)
+        return rejections or prepared
+
+
+def _without_pictures(prepared: Prepared) -> Prepared:
+    """The engine reads the pixels; the files they were decoded from need not travel to it."""
+    return replace(prepared, tweet=replace(prepared.tweet, image=None, objects=(), boxes=()))

@@ -1,0 +1,175 @@
+"""Every setting of the service: the `args` of a Serve config file, or the file given to `hvpnet serve --settings`."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from hvpnet_runtime.pipeline import CACHE_BYTES
+from hvpnet_runtime.serving.errors import SettingsError
+
+Count = Annotated[int, Field(ge=1)]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Limits(_Table):
+    """What a request may ask for. The first four refuse a request for good, the last only for now.
+
+    Attributes:
+        body_bytes: of a request's body, counted while it arrives; 413 beyond.
+        body_seconds: for the whole body to arrive; 408 beyond.
+        tweets: in one request.
+        text_characters: of a tweet's text, or of its words joined by one space.
+        picture_pixels: of one picture, by its header, before it is decoded; a bundle's own limit holds too.
+        queue: tweets that one ingress replica has accepted and not answered; 429 beyond.
+        retry_after_seconds: what a 429 tells the client to wait.
+    """
+
+    body_bytes: Count = 8 * 2**20
+    body_seconds: Annotated[float, Field(gt=0)] = 30
+    tweets: Count = 32
+    text_characters: Count = 5_000
+    picture_pixels: Count = 4096 * 4096
+    queue: Count = 256
+    retry_after_seconds: Count = 1
+
+    @model_validator(mode="after")
+    def _a_full_request_fits(self) -> Self:
+        if self.queue < self.tweets:
+            raise ValueError(f"queue is {self.queue}: a request of {self.tweets} tweets would never be accepted")
+        return self
+
+
+class Batching(_Table):
+    """Dynamic batching in front of an engine; can be changed while the service runs.
+
+    Attributes:
+        size: tweets in one run of the engine, at most.
+        wait_ms: for more tweets, when the engine is idle. While it is busy, tweets gather without any wait.
+    """
+
+    size: Count = 16
+    wait_ms: Annotated[float, Field(ge=0)] = 2
+
+
+class Replicas(_Table):
+    """Replicas of one deployment, and what each of them takes of the machine.
+
+    Attributes:
+        least: replicas when there is nothing to do.
+        most: replicas under load; more than `least` switches autoscaling on.
+        cpus: CPU cores that Ray sets aside for each. 0, which always finds a place, is right on a machine of its own.
+        gpus: GPUs for each; a fraction shares one.
+    """
+
+    least: Count = 1
+    most: Count = 1
+    cpus: Annotated[float, Field(ge=0)] = 0
+    gpus: Annotated[float, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.most < self.least:
+            raise ValueError(f"most is {self.most}, below least, which is {self.least}")
+        return self
+
+
+class Token(_Table):
+    """Where the bearer token is, on the machine of every ingress replica: never in a file of settings itself.
+
+    Attributes:
+        env: an environment variable that holds it.
+        file: a file that holds it; white space around it does not count.
+    """
+
+    env: str | None = None
+    file: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.env is None) == (self.file is None):
+            raise ValueError("the token comes from env or from file, one of them")
+        return self
+
+    def read(self) -> str:
+        """The token.
+
+        Raises:
+            SettingsError: there is none; a service that was to be protected must not start without.
+        """
+        try:
+            token = self.file.read_text("utf-8") if self.file else os.environ.get(self.env or "", "")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"the token file {self.file} cannot be read: {error}") from error
+        token = token.strip()
+        if not token:
+            raise SettingsError(f"there is no bearer token in {self.file or f'the environment variable {self.env}'}")
+        return token
+
+
+class Settings(_Table):
+    """The whole service.
+
+    Attributes:
+        bundles: folders by the name that requests give; the first is the default. Every node has the same folders.
+        backend: see `Pipeline.load`.
+        threads: CPU threads of one engine; by default all cores.
+        window: slide over texts beyond the piece budget instead of cutting them.
+        cache_bytes: of each engine's prefix cache.
+        token: where the bearer token is; without it, anyone who reaches the port is served.
+    """
+
+    bundles: Annotated[dict[Name, Path], Field(min_length=1)]
+    backend: str = "auto"
+    threads: Count | None = None
+    window: bool = False
+    cache_bytes: Annotated[int, Field(ge=0)] = CACHE_BYTES
+    limits: Limits = Limits()
+    batching: Batching = Batching()
+    ingress: Replicas = Replicas()
+    preparation: Replicas = Replicas()
+    engine: Replicas = Replicas()
+    token: Token | None = None
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> Self:
+        """From plain values.
+
+        Raises:
+            SettingsError: one is unknown or impossible; the message names it.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise SettingsError(f"settings: {first_error(error)}") from error
+
+    @property
+    def default_bundle(self) -> str:
+        """What a request without a bundle's name gets."""
+        return next(iter(self.bundles))
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Raises:
+        SettingsError: it cannot be read.
+    """
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"settings {path} cannot be read: {error}") from error
+
+
+def first_error(error: ValidationError, kind: Literal["settings", "request"] = "settings") -> str:
+    """One line on the first of pydantic's errors: where, and what is wrong there."""
+    details = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(map(str, details["loc"])) or f"the {kind}"
+    return f"{place}: {details['msg']}"

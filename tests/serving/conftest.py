@@ -1,0 +1,216 @@
+"""The service without Ray around it, tweets to send, and the library's own answers to them."""
+
+import base64
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from hvpnet.data import Sizes, SplitFiles, load_split, read_split, write_picture_tweets
+from hvpnet_runtime import Pipeline, Tweet
+from hvpnet_runtime.jsonl import result_to_dict
+from hvpnet_runtime.serving import Settings
+from hvpnet_runtime.serving.api import create_api
+from hvpnet_runtime.serving.errors import Rejection
+from hvpnet_runtime.serving.local import local_service
+from hvpnet_runtime.serving.metrics import Metrics
+from hvpnet_runtime.serving.preparation import Preparation
+from hvpnet_runtime.types import Result
+
+Json = dict[str, Any]
+
+
+class InProcess:
+    """An `Extractor` that runs the deployments' own preparation, and a pipeline, here."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.pipelines = {name: Pipeline.load(path, threads=1) for name, path in settings.bundles.items()}
+        self.preparations = {
+            name: Preparation(name, path, window=settings.window, max_pixels=settings.limits.picture_pixels)
+            for name, path in settings.bundles.items()
+        }
+        self.waiting: list[str] = []
+
+    async def extract(self, bundle: str, tweets: Sequence[Tweet]) -> Sequence[Result | Rejection]:
+        prepared = self.preparations[bundle](tweets)
+        return prepared if isinstance(prepared[0], Rejection) else self.pipelines[bundle].run(prepared)
+
+    async def missing(self) -> list[str]:
+        return self.waiting
+
+    async def metrics(self) -> bytes:
+        return b"# HELP x y\n"
+
+
+@pytest.fixture(scope="session")
+def settings(ner_bundle: Path, re_bundle: Path) -> Settings:
+    """Both tasks, with limits that tests can reach."""
+    limits = {
+        "body_bytes": 300_000,
+        "body_seconds": 0.5,
+        "tweets": 4,
+        "text_characters": 400,
+        "picture_pixels": 1_000_000,
+        "queue": 4,
+        "retry_after_seconds": 7,
+    }
+    return Settings.parse({"bundles": {"ner": ner_bundle, "re": re_bundle}, "window": True, "limits": limits})
+
+
+@pytest.fixture(scope="session")
+def extractor(settings: Settings) -> Iterator[InProcess]:
+    extractor = InProcess(settings)
+    yield extractor
+    extractor.pipelines.clear()
+
+
+@pytest.fixture
+def client(settings: Settings, extractor: InProcess) -> TestClient:
+    """Talks to the interface in this process. A failure of the service is answered with 500, as over a network."""
+    return TestClient(create_api(settings, extractor, Metrics()), raise_server_exceptions=False)
+
+
+@pytest.fixture(scope="session")
+def picture_tweets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Tweet]]:
+    """The test split of picture-tweets, by task."""
+    found = {}
+    for task in ("ner", "re"):
+        folder = write_picture_tweets(tmp_path_factory.mktemp(task) / "tweets", task, Sizes(train=1, dev=1, test=24))
+        found[task] = [example.tweet for example in load_split(folder, "test").examples]
+    return found
+
+
+@pytest.fixture(scope="session")
+def published_tweets(shared: Path) -> dict[str, list[Tweet]]:
+    """The real tweets of the golden cases, by task; a picture that cannot be read is inf.png, as published."""
+    root = shared / "golden/tweets"
+    files = {
+        "ner": SplitFiles(root / "ner.txt", root / "images", root / "crops", root / "ner_dict.pth"),
+        "re": SplitFiles(
+            root / "mre.txt", root / "images", root / "crops", root / "mre_dict.pth", root / "rel2id.json"
+        ),
+    }
+    return {task: [each.tweet for each in read_split(split, "substitute").examples] for task, split in files.items()}
+
+
+@pytest.fixture(scope="session")
+def answers(settings: Settings) -> Iterator[Callable[[str, Sequence[Tweet]], list[Json]]]:
+    """What the library answers, as JSON."""
+    pipelines = {name: Pipeline.load(path, window=True) for name, path in settings.bundles.items()}
+    yield lambda bundle, tweets: [
+        json.loads(json.dumps(result_to_dict(result))) for result in pipelines[bundle](list(tweets))
+    ]
+    pipelines.clear()
+
+
+@pytest.fixture(scope="session")
+def close_to() -> Callable[[Any, Any], bool]:
+    """Whether decisions are equal, and scores as close as they are in batches of different tweets."""
+
+    def close(found: Any, expected: Any) -> bool:
+        if isinstance(expected, float):
+            return found == pytest.approx(expected, abs=1e-5)
+        if isinstance(expected, dict):
+            return found.keys() == expected.keys() and all(close(found[key], expected[key]) for key in expected)
+        if isinstance(expected, list):
+            return len(found) == len(expected) and all(map(close, found, expected))
+        return found == expected
+
+    return close
+
+
+def read(picture: Any) -> bytes:
+    return picture if isinstance(picture, bytes) else Path(picture).read_bytes()
+
+
+@pytest.fixture(scope="session")
+def as_json() -> Callable[[Tweet], Json]:
+    """A tweet as the service reads it, pictures in base64."""
+
+    def message(tweet: Tweet) -> Json:
+        pictures = {
+            "image": None if tweet.image is None else base64.b64encode(read(tweet.image)).decode(),
+            "objects": [base64.b64encode(read(crop)).decode() for crop in tweet.objects],
+        }
+        return {name: value for name, value in (vars(tweet) | pictures).items() if value not in (None, (), [])}
+
+    return message
+
+
+@pytest.fixture(scope="session")
+def as_parts() -> Callable[[str, Sequence[Tweet]], dict[str, tuple[str | None, bytes | str]]]:
+    """Tweets as a multipart body: the JSON, and the pictures beside it."""
+
+    def parts(bundle: str, tweets: Sequence[Tweet]) -> dict[str, tuple[str | None, bytes | str]]:
+        files: dict[str, tuple[str | None, bytes | str]] = {}
+
+        def name(picture: Any) -> str:
+            part = f"picture {len(files)}"
+            files[part] = ("file", read(picture))
+            return part
+
+        messages = []
+        for tweet in tweets:
+            named = replace(
+                tweet,
+                image=None if tweet.image is None else name(tweet.image),
+                objects=[name(crop) for crop in tweet.objects],
+            )
+            messages.append({key: value for key, value in vars(named).items() if value not in (None, (), [])})
+        return {"request": (None, json.dumps({"bundle": bundle, "tweets": messages}))} | files
+
+    return parts
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service and its settings."""
+
+    url: str
+    settings: Settings
+
+    def processes(self) -> dict[int, str]:
+        """Names of the processes under this one, by id."""
+        parents, names = {}, {}
+        for status in Path("/proc").glob("[0-9]*/status"):
+            try:
+                fields = dict(line.split(":\t", 1) for line in status.read_text("utf-8").splitlines() if ":\t" in line)
+                names[int(fields["Pid"])] = (status.parent / "cmdline").read_text("utf-8").split("\0")[0]
+            except (OSError, KeyError):  # gone meanwhile
+                continue
+            parents[int(fields["Pid"])] = int(fields["PPid"])
+        below = {os.getpid()}
+        while more := {pid for pid, parent in parents.items() if parent in below} - below:
+            below |= more
+        return {pid: names[pid] for pid in below - {os.getpid()}}
+
+    def replicas(self, deployment: str) -> list[int]:
+        """Process ids of a deployment's replicas. While one works, the name of its method follows the deployment's."""
+        name = f"ray::ServeReplica:default:{deployment}"
+        return [pid for pid, process in self.processes().items() if process.partition(".")[0] == name]
+
+
+@pytest.fixture(scope="package")
+def service(ner_bundle: Path, re_bundle: Path) -> Iterator[Service]:
+    """Ray and the service in it: two of everything that requests of the first bundle pass through."""
+    settings = Settings.parse(
+        {
+            "bundles": {"ner": ner_bundle, "re": re_bundle},
+            "threads": 1,
+            "window": True,  # the pairs of some published tweets lie beyond the tiny model's budget
+            "limits": {"body_bytes": 4_000_000, "picture_pixels": 1_000_000, "text_characters": 1_000},
+            "ingress": {"least": 2, "most": 2},
+            "engine": {"least": 2, "most": 2},
+        }
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with local_service(settings, "127.0.0.1", port) as url:
+        yield Service(url, settings)

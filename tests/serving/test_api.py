@@ -1,0 +1,323 @@
+"""The HTTP interface without Ray: answers, limits, token, problems."""
+
+import asyncio
+import base64
+import io
+import json
+import threading
+
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from hvpnet_runtime.errors import BackendError
+from hvpnet_runtime.serving.api import create_api
+from hvpnet_runtime.serving.metrics import Metrics
+
+URL = "/v1/extract"
+
+
+def picture(width=40, height=30, kind="PNG"):
+    file = io.BytesIO()
+    Image.new("RGB", (width, height), "red").save(file, kind)
+    return file.getvalue()
+
+
+def base64_picture(*size):
+    return base64.b64encode(picture(*size)).decode()
+
+
+def refused(response, status, name, match):
+    """An RFC 9457 problem of this status, named after the exception; one line says what is wrong."""
+    problem = response.json()
+    assert response.headers["content-type"] == "application/problem+json"
+    assert (response.status_code, problem["status"]) == (status, status)
+    assert (problem["title"], problem["type"]) == (name, f"urn:hvpnet:error:{name}")
+    assert match in problem["detail"]
+    assert "\n" not in problem["detail"]
+    return problem
+
+
+@pytest.mark.parametrize("task", ["ner", "re"])
+def test_answers_are_the_librarys(client, picture_tweets, answers, as_json, as_parts, close_to, task):
+    tweets = picture_tweets[task][:4]
+    expected = {"bundle": task, "results": answers(task, tweets)}
+    found = client.post(URL, json={"bundle": task, "tweets": [as_json(tweet) for tweet in tweets]})
+    assert found.status_code == 200
+    assert close_to(found.json(), expected)
+    assert client.post(URL, files=as_parts(task, tweets)).json() == found.json()
+
+
+def test_text_boxes_and_id(client, answers):
+    tweet = {"id": "a", "text": "Jordan was great today", "image": base64_picture(), "boxes": [[0, 0, 20, 30]]}
+    (found,) = client.post(URL, json={"tweets": [tweet]}).json()["results"]
+    assert found["id"] == "a"
+    assert len(found["tags"]) == 4
+    boxed = client.post(URL, json={"tweets": [tweet | {"boxes": [[0, 0, 21, 30]]}]}).json()["results"][0]
+    assert boxed["tags"] == found["tags"]  # the picture is of one colour
+
+
+def test_default_bundle_is_the_first(client):
+    assert client.post(URL, json={"tweets": [{"text": "Jordan"}]}).json()["bundle"] == "ner"
+
+
+TWEET = {"text": "Jordan was great"}
+PAIR = {"words": ["Jordan", "visits", "Paris"], "head": [0, 1], "tail": [2, 3]}
+
+
+@pytest.mark.parametrize(
+    ("tweet", "name", "match"),
+    [
+        ({}, "InputError", "text or words"),
+        (TWEET | {"words": ["Jordan"]}, "InputError", "not both"),
+        ({"text": ""}, "TextError", "empty"),
+        ({"text": "x" * 401}, "TextError", "401 characters, the limit is 400"),
+        ({"words": ["x" * 200, "y" * 200]}, "TextError", "401 characters, the limit is 400"),
+        (TWEET | {"image": "a.jpg"}, "PictureError", "base64"),
+        (TWEET | {"image": "/etc/passwd1"}, "PictureError", "not an image file"),
+        (TWEET | {"image": "http://127.0.0.1/a.jpg"}, "PictureError", "base64"),
+        (TWEET | {"image": "data:image/png;base64,AAAA"}, "PictureError", "base64"),
+        (TWEET | {"image": ""}, "PictureError", "empty"),
+        (TWEET | {"objects": [base64.b64encode(picture()[:60]).decode()]}, "PictureError", "truncated"),
+        (TWEET | {"image": base64_picture(1001, 1000)}, "PictureError", "too many pixels: 1001 x 1000"),
+        (TWEET | {"boxes": [[0, 0, 1, 1]]}, "InputError", "boxes need the image"),
+        (TWEET | {"image": base64_picture(), "boxes": [[0, 0, 99, 1]]}, "PictureError", "outside the picture"),
+    ],
+)
+def test_a_bad_tweet_is_named(client, tweet, name, match):
+    problem = refused(client.post(URL, json={"tweets": [TWEET, tweet]}), 422, name, match)
+    assert [(error["tweet"], error["type"]) for error in problem["errors"]] == [(1, name)]
+
+
+def test_all_bad_tweets_are_named(client):
+    body = {"bundle": "re", "tweets": [PAIR, PAIR | {"head": [1, 1]}, PAIR | {"image": base64_picture(2000, 1000)}]}
+    problem = refused(client.post(URL, json=body), 422, "InputError", "tweet 1: ")
+    assert [(error["tweet"], error["type"]) for error in problem["errors"]] == [(1, "TextError"), (2, "PictureError")]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "name", "match"),
+    [
+        (b"", 400, "RequestError", "Invalid JSON"),
+        (b"{", 400, "RequestError", "Invalid JSON"),
+        (b"\xff\xfe", 400, "RequestError", "Invalid JSON"),
+        (b'{"tweets": [{"text": "\\ud800"}]}', 400, "RequestError", "hex escape"),
+        (b"[" * 100_000, 400, "RequestError", "recursion"),
+        (b"[]", 422, "InputError", "the request"),
+        (b"{}", 422, "InputError", "tweets: Field required"),
+        (b'{"tweets": []}', 422, "InputError", "at least 1"),
+        (b'{"tweets": [{"text": 5}]}', 422, "InputError", "tweets.0.text"),
+        (b'{"tweets": [{"text": "a", "url": "b"}]}', 422, "InputError", "tweets.0.url"),
+        (b'{"tweets": [{"text": "a", "head": [0, 1, 2]}]}', 422, "InputError", "tweets.0.head"),
+        (b'{"tweets": [{"text": "a", "boxes": [[0, 0, NaN, 1]]}]}', 422, "InputError", "finite"),
+        (b'{"tweets": [{"text": "a"}], "bundle": "x"}', 404, "UnknownBundleError", "only ner, re"),
+        (json.dumps({"tweets": [TWEET] * 5}).encode(), 422, "InputError", "4 tweets at most, this one has 5"),
+    ],
+)
+def test_a_bad_request_is_named(client, body, status, name, match):
+    response = client.post(URL, content=body, headers={"content-type": "application/json"})
+    assert "errors" not in refused(response, status, name, match)
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
+def test_other_content_types(client, kind):
+    response = client.post(URL, content=b"{}", headers={"content-type": kind})
+    refused(response, 415, "MediaTypeError", "application/json or multipart/form-data")
+
+
+@pytest.mark.parametrize(
+    ("files", "status", "name", "match"),
+    [
+        ({"other": (None, "{}")}, 400, "RequestError", "no part 'request'"),
+        ({"request": (None, "{")}, 400, "RequestError", "Invalid JSON"),
+        ({"request": (None, '{"tweets": [{"text": "a", "image": "b"}]}')}, 422, "PictureError", "no file part"),
+        ({"request": (None, '{"tweets": [{"text": "a", "image": "request"}]}')}, 422, "PictureError", "no file part"),
+    ],
+)
+def test_bad_multipart(client, files, status, name, match):
+    refused(client.post(URL, files=files), status, name, match)
+
+
+@pytest.mark.parametrize("kind", ["multipart/form-data", "multipart/form-data; boundary=a; charset=zlib_codec"])
+def test_multipart_that_is_none(client, kind):
+    response = client.post(URL, content=b"--b\r\n\r\nx\r\n--b--", headers={"content-type": kind})
+    refused(response, 400, "RequestError", "multipart/form-data")
+
+
+def test_the_json_may_be_a_file_part(client):
+    files = {"request": ("request.json", '{"tweets": [{"text": "Jordan", "image": "a"}]}'), "a": ("a.png", picture())}
+    assert client.post(URL, files=files).status_code == 200
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_large_bodies(client, declared):
+    sent = []
+
+    def chunks():
+        for _ in range(400):
+            sent.append(1000)
+            yield b" " * 1000
+
+    body = b" " * 400_000 if declared else chunks()
+    response = client.post(URL, content=body, headers={"content-type": "application/json"})
+    refused(response, 413, "BodyTooLargeError", "more than 300000 bytes")
+
+
+def asgi_post(api, receive, headers=()):
+    """The messages that the application sends for a request whose body comes from `receive`."""
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "path": URL,
+        "raw_path": URL.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "scheme": "http",
+        "headers": [(b"content-type", b"application/json"), *headers],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 2),
+    }
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(asyncio.wait_for(api(scope, receive, send), 30))
+    return sent
+
+
+def test_reading_stops_at_four_times_the_limit(client):
+    received = 0
+
+    async def endless():
+        nonlocal received
+        received += 50_000
+        return {"type": "http.request", "body": bytes(50_000), "more_body": True}
+
+    sent = asgi_post(client.app, endless)
+    assert sent[0]["status"] == 413
+    assert 5 * 300_000 <= received <= 5 * 300_000 + 2 * 50_000
+
+
+def test_slow_bodies(client):
+    async def stalling():
+        await asyncio.sleep(20)
+
+    sent = asgi_post(client.app, stalling)
+    assert sent[0]["status"] == 408
+    assert json.loads(sent[1]["body"])["title"] == "RequestTimeoutError"
+
+
+def test_a_client_that_hangs_up(client):
+    async def gone():
+        return {"type": "http.disconnect"}
+
+    assert asgi_post(client.app, gone)[0]["status"] == 400
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_full_queue(settings, extractor, early):
+    """Four tweets are waiting, which is the limit: one more is refused before its body is read, and read it is."""
+    release, entered = threading.Event(), threading.Event()
+
+    class Stuck:
+        async def extract(self, bundle, tweets):
+            entered.set()
+            await asyncio.to_thread(release.wait)
+            return await extractor.extract(bundle, tweets)
+
+    with TestClient(create_api(settings, Stuck(), Metrics())) as client:
+        waiting = 4 if early else 3
+        first = {}
+        body = {"tweets": [TWEET] * waiting}
+        thread = threading.Thread(target=lambda: first.update(response=client.post(URL, json=body)))
+        thread.start()
+        assert entered.wait(30)
+        response = client.post(URL, json={"tweets": [TWEET] * 2})
+        refused(response, 429, "OverloadedError", f"{waiting} tweets are waiting, the limit is 4")
+        assert response.headers["retry-after"] == "7"
+        release.set()
+        thread.join()
+        assert first["response"].status_code == 200
+        assert client.post(URL, json={"tweets": [TWEET] * 4}).status_code == 200
+
+
+def test_a_failing_engine(settings):
+    class Failing:
+        async def extract(self, bundle, tweets):
+            raise BackendError("onnxruntime-cpu answered with NaN")
+
+    client = TestClient(create_api(settings, Failing(), Metrics()))
+    refused(client.post(URL, json={"tweets": [TWEET]}), 500, "BackendError", "NaN")
+
+
+def test_an_unknown_failure_says_nothing_of_the_inside(settings):
+    class Failing:
+        async def extract(self, bundle, tweets):
+            raise KeyError("secret")
+
+    client = TestClient(create_api(settings, Failing(), Metrics()), raise_server_exceptions=False)
+    response = client.post(URL, json={"tweets": [TWEET]})
+    refused(response, 500, "InternalError", "its log says why")
+    assert "secret" not in response.text
+
+
+@pytest.mark.parametrize(
+    ("authorization", "status"),
+    [
+        (None, 401),
+        ("", 401),
+        ("Bearer", 401),
+        ("Bearer wrong", 401),
+        ("Basic right", 401),
+        ("Bearer \u00e9", 401),
+        ("Bearer right", 200),
+        ("bearer right", 200),
+    ],
+)
+def test_token(settings, extractor, authorization, status):
+    client = TestClient(create_api(settings, extractor, Metrics(), token="right"))
+    headers = {} if authorization is None else {"authorization": authorization.encode()}
+    response = client.post(URL, json={"tweets": [TWEET]}, headers=headers)
+    assert response.status_code == status
+    if status == 401:
+        refused(response, 401, "TokenError", "bearer token")
+        assert response.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/healthz", 200), ("/readyz", 200), ("/docs", 200), ("/openapi.json", 200), ("/metrics", 401), ("/other", 401)],
+)
+def test_what_is_open_without_the_token(settings, extractor, path, status):
+    assert TestClient(create_api(settings, extractor, Metrics(), token="right")).get(path).status_code == status
+
+
+def test_probes(client, extractor, monkeypatch):
+    assert client.get("/healthz").json() == {"status": "ok"}
+    assert client.get("/readyz").json() == {"status": "ready"}
+    monkeypatch.setattr(extractor, "waiting", ["engine-ner"])
+    response = client.get("/readyz")
+    assert (response.status_code, response.json()) == (503, {"status": "waiting", "missing": ["engine-ner"]})
+    assert client.get("/healthz").status_code == 200
+
+
+def test_metrics_are_plain_text(client):
+    response = client.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert response.text == "# HELP x y\n"
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nowhere", 404), ("GET", URL, 405)])
+def test_unknown_routes_are_problems_too(client, method, path, status):
+    response = client.request(method, path)
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["status"] == response.status_code == status
+
+
+def test_description(client):
+    operation = client.get("/openapi.json").json()["paths"][URL]["post"]
+    assert set(operation["requestBody"]["content"]) == {"application/json", "multipart/form-data"}
+    assert "application/problem+json" in operation["responses"]["422"]["content"]

@@ -1,0 +1,47 @@
+"""One page of metrics out of those of several nodes."""
+
+import math
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from hvpnet_runtime.serving.metrics import collect
+
+NODE = """# HELP ray_hvpnet_tweets_total Tweets answered
+# TYPE ray_hvpnet_tweets_total counter
+ray_hvpnet_tweets_total{{SessionName="s",Version="v",WorkerId="{worker}",bundle="ner",otel_scope_name="o"}} {tweets}
+# HELP ray_hvpnet_stage_seconds Seconds
+# TYPE ray_hvpnet_stage_seconds histogram
+ray_hvpnet_stage_seconds_bucket{{WorkerId="{worker}",le="1.0"}} 1.0
+ray_hvpnet_stage_seconds_bucket{{WorkerId="{worker}",le="+Inf"}} 2.0
+ray_hvpnet_stage_seconds_count{{WorkerId="{worker}"}} 2.0
+ray_hvpnet_stage_seconds_sum{{WorkerId="{worker}"}} 99.0
+# HELP ray_other Other
+# TYPE ray_other gauge
+ray_other 1.0
+"""
+
+
+def test_pages_become_one(tmp_path):
+    pages = []
+    for worker, tweets in (("a", 3), ("b", 4)):
+        page = tmp_path / worker
+        page.write_text(NODE.format(worker=worker, tweets=tweets), "utf-8")
+        pages.append(page.as_uri())
+    families = {family.name: family for family in text_string_to_metric_families(collect(pages).decode())}
+    assert families.keys() == {"ray_hvpnet_tweets", "ray_hvpnet_stage_seconds"}
+    tweets = {(*sample.labels.items(),): sample.value for sample in families["ray_hvpnet_tweets"].samples}
+    assert tweets == {(("WorkerId", worker), ("bundle", "ner")): count for worker, count in (("a", 3), ("b", 4))}
+    seconds = families["ray_hvpnet_stage_seconds"]
+    buckets = {
+        sample.labels["le"]: sample.value
+        for sample in seconds.samples
+        if sample.labels["WorkerId"] == "b" and "le" in sample.labels
+    }
+    assert {float(bound): count for bound, count in buckets.items()} == {1: 1, math.inf: 2}
+    assert not any(sample.name.endswith("_sum") for sample in seconds.samples)  # Ray's are guesses
+
+
+def test_a_page_that_cannot_be_read(tmp_path):
+    with pytest.raises(OSError, match="nowhere"):
+        collect([(tmp_path / "nowhere").as_uri()])

@@ -1,16 +1,19 @@
 """`import hvpnet_runtime` and load of a bundle, against importing PyTorch and loading the checkpoint.
 
-Each start is a process of its own; files are in the page cache. A bundle with more precisions has more to check.
+Each start is a process of its own; files are in the page cache. A bundle with more precisions has more to check:
+`--folder` takes one of a single precision, for instance of `benchmarks/full_size.py runs/int8 --precision int8`.
 """
 
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+import torch
 from pairing import paired
 from pytest_benchmark.fixture import BenchmarkFixture
+
+from hvpnet import load_checkpoint
 
 RUNTIME = "from hvpnet_runtime import Pipeline; Pipeline.load({bundle!r}, 'onnxruntime-cpu')"
 EAGER = {
@@ -20,11 +23,12 @@ EAGER = {
 }
 
 
-class Files(NamedTuple):
-    """What the fixture `files` gives."""
-
-    checkpoint: Path
-    bundle: Path
+@pytest.fixture(scope="module")
+def checkpoint(files, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As the published code saves it."""
+    path = tmp_path_factory.mktemp("published") / "best_model.pth"
+    torch.save(load_checkpoint(files.checkpoint).state_dict(), path)
+    return path
 
 
 def start(script: str) -> None:
@@ -32,7 +36,7 @@ def start(script: str) -> None:
 
 
 @pytest.mark.parametrize("eager", EAGER)
-def test_load(benchmark: BenchmarkFixture, files: Files, eager: str) -> None:
-    names = {"bundle": str(files.bundle), "checkpoint": str(files.checkpoint)}
+def test_load(benchmark: BenchmarkFixture, files, checkpoint: Path, eager: str) -> None:
+    names = {"bundle": str(files.bundle), "checkpoint": str(checkpoint)}
     ours, theirs = RUNTIME.format(**names), EAGER[eager].format(**names)
     paired(benchmark, lambda: start(ours), lambda: start(theirs), rounds=5)

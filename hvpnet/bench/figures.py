@@ -32,7 +32,7 @@ def draw_figures(results: Results, out: Path) -> list[str]:
         figure, axes = plt.subplots(figsize=(8, 1.6 + 0.45 * len(results.headline)), layout="constrained")
         draw(axes, results)
         axes.spines[["top", "right"]].set_visible(False)
-        figure.text(0.99, 0.01, _conditions(results), ha="right", fontsize=7, color="#64748b")
+        axes.set_title(_conditions(results), loc="right", fontsize=7, color="#64748b")
         figure.savefig(out / f"{name}.svg")
         plt.close(figure)
         names.append(f"{name}.svg")

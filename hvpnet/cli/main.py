@@ -19,9 +19,9 @@ VERBS = {
     "predict": "extract entities or relations from one tweet or from JSON lines",
     "annotate": "extract from a file of any size, on this machine or on a Ray cluster",
     "evaluate": "score a bundle on a data set",
-    "serve": "answer requests over HTTP",
     "triton": "write a Triton model repository of a bundle",
     "bench": "time a bundle against its checkpoint in PyTorch",
+    "serve": "answer requests over HTTP",
 }
 
 _EXTRAS = {

@@ -170,12 +170,13 @@ def _check_files(path: Path, required: tuple[str, ...], files: Mapping[str, Mapp
         if size != facts["bytes"]:
             raise BundleError(f"{file} has {size} bytes, the manifest says {facts['bytes']}: copy the bundle again")
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing releases the GIL
-        digests = pool.map(_sha256, [path / name for name in files])
+        digests = pool.map(sha256, [path / name for name in files])
         for (name, facts), digest in zip(files.items(), digests, strict=True):
             if digest != facts["sha256"]:
                 raise BundleError(f"{path / name} was changed after the export: its sha256 is not the manifest's")
 
 
-def _sha256(file: Path) -> str:
+def sha256(file: Path) -> str:
+    """Digest of a file, as hexadecimal digits."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -17,10 +17,11 @@ import numpy as np
 import onnxruntime
 
 from hvpnet_runtime import Bundle
+from hvpnet_runtime.bundle import sha256
 from hvpnet_runtime.cuda import Cuda, Device, Pinned
 from hvpnet_runtime.engines.api import Api, EngineName
 from hvpnet_runtime.engines.profiles import Graph, text_profiles, vision_profiles
-from hvpnet_runtime.engines.record import BuildRecord, engine_folder, sha256
+from hvpnet_runtime.engines.record import BuildRecord, engine_folder
 
 FAKE_GPU = Device("NVIDIA Fake 1", "9.0", "13.0")
 

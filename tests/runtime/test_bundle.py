@@ -47,7 +47,7 @@ def test_edited_truncated_and_missing_files_are_named(copy: Path, name: str) -> 
 
 def test_nothing_is_parsed_before_the_digests_hold(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (copy / "onnx/fp32/text.onnx").write_bytes(b"x")
-    monkeypatch.setattr("hvpnet_runtime.pipeline.Tokenizer.from_file", lambda _: pytest.fail("parsed"))
+    monkeypatch.setattr("hvpnet_runtime.preparation.Tokenizer.from_file", lambda _: pytest.fail("parsed"))
     with pytest.raises(BundleError):
         Pipeline.load(copy)
 

@@ -19,12 +19,13 @@ from onnx import TensorProto, helper
 from hvpnet.cli import main
 from hvpnet_runtime import BackendError, Bundle, BundleError
 from hvpnet_runtime.backends import load_backend
+from hvpnet_runtime.bundle import sha256
 from hvpnet_runtime.cuda import Cuda, Device, Pinned, cuda_runtime_version, find_device
 from hvpnet_runtime.engines.api import Api, load_api
 from hvpnet_runtime.engines.build import BuildOptions, build_engines
 from hvpnet_runtime.engines.network import parse
 from hvpnet_runtime.engines.profiles import Bucket, Profile, choose_bucket, text_profiles, vision_profiles
-from hvpnet_runtime.engines.record import BuildRecord, built_engines, engine_folder, find_engine, sha256
+from hvpnet_runtime.engines.record import BuildRecord, built_engines, engine_folder, find_engine
 from hvpnet_runtime.errors import BuildError
 
 KINDS = [

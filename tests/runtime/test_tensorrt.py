@@ -327,7 +327,7 @@ def test_a_plan_that_the_library_refuses(fake: Platform, copy_of: Any) -> None:
     folder = fake.build(bundle)
     (folder / "text.plan").write_bytes(b"not a plan")
     record = json.loads((folder / "build.json").read_text())
-    from hvpnet_runtime.engines.record import sha256
+    from hvpnet_runtime.bundle import sha256
 
     record["files"]["text.plan"]["sha256"] = sha256(folder / "text.plan")
     (folder / "build.json").write_text(json.dumps(record))

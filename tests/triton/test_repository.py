@@ -13,9 +13,9 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import TYPE_FP16, TYPE_FP32, TYPE_INT64, ModelConfig
 
 from hvpnet.cli import main
-from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.bundle import Bundle, sha256
 from hvpnet_runtime.engines.profiles import text_profiles, vision_profiles
-from hvpnet_runtime.engines.record import BuildRecord, sha256
+from hvpnet_runtime.engines.record import BuildRecord
 from hvpnet_runtime.errors import BackendError, BundleError, RepositoryError, StaleEngineError
 from hvpnet_runtime.triton import RepositoryOptions, write_repository
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.bundle import Bundle, sha256
 from hvpnet_runtime.cuda import cuda_runtime_version, find_device
 from hvpnet_runtime.engines.api import Api, EngineName, load_api
 from hvpnet_runtime.engines.network import check, parse
 from hvpnet_runtime.engines.profiles import Graph, Profile, text_profiles, vision_profiles
-from hvpnet_runtime.engines.record import BuildRecord, engine_folder, sha256
+from hvpnet_runtime.engines.record import BuildRecord, engine_folder
 from hvpnet_runtime.errors import BuildError
 from hvpnet_runtime.staging import staged
 

@@ -1,6 +1,5 @@
 """build.json: what an engine was built from, with what and for what; and whether it may be loaded here."""
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -8,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.bundle import Bundle, sha256
 from hvpnet_runtime.cuda import Device
 from hvpnet_runtime.engines.api import Api
 from hvpnet_runtime.engines.profiles import Graph, Profile
@@ -144,9 +143,3 @@ def find_engine(bundle: Bundle, api: Api, device: Device) -> tuple[Path, BuildRe
     if not reasons:
         raise BackendError(f"{bundle.path} has no {api.engine} engine: {command}")
     raise StaleEngineError(f"{'; '.join(reasons)}: build again with {command}")
-
-
-def sha256(path: Path) -> str:
-    """Digest of a file, as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from hvpnet_runtime.bundle import Bundle
-from hvpnet_runtime.engines.record import sha256
+from hvpnet_runtime.bundle import Bundle, sha256
 from hvpnet_runtime.errors import RepositoryError
 from hvpnet_runtime.staging import staged
 from hvpnet_runtime.triton.config import graph_config, python_config, text_tensors, vision_tensors

@@ -63,10 +63,10 @@ class EagerBackend:
     def __init__(self, model: HVPNeT, precision: str = "fp32", *, compiled: bool = False) -> None:
         self.precision = precision
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = model.to(self._device)
+        self.model = model
         for name, module in self.model.named_children():
-            if name != "crf":  # decoding needs its scores as they are
-                module.to(_DTYPES[precision])
+            if name != "crf":  # decoding is on the CPU, and needs its scores as they are
+                module.to(self._device, _DTYPES[precision])
         self._pictures, self._text = self.model.encode_pictures, self.model.forward
         if compiled:
             self._pictures = torch.compile(self._pictures, dynamic=True)

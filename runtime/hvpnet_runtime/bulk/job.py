@@ -17,6 +17,7 @@ class Job:
             from its folder.
         output: the file to write, .jsonl, .ndjson or .parquet; a row for every tweet that could be processed, in order.
         backend: `auto` or a name of `hvpnet_runtime.backends.BACKENDS`.
+        precision: of the graphs; see `Pipeline.load`.
         window: slide over long texts instead of cutting them.
         on_bad_image: as in `Pipeline.load`.
         part_rows: rows that are finished, and kept, together; doubled while that makes more than 10,000 parts.
@@ -26,6 +27,7 @@ class Job:
     input: Path
     output: Path
     backend: str = "auto"
+    precision: str | None = None
     window: bool = False
     on_bad_image: OnBadImage = "error"
     part_rows: int = 1000

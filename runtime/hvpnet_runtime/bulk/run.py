@@ -88,6 +88,7 @@ def _identity(job: Job) -> dict[str, Any]:
         "bundle": manifest_digest(job.bundle),
         "input": [str(job.input), facts.st_size, facts.st_mtime_ns],
         "backend": job.backend,
+        "precision": job.precision,
         "window": job.window,
         "on_bad_image": job.on_bad_image,
         "part_rows": job.part_rows,

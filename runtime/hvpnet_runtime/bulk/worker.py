@@ -113,7 +113,12 @@ class Annotator:
             if manifest_digest(job.bundle) != self._digest:
                 raise BundleError(f"{job.bundle} differs between nodes: copy the same bundle to all")
             self._pipeline = Pipeline.load(
-                job.bundle, job.backend, window=job.window, on_bad_image=job.on_bad_image, threads=self._threads
+                job.bundle,
+                job.backend,
+                precision=job.precision,
+                window=job.window,
+                on_bad_image=job.on_bad_image,
+                threads=self._threads,
             )
         return self._pipeline
 

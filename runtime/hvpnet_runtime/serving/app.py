@@ -131,7 +131,12 @@ def _engine(name: str, path: Path, settings: Settings) -> serve.Application:
         **_replicas(settings.engine, target=size),
     )
     return deployment.bind(
-        name, path, backend=settings.backend, threads=settings.threads, cache_bytes=settings.cache_bytes
+        name,
+        path,
+        backend=settings.backend,
+        precision=settings.precision,
+        threads=settings.threads,
+        cache_bytes=settings.cache_bytes,
     )
 
 

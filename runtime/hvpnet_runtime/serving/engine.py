@@ -38,6 +38,7 @@ class Engine:
         name: of the bundle.
         path: its folder.
         backend: see `Pipeline.load`, and so for the rest.
+        precision: of the graphs.
         threads: of one run.
         cache_bytes: limit of the prefix cache.
 
@@ -46,8 +47,10 @@ class Engine:
         BackendError: no backend runs here, or the one named does not.
     """
 
-    def __init__(self, name: str, path: Path, *, backend: str, threads: int | None, cache_bytes: int) -> None:
-        self._pipeline = Pipeline.load(path, backend, cache_bytes=cache_bytes, threads=threads)
+    def __init__(
+        self, name: str, path: Path, *, backend: str, precision: str | None, threads: int | None, cache_bytes: int
+    ) -> None:
+        self._pipeline = Pipeline.load(path, backend, precision=precision, cache_bytes=cache_bytes, threads=threads)
         self._name, self._metrics, self._size = name, Metrics(), Batching().size
         self._thread = ThreadPoolExecutor(1, "engine")  # an engine runs one batch at a time
         self._idle = asyncio.Event()

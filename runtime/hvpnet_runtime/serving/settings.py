@@ -120,6 +120,7 @@ class Settings(_Table):
     Attributes:
         bundles: folders by the name that requests give; the first is the default. Every node has the same folders.
         backend: see `Pipeline.load`.
+        precision: of the graphs; see `Pipeline.load`.
         threads: CPU threads of one engine; by default all cores.
         window: slide over texts beyond the piece budget instead of cutting them.
         cache_bytes: of each engine's prefix cache.
@@ -128,6 +129,7 @@ class Settings(_Table):
 
     bundles: Annotated[dict[Name, Path], Field(min_length=1)]
     backend: str = "auto"
+    precision: str | None = None
     threads: Count | None = None
     window: bool = False
     cache_bytes: Annotated[int, Field(ge=0)] = CACHE_BYTES

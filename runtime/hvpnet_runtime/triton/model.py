@@ -53,7 +53,10 @@ class TritonPythonModel:
     def _load(self) -> Pipeline:
         window, cache_bytes = self._settings.window, self._settings.cache_mib * 2**20
         if self._settings.backend != TRITON:
-            return Pipeline.load(self._folder, self._settings.backend, window=window, cache_bytes=cache_bytes)
+            precision = self._settings.precision or None
+            return Pipeline.load(
+                self._folder, self._settings.backend, window=window, cache_bytes=cache_bytes, precision=precision
+            )
         backend = TritonBackend(self._bundle, self._name, self._max_batch, self._settings, _infer)
         return Pipeline(self._bundle, backend, Preparer.of(self._bundle, window=window), PrefixCache(cache_bytes))
 

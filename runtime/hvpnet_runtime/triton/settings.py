@@ -23,7 +23,7 @@ class Settings:
         backend: `triton`, or a name that `Pipeline.load` takes.
         window: as in `Pipeline.load`.
         cache_mib: limit of the prefix cache of each process, in MiB.
-        precision: of the graphs; of the backend `triton` only.
+        precision: of the graphs; without one, what `Pipeline.load` takes by default.
         lengths: pieces that texts are padded to, ascending; of the backend `triton` only.
     """
 
@@ -37,8 +37,8 @@ class Settings:
         """As they stand in config.pbtxt."""
         parameters = {"backend": self.backend, "window": str(self.window).lower(), "cache_mib": str(self.cache_mib)}
         if self.backend == TRITON:
-            parameters |= {"precision": self.precision, "lengths": ",".join(map(str, self.lengths))}
-        return parameters
+            parameters["lengths"] = ",".join(map(str, self.lengths))
+        return parameters | ({"precision": self.precision} if self.precision else {})
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, str]) -> Self:

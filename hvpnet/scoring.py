@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
+from hvpnet.config import Task
 from hvpnet.data.examples import EntityExample, Example, RelationExample, Split
 from hvpnet.errors import DataError
 from hvpnet.metrics import EntityScores, RelationScores, entity_scores, relation_scores
@@ -61,6 +62,20 @@ def score_relations(
     )
 
 
+def check_split(split: Split, task: Task, *, with_pictures: bool) -> None:
+    """Refuse data that say nothing about a bundle.
+
+    Raises:
+        DataError: the split is empty, for the other task, or lacks the pictures that the bundle reads.
+    """
+    if split.task != task:
+        raise DataError(f"the data are for task {split.task}, the bundle is for {task}")
+    if not split.examples:
+        raise DataError("the data have no tweets in this split")
+    if with_pictures and not split.has_pictures:
+        raise DataError("the data have no pictures and the bundle reads them: evaluate has --without-pictures")
+
+
 def score_pipeline(pipeline: Pipeline, split: Split, *, with_pictures: bool = True) -> Scores:
     """The published scores of a pipeline on a split.
 
@@ -68,14 +83,10 @@ def score_pipeline(pipeline: Pipeline, split: Split, *, with_pictures: bool = Tr
     prediction alike.
 
     Raises:
-        DataError: the split is for the other task, has a relation that the bundle does not know, or has no pictures
-            although the bundle reads them.
+        DataError: see `check_split`; or the split has a relation that the bundle does not know.
     """
     bundle = pipeline.bundle
-    if split.task != bundle.task:
-        raise DataError(f"the data are for task {split.task}, the bundle is for {bundle.task}")
-    if bundle.sizes.pictures and with_pictures and not split.has_pictures:
-        raise DataError("the data have no pictures and the bundle reads them: say --without-pictures to score it so")
+    check_split(split, bundle.task, with_pictures=with_pictures and bundle.sizes.pictures > 0)
     predictions: list[Prediction] = []
     seen: list[tuple[bool, ...]] = []
     for start in range(0, len(split.examples), BATCH_SIZE):

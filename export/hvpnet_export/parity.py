@@ -93,7 +93,7 @@ class ParityReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON types."""
-        return {"passed": self.passed, **asdict(self)}
+        return {"passed": self.passed, "differing": self.differing, **asdict(self)}
 
     def require(self) -> "ParityReport":
         """Return the report.

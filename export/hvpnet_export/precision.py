@@ -36,14 +36,14 @@ class NarrowEmbedding(nn.Embedding):
 
 
 def to_precision(model: HVPNeT, precision: Precision) -> HVPNeT:
-    """The model itself for `fp32`; for `fp16`, a copy that computes as the module's docstring says.
+    """For `fp16`, a copy that computes as the module's docstring says; else the model: INT8 is made of FP32 graphs.
 
     The copy's `encode_pictures` takes FP16 images and gives FP16 prefixes; its `forward` takes those and gives FP32.
 
     Raises:
         ExportError: a weight does not fit FP16.
     """
-    if precision == "fp32":
+    if precision != "fp16":
         return model
     narrow = copy.deepcopy(model)
     for name in ("image_model", "encoder_conv", "gates"):

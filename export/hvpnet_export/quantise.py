@@ -33,7 +33,7 @@ METHOD = "MinMax"
 """How ranges are taken: the least and the greatest value of an activation over all calibration tweets."""
 
 _RESNET = ("Conv", "Relu", "Add", "MaxPool")
-_LINEAR = ("MatMul", "Gemm")
+_LINEAR = ("MatMul",)
 
 
 @torch.no_grad()

@@ -114,6 +114,7 @@ class _Recorder:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self.name, self.precision, self.close = backend.name, backend.precision, backend.close
+        self.max_length = backend.max_length
         self.runs: list[_Run] = []
 
     @property

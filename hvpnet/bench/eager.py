@@ -59,6 +59,7 @@ class EagerBackend:
     """
 
     name = "eager"
+    max_length: int | None = None
 
     def __init__(self, model: HVPNeT, precision: str = "fp32", *, compiled: bool = False) -> None:
         self.precision = precision

@@ -68,6 +68,7 @@ class _WatchedBackend:
     def __init__(self, backend: Backend, watch: Stopwatch) -> None:
         self._backend, self._watch = backend, watch
         self.name, self.precision, self.close = backend.name, backend.precision, backend.close
+        self.max_length = backend.max_length
 
     def encode_pictures(self, images: npt.NDArray[np.float32]) -> Sequence[Prefix]:
         self._watch.lap("normalise")

@@ -41,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", required=True, choices=get_args(EngineName))
     parser.add_argument("--precision", default="fp16", choices=("fp16", "fp32"), help="of the graphs (default fp16)")
     parser.add_argument("--max-batch", type=int, default=32, help="most texts in one run (default 32)")
-    parser.add_argument("--max-seq", type=int, help="most pieces of a text (default: the bundle's limit)")
+    parser.add_argument(
+        "--max-seq", type=int, help="most pieces of a text; longer ones are cut there (default: the bundle's limit)"
+    )
     parser.add_argument("--workspace", type=float, help="most MiB of scratch memory (default: the library's)")
     parser.add_argument(
         "--optimisation-level", type=int, help="0 to 5; more is slower to build (default: the library's)"

@@ -35,7 +35,10 @@ def run(options: Options) -> int:
     bundle = Bundle.load(options.bundle)
     manifest, engines = dict(bundle.manifest), built_engines(bundle)
     if options.json:
-        records = {name: asdict(built) if isinstance(built, BuildRecord) else None for name, built in engines.items()}
+        records = {
+            name: asdict(built) if isinstance(built, BuildRecord) else {"error": str(built)}
+            for name, built in engines.items()
+        }
         show(manifest | {"engines": records}, as_json=True)
         return 0
     parity = manifest["parity"]
@@ -71,5 +74,5 @@ def _engine(built: BuildRecord | StaleEngineError) -> str:
 def _parity(report: dict[str, Any]) -> str:
     return (
         f"within {max(report['prefix_error'], report['output_error']):.1e} of eager PyTorch,"
-        f" {len(report['disagreements'])} of {report['decisions']} decisions differ"
+        f" {report['differing']} of {report['decisions']} decisions differ"
     )

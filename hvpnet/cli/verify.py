@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from hvpnet.cli.options import add_json, progress, show
 from hvpnet.data.examples import SplitName
 from hvpnet.errors import DataError
+from hvpnet.scoring import check_split
 from hvpnet_runtime.bundle import Bundle
 
 
@@ -55,10 +56,12 @@ def run(options: Options) -> int:
     if bundle.task == "ner":
         compare_decoder(model, bundle.path / "decoder.npz")
     tokenizer = Tokenizer.from_file(str(bundle.path / "tokenizer.json"))
-    examples = load_split(options.data, options.split).examples if options.data else ()
+    split = load_split(options.data, options.split) if options.data else None
+    if split is not None:
+        check_split(split, bundle.task, with_pictures=bundle.sizes.pictures > 0)
     for precision in bundle.precisions:
         progress(f"comparing the {precision} graphs with the eager model")
-        requests = example_requests(model.config, tokenizer, examples) if examples else random_requests(model)
+        requests = example_requests(model.config, tokenizer, split.examples) if split else random_requests(model)
         report = compare(model, bundle.onnx("text", precision).parent, cast("Precision", precision), requests)
         show({"precision": precision, **report.to_dict()}, as_json=options.json)
         report.require()

@@ -67,11 +67,6 @@ class Cuda:
         capability = f"{properties.major}.{properties.minor}"
         return Device(name.rstrip("\0"), capability, cuda_version(self._call(cuda.cudaDriverGetVersion)))
 
-    def memory_used(self) -> int:
-        """Bytes in use on the device, by every process."""
-        free, total = self._call(self._cuda.cudaMemGetInfo)
-        return int(total - free)
-
     def malloc(self, size: int) -> Address:
         """Device memory, aligned to 256 bytes."""
         return int(self._call(self._cuda.cudaMalloc, max(size, 1)))

@@ -1,6 +1,7 @@
 """Tweets in, entities or relations out: preparation, the two graphs, decoding."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -77,8 +78,14 @@ class Pipeline:
             MissingExtraError: the named backend's package is not installed.
         """
         bundle = Bundle.load(path)
-        preparer = Preparer.of(bundle, window=window, on_bad_image=on_bad_image, threads=threads)
-        return cls(bundle, load_backend(bundle, backend, threads, precision), preparer, PrefixCache(cache_bytes))
+        loaded = load_backend(bundle, backend, threads, precision)
+        try:
+            limited = replace(bundle, max_length=loaded.max_length or bundle.max_length)  # of engines for short texts
+            preparer = Preparer.of(limited, window=window, on_bad_image=on_bad_image, threads=threads)
+            return cls(bundle, loaded, preparer, PrefixCache(cache_bytes))
+        except BaseException:
+            loaded.close()
+            raise
 
     def __call__(self, tweets: Sequence[Tweet], batch_size: int = 32) -> list[Result]:
         """Extract from tweets: one result each, in order.

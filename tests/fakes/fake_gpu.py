@@ -267,11 +267,15 @@ def fake_api(cuda: FakeCuda, engine: EngineName = "tensorrt", version: str = "99
     return Api(engine, FakeLibrary(cuda, version), None, [])
 
 
-def write_fake_engines(bundle: Bundle, api: Api, precision: str = "fp32", max_batch: int = 4) -> Path:
+def write_fake_engines(
+    bundle: Bundle, api: Api, precision: str = "fp32", max_batch: int = 4, max_length: int | None = None
+) -> Path:
     """What `build_engines` would leave, of plans that `FakeLibrary` reads."""
     graphs: tuple[Graph, ...] = ("vision", "text") if bundle.sizes.pictures else ("text",)
     profiles = {
-        graph: vision_profiles(max_batch) if graph == "vision" else text_profiles(bundle.max_length, max_batch)
+        graph: vision_profiles(max_batch)
+        if graph == "vision"
+        else text_profiles(max_length or bundle.max_length, max_batch)
         for graph in graphs
     }
     folder = engine_folder(bundle, api, FAKE_GPU)

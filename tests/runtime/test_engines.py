@@ -285,7 +285,6 @@ def test_the_cuda_bindings_take_our_calls() -> None:
     address, stream, event, graph = 64, 16, 32, 48
     calls: dict[str, tuple[Any, ...]] = {
         "device": (),
-        "memory_used": (),
         "malloc": (8,),
         "free": (address,),
         "malloc_host": ((2,), np.float32),

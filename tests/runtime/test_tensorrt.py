@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from fake_gpu import FAKE_GPU, FakeCuda, fake_api, write_fake_engines
 
-from hvpnet_runtime import BackendError, Bundle
+from hvpnet_runtime import BackendError, Bundle, EntityResult, Pipeline, Tweet
 from hvpnet_runtime.backends import TextInputs, load_backend
 from hvpnet_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from hvpnet_runtime.backends.tensorrt import TensorRTBackend
@@ -266,6 +266,31 @@ def test_too_long_a_text_names_the_option(fake: Platform, copy_of: Any) -> None:
     fake.build(bundle)
     with pytest.raises(BackendError, match=r"not built for 1 rows of 65 pieces: .* --max-seq"):
         fake.load(bundle).encode_text(texts(bundle, 1, 65), [[]])
+
+
+def test_a_pipeline_cuts_texts_where_its_engine_ends(copy_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle, cuda = copy_of("ner", "text_only"), FakeCuda()
+    write_fake_engines(bundle, fake_api(cuda), max_length=8)
+    monkeypatch.setattr("hvpnet_runtime.backends.tensorrt.Cuda", lambda: cuda)
+    monkeypatch.setattr("hvpnet_runtime.backends.tensorrt.load_api", lambda engine: fake_api(cuda, engine))
+    with Pipeline.load(bundle.path, "tensorrt") as pipeline:
+        assert pipeline.backend.max_length == 8
+        (result,) = pipeline([Tweet(words=["a"] * 20)])
+    assert isinstance(result, EntityResult)
+    assert (len(result.tags), result.cut_words) == (20, 20 - 6)  # [CLS] and [SEP] take two pieces of eight
+    assert set(result.tags[6:]) == {"O"}
+    assert cuda.leaks() == {}
+
+
+def test_a_pipeline_that_does_not_load_frees_its_backend(copy_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle, cuda = copy_of("ner", "text_only"), FakeCuda()
+    write_fake_engines(bundle, fake_api(cuda))
+    monkeypatch.setattr("hvpnet_runtime.backends.tensorrt.Cuda", lambda: cuda)
+    monkeypatch.setattr("hvpnet_runtime.backends.tensorrt.load_api", lambda engine: fake_api(cuda, engine))
+    monkeypatch.setattr("hvpnet_runtime.pipeline.CrfDecoder.from_npz", lambda _: pytest.fail("damaged"))
+    with pytest.raises(pytest.fail.Exception, match="damaged"):
+        Pipeline.load(bundle.path, "tensorrt")
+    assert cuda.leaks() == {}
 
 
 def test_text_only_reads_no_pictures(fake: Platform, copy_of: Any) -> None:

@@ -44,6 +44,11 @@ class TextInputs:
         return {name: array for name, array in vars(self).items() if array is not None}
 
 
+def no_pictures(backend: str, *, closed: bool) -> str:
+    """Why a backend without a vision graph encodes no pictures."""
+    return f"the backend {backend} is closed" if closed else "this bundle reads no pictures (variant text_only)"
+
+
 class Backend(Protocol):
     """Runs the two graphs; thread-safe."""
 
@@ -55,6 +60,11 @@ class Backend(Protocol):
     @property
     def precision(self) -> str:
         """Of the graphs that run."""
+        ...
+
+    @property
+    def max_length(self) -> int | None:
+        """Most pieces of a text, where that is less than the bundle's own limit."""
         ...
 
     def encode_pictures(self, images: npt.NDArray[np.float32]) -> Sequence[Prefix]:

@@ -1,6 +1,8 @@
 """One TensorRT engine at one shape: its execution context, its buffers on both sides, and its CUDA graph."""
 
+import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,8 @@ from hvpnet_runtime.engines.api import Api
 from hvpnet_runtime.errors import BackendError
 
 Array = npt.NDArray[Any]
+
+_log = logging.getLogger(__name__)
 
 
 class Executor:
@@ -71,14 +75,11 @@ class Executor:
             cuda.synchronize(stream)
             if cuda_graph and self._capturable():
                 self._graph = self._capture()
+            elif cuda_graph:
+                _log.warning("%s cannot capture %s as a CUDA graph: kernels are queued one by one", api.engine, shapes)
         except BaseException:
             self.close()
             raise
-
-    @property
-    def has_graph(self) -> bool:
-        """Whether a CUDA graph was captured."""
-        return self._graph is not None
 
     def start(self) -> None:
         """Queue one run."""
@@ -129,9 +130,13 @@ class Executor:
         self._cuda.begin_capture(self._stream)
         try:
             self._enqueue()
-        finally:
-            graph = self._cuda.end_capture(self._stream)  # a stream must not be left capturing
-        return graph
+        except BackendError:
+            with suppress(
+                BackendError
+            ):  # a stream must not be left capturing, and the first error is the one that says
+                self._cuda.destroy_graph(self._cuda.end_capture(self._stream))
+            raise
+        return self._cuda.end_capture(self._stream)
 
     def _require(self, done: object, what: str) -> None:
         if not done:

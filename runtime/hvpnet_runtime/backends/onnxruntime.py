@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hvpnet_runtime.backends.base import Prefix, TextInputs, stack_prefixes
+from hvpnet_runtime.backends.base import Prefix, TextInputs, no_pictures, stack_prefixes
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.errors import BackendError, MissingExtraError
 
@@ -41,6 +41,7 @@ class OnnxRuntimeBackend:
     """
 
     name = "onnxruntime-cpu"
+    max_length: int | None = None
 
     def __init__(self, bundle: Bundle, threads: int | None = None, precision: str | None = None) -> None:
         runtime = import_onnxruntime("cpu")
@@ -58,21 +59,29 @@ class OnnxRuntimeBackend:
     def encode_pictures(self, images: npt.NDArray[np.float32]) -> Sequence[Prefix]:
         """See `Backend`."""
         if self._vision is None:
-            raise BackendError("this bundle reads no pictures (variant text_only)")
-        prefixes: npt.NDArray[np.float32] = self._vision.run(None, {"images": images})[0]  # [N, layers, 2, P * hidden]
+            raise BackendError(no_pictures(self.name, closed=self._text is None))
+        prefixes = self._run(self._vision, {"images": images})  # [N, layers, 2, P * hidden]
         return [prefix.copy() for prefix in prefixes]  # a view would keep the whole batch alive in the cache
 
     def encode_text(self, text: TextInputs, prefixes: Sequence[Sequence[Prefix]]) -> npt.NDArray[np.float32]:
         """See `Backend`."""
+        if self._text is None:
+            raise BackendError(f"the backend {self.name} is closed")
         feeds: dict[str, Any] = text.arrays()
         if self._vision is not None:
             feeds["prefix"] = stack_prefixes(prefixes)
-        outputs: npt.NDArray[np.float32] = self._text.run(None, feeds)[0]
-        return outputs
+        return self._run(self._text, feeds)
 
     def close(self) -> None:
         """See `Backend`."""
         self._vision = self._text = None
+
+    def _run(self, session: Any, feeds: Mapping[str, Any]) -> npt.NDArray[np.float32]:  # noqa: ANN401
+        try:
+            output: npt.NDArray[np.float32] = session.run(None, feeds)[0]
+        except Exception as error:  # its exception classes are private to the extension
+            raise BackendError(f"{self.name} failed: {str(error).splitlines()[0]}") from error
+        return output
 
 
 def import_onnxruntime(extra: str) -> Any:  # noqa: ANN401  onnxruntime has no types

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-from hvpnet_runtime.backends.base import Prefix, TextInputs
+from hvpnet_runtime.backends.base import Prefix, TextInputs, no_pictures
 from hvpnet_runtime.backends.device_prefixes import DevicePrefix, PrefixPool
 from hvpnet_runtime.backends.onnxruntime import Providers, import_onnxruntime, load_session
 from hvpnet_runtime.bundle import Bundle
@@ -39,6 +39,7 @@ class OnnxRuntimeGpuBackend:
     """
 
     device_type = "cuda"
+    max_length: int | None = None
 
     def __init__(self, bundle: Bundle, kind: Kind, precision: str | None = None, *, cuda: Cuda | None = None) -> None:
         self.name: str = kind
@@ -85,7 +86,7 @@ class OnnxRuntimeGpuBackend:
         """See `Backend`. Returns as soon as the work is queued."""
         with self._lock:
             if self._vision is None:
-                raise BackendError(self._refusal())
+                raise BackendError(no_pictures(self.name, closed=self._closed))
             binding = self._vision.io_binding()
             self._upload(binding, "images", images)
             prefix = self._bind_output(binding, "prefix", (len(images), *self._bundle.sizes.prefix_shape))
@@ -96,7 +97,7 @@ class OnnxRuntimeGpuBackend:
         """See `Backend`."""
         with self._lock:
             if self._text is None:
-                raise BackendError(self._refusal())
+                raise BackendError(f"the backend {self.name} is closed")
             binding = self._text.io_binding()
             for name, array in text.arrays().items():
                 self._upload(binding, name, array)
@@ -186,11 +187,6 @@ class OnnxRuntimeGpuBackend:
             pinned = self._cuda.malloc_host((size,), np.uint8)
             self._pinned[name] = pinned, size
         return pinned
-
-    def _refusal(self) -> str:
-        if self._closed:
-            return f"the backend {self.name} is closed"
-        return "this bundle reads no pictures (variant text_only)"
 
 
 def _view(pinned: Pinned, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

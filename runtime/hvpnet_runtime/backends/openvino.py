@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hvpnet_runtime.backends.base import Prefix, TextInputs, stack_prefixes
+from hvpnet_runtime.backends.base import Prefix, TextInputs, no_pictures, stack_prefixes
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.errors import BackendError, MissingExtraError
 
@@ -32,6 +32,7 @@ class OpenVinoBackend:
     """
 
     name = "openvino"
+    max_length: int | None = None
 
     def __init__(self, bundle: Bundle, threads: int | None = None, precision: str | None = None) -> None:
         try:
@@ -57,7 +58,7 @@ class OpenVinoBackend:
     def encode_pictures(self, images: npt.NDArray[np.float32]) -> Sequence[Prefix]:
         """See `Backend`."""
         if self._vision is None:
-            raise BackendError("this bundle reads no pictures (variant text_only)")
+            raise BackendError(no_pictures(self.name, closed=self._text is None))
         prefixes = self._vision({"images": images})  # [N, layers, 2, P * hidden]
         return [prefix.copy() for prefix in prefixes]  # a view would keep the whole batch alive in the cache
 
@@ -87,5 +88,8 @@ class _Graph:
 
     def __call__(self, feeds: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
         with self._lock:
-            output: npt.NDArray[np.float32] = self._request.infer(dict(feeds), share_inputs=True)[0].copy()
+            try:
+                output: npt.NDArray[np.float32] = self._request.infer(dict(feeds), share_inputs=True)[0].copy()
+            except RuntimeError as error:
+                raise BackendError(f"openvino failed: {str(error).strip().splitlines()[-1]}") from error
         return output

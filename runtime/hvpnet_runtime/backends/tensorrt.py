@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from hvpnet_runtime.backends.base import Prefix, TextInputs
+from hvpnet_runtime.backends.base import Prefix, TextInputs, no_pictures
 from hvpnet_runtime.backends.device_prefixes import DevicePrefix, PrefixPool
 from hvpnet_runtime.backends.executor import Executor
 from hvpnet_runtime.bundle import Bundle
@@ -37,6 +37,7 @@ class TensorRTBackend:
         name: `tensorrt` or `tensorrt-rtx`.
         precision: of the graphs that the engines were built from.
         folder: the engines that were loaded.
+        max_length: what `--max-seq` was when they were built, if that was less than the bundle's limit.
 
     Args:
         bundle: a checked bundle.
@@ -68,6 +69,8 @@ class TensorRTBackend:
         self.folder, record = find_engine(bundle, self._api, self._cuda.device())
         self.precision = record.precision
         self._bundle, self._profiles = bundle, record.profiles
+        longest = max(profile.length or 0 for profile in record.profiles["text"])
+        self.max_length: int | None = longest if longest < bundle.max_length else None
         runtime = self._api.trt.Runtime(self._api.logger)
         self._engines = {graph: self._deserialise(runtime, self.folder / f"{graph}.plan") for graph in record.profiles}
         self._pool: PrefixPool | None = None
@@ -83,7 +86,7 @@ class TensorRTBackend:
     def encode_pictures(self, images: npt.NDArray[np.float32]) -> Sequence[Prefix]:
         """See `Backend`. Returns as soon as the work is queued."""
         if self._pool is None:
-            raise BackendError("this bundle reads no pictures (variant text_only)")
+            raise BackendError(no_pictures(self.name, closed=self._closed))
         most = _most_rows(self._profiles["vision"])
         prefixes: list[DevicePrefix] = []
         for start in range(0, len(images), most):

@@ -52,7 +52,8 @@ class Api:
         if self.portable:
             config = engine.create_runtime_config()
             config.set_execution_context_allocation_strategy(strategy)
-            # Kernels of the exact shape before the first request, not during the first ones: CUDA graphs keep them.
+            # Kernels of the exact shape when a bucket is first used, not behind the requests after it: a CUDA graph
+            # keeps the kernels that it was captured with.
             kernels = self.trt.DynamicShapesKernelSpecializationStrategy
             config.dynamic_shapes_kernel_specialization_strategy = kernels.EAGER
             context = engine.create_execution_context(config)

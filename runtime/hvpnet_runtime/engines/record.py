@@ -112,11 +112,13 @@ def engine_folder(bundle: Bundle, api: Api, device: Device | None) -> Path:
 
 
 def built_engines(bundle: Bundle) -> dict[str, BuildRecord | StaleEngineError]:
-    """What `hvpnet build` left in a bundle, by folder: the record, or why it has none."""
+    """What `hvpnet build` left in a bundle, by folder: the record, or why the engine cannot be loaded anywhere."""
     found: dict[str, BuildRecord | StaleEngineError] = {}
     for path in sorted((bundle.path / "engines").glob("tensorrt-*/build.json")):
         try:
-            found[path.parent.name] = BuildRecord.read(path.parent)
+            record = BuildRecord.read(path.parent)
+            record.check_files(bundle, path.parent)
+            found[path.parent.name] = record
         except StaleEngineError as error:
             found[path.parent.name] = error
     return found

@@ -10,6 +10,7 @@ from typing import Any
 
 from ray import serve
 
+from hvpnet_runtime.errors import BackendError
 from hvpnet_runtime.pipeline import Pipeline
 from hvpnet_runtime.preparation import Prepared
 from hvpnet_runtime.serving.errors import Rejection
@@ -51,6 +52,8 @@ class Engine:
         self, name: str, path: Path, *, backend: str, precision: str | None, threads: int | None, cache_bytes: int
     ) -> None:
         self._pipeline = Pipeline.load(path, backend, precision=precision, cache_bytes=cache_bytes, threads=threads)
+        if self._pipeline.backend.max_length is not None:  # the preparation, elsewhere, knows the bundle's limit only
+            raise BackendError(f"the engine of {path} was built for short texts: build it without --max-seq to serve")
         self._name, self._metrics, self._size = name, Metrics(), Batching().size
         self._thread = ThreadPoolExecutor(1, "engine")  # an engine runs one batch at a time
         self._idle = asyncio.Event()

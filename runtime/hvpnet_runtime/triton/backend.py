@@ -42,6 +42,7 @@ class TritonBackend:
     """
 
     name = TRITON
+    max_length: int | None = None
 
     def __init__(self, bundle: Bundle, model: str, max_batch: int, settings: Settings, infer: Infer) -> None:
         self.precision = settings.precision

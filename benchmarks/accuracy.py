@@ -1,0 +1,66 @@
+"""F1 of a bundle's backends and precisions beside eager PyTorch, without any timing.
+
+    python benchmarks/accuracy.py BUNDLE --checkpoint CHECKPOINT --data DATA --out FILE.json
+
+the part of `hvpnet bench --data` that does not need a quiet machine.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from hvpnet.bench.accuracy import Accuracy, assess
+from hvpnet.bench.machine import describe_machine
+from hvpnet.bench.report import table
+from hvpnet.bench.variants import COMPILED, Variant, find_variants
+from hvpnet.cli.options import progress
+from hvpnet.data import load_split
+from hvpnet_runtime.backends import load_backend
+from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.errors import HvpnetError
+
+
+def runs_here(bundle: Bundle, variant: Variant) -> bool:
+    """Whether a variant of the runtime loads; why not is said on standard error."""
+    try:
+        load_backend(bundle, variant.engine, precision=variant.precision).close()
+    except HvpnetError as error:
+        print(f"{variant.name}: {error}", file=sys.stderr)
+        return False
+    return True
+
+
+def row(found: Accuracy, baseline: Accuracy) -> list[str]:
+    """Of the table."""
+    change = 100 * (found.scores.f1 - baseline.scores.f1)
+    margin = f"{found.margins[0]:.3g}" if found.margins else "-"
+    return [found.variant.name, f"{100 * found.scores.f1:.2f}", f"{change:+.2f}", str(found.differing), margin]
+
+
+def main() -> None:
+    """Score, print a table, write the numbers."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    bundle, split = Bundle.load(options.bundle), load_split(options.data, "test")
+    variants = [each for each in find_variants(bundle, "bf16") if each.engine != COMPILED]
+    variants = [each for each in variants if each.is_pytorch or runs_here(bundle, each)]
+    found = assess(bundle, options.checkpoint, split, variants, progress)
+    print(f"{len(split.examples)} tweets, {found[0].decisions} decisions\n")
+    header = ["", "F1", "to eager fp32", "decisions that differ", "largest margin"]
+    print(table(header, [row(each, found[0]) for each in found]))
+    results = {
+        "data": options.data.absolute().name,
+        "machine": describe_machine(),
+        "variants": [asdict(each) | {"agreement": each.agreement} for each in found],
+    }
+    options.out.write_text(json.dumps(results, indent=1, default=str) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 
 from hvpnet.data import Sizes, load_split, write_picture_tweets
 from hvpnet_runtime import Pipeline, Tweet
@@ -99,9 +100,10 @@ def ray_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def ray_here(ray_folder: Path) -> Iterator[None]:
     """Ray in this process, so that each test need not start it."""
+    ray.shutdown()  # one that another module left, if any
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", str(ray_folder))
         with connect(None):

@@ -13,12 +13,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import ray
 
 from hvpnet.data import Sizes, load_split, write_picture_tweets
 from hvpnet_runtime import Pipeline, Tweet
 from hvpnet_runtime.bulk.cluster import connect
 from hvpnet_runtime.jsonl import result_to_dict
+from hvpnet_runtime.local_ray import prepare_local_ray
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,9 @@ def ray_folder() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def ray_here(ray_folder: Path) -> Iterator[None]:
     """Ray in this process, so that each test need not start it."""
+    prepare_local_ray()
+    import ray
+
     ray.shutdown()  # one that another module left, if any
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", str(ray_folder))

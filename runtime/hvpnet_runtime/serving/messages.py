@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from functools import cache
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, FiniteFloat, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, create_model
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -56,11 +56,14 @@ class TweetMessage(_Message):
     text: str | None = Field(None, description="the raw text")
     words: list[str] | None = Field(None, description="the text already split into words")
     image: str | None = Field(None, description="the whole picture")
-    objects: Annotated[list[str], FailFast()] = Field(
-        [], max_length=MOST_OBJECTS, description="object crops, most important first"
+    objects: list[str] = Field(
+        [], max_length=MOST_OBJECTS, fail_fast=True, description="object crops, most important first"
     )
-    boxes: Annotated[list[PixelBox], FailFast()] = Field(
-        [], max_length=MOST_OBJECTS, description="object boxes, cropped out of the image by the service"
+    boxes: list[PixelBox] = Field(
+        [],
+        max_length=MOST_OBJECTS,
+        fail_fast=True,
+        description="object boxes, cropped out of the image by the service",
     )
     head: WordRange | None = Field(None, description="relations: the words of the head entity")
     tail: WordRange | None = Field(None, description="relations: the words of the tail entity")
@@ -76,16 +79,18 @@ class ExtractRequest(_Message):
 @cache
 def request_model(limits: Limits) -> type[ExtractRequest]:
     """`ExtractRequest`, which stops to read a list at the first item that is wrong or one too many."""
-    words = Annotated[list[str], Field(max_length=limits.text_characters), FailFast()] | None
     description = TweetMessage.model_fields["words"].description
+    words = Field(None, max_length=limits.text_characters, fail_fast=True, description=description)
     tweet: Any = create_model(
         "TweetMessage",
         __base__=TweetMessage,
         __doc__=TweetMessage.__doc__,
-        words=(words, Field(None, description=description)),
+        words=(list[str] | None, words),
     )
-    tweets = Annotated[list[tweet], Field(min_length=1, max_length=limits.tweets), FailFast()]
-    return create_model("ExtractRequest", __base__=ExtractRequest, __doc__=ExtractRequest.__doc__, tweets=(tweets, ...))
+    tweets = Field(min_length=1, max_length=limits.tweets, fail_fast=True)
+    return create_model(
+        "ExtractRequest", __base__=ExtractRequest, __doc__=ExtractRequest.__doc__, tweets=(list[tweet], tweets)
+    )
 
 
 class ExtractResponse(BaseModel):

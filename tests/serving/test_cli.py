@@ -89,7 +89,7 @@ with local_service(Settings.parse({"bundles": {"ner": bundle}, "threads": 1}), "
     (node,) = ray.nodes()
     health = urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz").status
     metrics = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").status
-    print(node["NodeManagerAddress"], ray.get_runtime_context().gcs_address, health, metrics)
+    print("found", node["NodeManagerAddress"], ray.get_runtime_context().gcs_address, health, metrics)
 """
 
 
@@ -97,7 +97,8 @@ def test_ray_on_this_machine_is_on_loopback(ner_bundle):
     """Also where the service itself listens at every address."""
     command = [sys.executable, "-c", LISTENING, str(ner_bundle), str(free_port())]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
-    node, gcs, health, metrics = done.stdout.split()
+    (found,) = (line for line in done.stdout.splitlines() if line.startswith("found "))  # among what Serve says
+    node, gcs, health, metrics = found.split()[1:]
     assert (node, gcs.rpartition(":")[0]) == ("127.0.0.1", "127.0.0.1")
     assert (health, metrics) == ("200", "200")
 

@@ -2,14 +2,14 @@
 
     python benchmarks/load/run.py BUNDLE --out benchmarks/results/NAME.json [--seconds 300] [--backend …]
 
-The load generator is Locust (`pip install locust`). It runs on the same machine, so it costs the service some CPU.
+The load generator is Locust (`pip install locust`). It runs on the same machine, so it costs the service some CPU. It
+rounds latencies to two digits from 100 ms on.
 """
 
 import argparse
 import base64
 import json
 import os
-import platform
 import signal
 import socket
 import subprocess
@@ -19,56 +19,64 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from hvpnet.bench.machine import describe_machine
+from hvpnet.bench.statistics import Summary
 from hvpnet.data import Sizes, load_split, write_picture_tweets
 
 TWEETS = 2000
 PERIOD = 30  # seconds between two tweets of one client at a fixed rate; it gives up on an answer after as long
 PAIRS = 4  # of runs with and without batching, one after the other
 LOADS = (0.5, 0.8, 1.2)
-
-
-@dataclass(frozen=True)
-class Service:
-    """A running service."""
-
-    url: str
-    process: subprocess.Popen[str]
+PATIENCE = 300  # seconds for the service to start, and to stop
 
 
 @contextmanager
-def serve(bundle: Path, backend: str, settings: str) -> Iterator[Service]:
-    """`hvpnet serve` on a free port, until the end."""
+def serve(bundle: Path, backend: str, settings: str) -> Iterator[str]:
+    """`hvpnet serve` on a free port, until the end; its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
-        file.write(settings)
-        file.flush()
-        command = [str(Path(sys.executable).with_name("hvpnet")), "serve", str(bundle), "--settings", file.name]
+    with tempfile.TemporaryDirectory() as folder:
+        file, log = Path(folder) / "settings.toml", Path(folder) / "stderr"
+        file.write_text(settings, encoding="utf-8")
+        command = [str(Path(sys.executable).with_name("hvpnet")), "serve", str(bundle), "--settings", str(file)]
         command += ["--port", str(port), "--backend", backend]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        with log.open("w", encoding="utf-8") as stderr:
+            process = subprocess.Popen(command, stderr=stderr)
         try:
-            for line in process.stderr or ():
-                if line.startswith("hvpnet: serving"):
-                    break
-            else:
-                raise SystemExit(f"the service did not start: {process.wait()}")
-            yield Service(f"http://127.0.0.1:{port}", process)
+            wait_until_serving(process, log)
+            yield f"http://127.0.0.1:{port}"
         finally:
-            process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=120)
+            stop(process)
 
 
-def locust(service: Service, bodies: Path, clients: int, period: float, seconds: float) -> dict[str, Any]:
+def wait_until_serving(process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while "hvpnet: serving" not in (said := log.read_text("utf-8")):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise SystemExit(f"the service did not start: {said}")
+        time.sleep(0.1)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def locust(url: str, bodies: Path, clients: int, period: float, seconds: float) -> dict[str, Any]:
     """One run of the load generator; the answers of its requests by name."""
     command = [
         *(sys.executable, "-m", "locust", "--headless", "--json", "--only-summary", "--skip-log"),
-        *("--locustfile", str(Path(__file__).with_name("locustfile.py")), "--host", service.url),
+        *("--locustfile", str(Path(__file__).with_name("locustfile.py")), "--host", url),
         *("--users", str(clients), "--spawn-rate", str(clients), "--run-time", f"{seconds:.0f}s"),
         *("--exit-code-on-error", "0"),
     ]
@@ -92,18 +100,9 @@ def summary(entries: dict[str, Any], seconds: float) -> dict[str, Any]:
     }
 
 
-def latencies(entry: dict[str, Any]) -> dict[str, float]:
-    times = sorted((float(time), count) for time, count in entry.get("response_times", {}).items())
-    total = sum(count for _, count in times)
-    found = {}
-    for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99)):
-        seen = 0
-        for milliseconds, count in times:
-            seen += count
-            if seen >= share * total:
-                found[name] = milliseconds
-                break
-    return found
+def latencies(entry: dict[str, Any]) -> dict[str, float] | None:
+    times = [float(time) for time, count in entry.get("response_times", {}).items() for _ in range(count)]
+    return asdict(Summary.of(times)) if times else None
 
 
 def write_bodies(out: Path, folder: Path) -> None:
@@ -132,8 +131,8 @@ def batching_ratio(options: argparse.Namespace, bodies: Path) -> dict[str, Any]:
     ):
         rates: dict[str, list[float]] = {"batched": [], "one_at_a_time": []}
         for _ in range(PAIRS):
-            for name, service in (("batched", batched), ("one_at_a_time", single)):
-                entries = locust(service, bodies, options.queue, 0, options.seconds / 10)
+            for name, url in (("batched", batched), ("one_at_a_time", single)):
+                entries = locust(url, bodies, options.queue, 0, options.seconds / 10)
                 rates[name].append(summary(entries, options.seconds / 10)["answered_per_second"])
     ratios = sorted(a / b for a, b in zip(*rates.values(), strict=True))
     return {"answered_per_second": rates, "ratios": [round(ratio, 3) for ratio in ratios]}
@@ -141,22 +140,22 @@ def batching_ratio(options: argparse.Namespace, bodies: Path) -> dict[str, Any]:
 
 def loads(options: argparse.Namespace, bodies: Path) -> dict[str, Any]:
     """Capacity by saturation, then each load at a fixed rate of arrivals."""
-    with serve(options.bundle, options.backend, settings(options.batch, options.queue)) as service:
-        locust(service, bodies, 4, 0, 5)  # warms up
+    with serve(options.bundle, options.backend, settings(options.batch, options.queue)) as url:
+        locust(url, bodies, 4, 0, 5)  # warms up
         seconds = options.seconds / 5
-        capacity = summary(locust(service, bodies, options.queue, 0, seconds), seconds)["answered_per_second"]
+        capacity = summary(locust(url, bodies, options.queue, 0, seconds), seconds)["answered_per_second"]
         found: dict[str, Any] = {"capacity_per_second": capacity, "at": {}}
         for load in LOADS:
             clients = max(1, round(load * capacity * PERIOD))
             started, cpu = time.time(), os.getloadavg()
-            entries = locust(service, bodies, clients, PERIOD, options.seconds)
+            entries = locust(url, bodies, clients, PERIOD, options.seconds)
             found["at"][f"{load:.0%}"] = {
                 "offered_per_second": clients / PERIOD,
                 **summary(entries, options.seconds),
                 "load_average_before": cpu[0],
                 "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
             }
-            with urllib.request.urlopen(f"{service.url}/readyz") as ready:
+            with urllib.request.urlopen(f"{url}/readyz") as ready:
                 found["at"][f"{load:.0%}"]["ready_afterwards"] = json.load(ready)["status"] == "ready"
             print(json.dumps(found["at"][f"{load:.0%}"]), file=sys.stderr, flush=True)
     return found
@@ -166,17 +165,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--seconds", type=float, default=300, help="of each of the three loads (default: 300)")
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--batch", type=int, default=16, help="tweets in one run of the engine, at most")
-    parser.add_argument("--queue", type=int, default=16, help="tweets waiting at most; as many clients saturate it")
+    parser.add_argument(
+        "--queue",
+        type=int,
+        default=16,
+        help="the service's limit of accepted tweets (`queue` in its settings, there 256 by default), and so how long "
+        "an answer can take; capacity is measured with as many clients (default: 16)",
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         bodies = Path(scratch) / "bodies.jsonl"
         write_bodies(bodies, Path(scratch) / "tweets")
         result = {
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+            "machine": describe_machine(),
             "conditions": "service, Ray and load generator on one machine; one tweet a request; no prefix cache",
             "batch": options.batch,
             "queue": options.queue,

@@ -9,6 +9,8 @@ from typing import Any, Self
 from hvpnet.cli.options import add_backend, add_precision, progress
 from hvpnet_runtime.errors import InputError
 
+_PORTS = range(1, 65536)
+
 
 @dataclass(frozen=True)
 class Options:
@@ -28,7 +30,7 @@ class Options:
         """From the parsed command line.
 
         Raises:
-            InputError: two bundles have one name.
+            InputError: two bundles have one name, or there is no such port.
         """
         bundles: dict[str, Path] = {}
         for argument in parsed.bundle:
@@ -36,6 +38,8 @@ class Options:
             if name in bundles:
                 raise InputError(f"two bundles are named {name!r}: name them with NAME=FOLDER")
             bundles[name] = path
+        if parsed.port not in _PORTS:
+            raise InputError(f"--port {parsed.port}: a port is a number from {_PORTS[0]} to {_PORTS[-1]}")
         token = {"file": str(parsed.token_file)} if parsed.token_file else None
         token = {"env": parsed.token_env} if parsed.token_env else token
         names = ("host", "port", "backend", "precision", "settings", "debug")

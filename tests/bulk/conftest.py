@@ -18,6 +18,7 @@ from hvpnet.data import Sizes, load_split, write_picture_tweets
 from hvpnet_runtime import Pipeline, Tweet
 from hvpnet_runtime.bulk.cluster import connect
 from hvpnet_runtime.jsonl import result_to_dict
+from hvpnet_runtime.local_ray import prepare_local_ray
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,13 @@ def ray_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def ray_here(ray_folder: Path) -> Iterator[None]:
     """Ray in this process, so that each test need not start it."""
+    prepare_local_ray()
+    import ray
+
+    ray.shutdown()  # one that another module left, if any
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", str(ray_folder))
         with connect(None):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from starlette.testclient import TestClient
 
 from hvpnet.data import Sizes, SplitFiles, load_split, read_split, write_picture_tweets
@@ -196,8 +197,14 @@ class Service:
         return [pid for pid, process in self.processes().items() if process.partition(".")[0] == name]
 
 
-@pytest.fixture(scope="package")
-def service(ner_bundle: Path, re_bundle: Path) -> Iterator[Service]:
+@pytest.fixture(scope="module")
+def no_ray() -> None:
+    """No Ray in this process that another module left."""
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def service(ner_bundle: Path, re_bundle: Path, no_ray: None) -> Iterator[Service]:
     """Ray and the service in it: two of everything that requests of the first bundle pass through."""
     settings = Settings.parse(
         {

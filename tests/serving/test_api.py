@@ -5,14 +5,18 @@ import base64
 import io
 import json
 import threading
+import tracemalloc
 
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 from starlette.testclient import TestClient
 
 from hvpnet_runtime.errors import BackendError
 from hvpnet_runtime.serving.api import create_api
+from hvpnet_runtime.serving.messages import request_model
 from hvpnet_runtime.serving.metrics import Metrics
+from hvpnet_runtime.serving.settings import Limits
 
 URL = "/v1/extract"
 
@@ -111,7 +115,14 @@ def test_all_bad_tweets_are_named(client):
         (b'{"tweets": [{"text": "a", "head": [0, 1, 2]}]}', 422, "InputError", "tweets.0.head"),
         (b'{"tweets": [{"text": "a", "boxes": [[0, 0, NaN, 1]]}]}', 422, "InputError", "finite"),
         (b'{"tweets": [{"text": "a"}], "bundle": "x"}', 404, "UnknownBundleError", "only ner, re"),
-        (json.dumps({"tweets": [TWEET] * 5}).encode(), 422, "InputError", "4 tweets at most, this one has 5"),
+        (json.dumps({"tweets": [TWEET] * 5}).encode(), 422, "InputError", "tweets: List should have at most 4 items"),
+        (
+            json.dumps({"tweets": [{"words": ["a"] * 401}]}).encode(),
+            422,
+            "InputError",
+            "at most 400 items",
+        ),
+        (json.dumps({"tweets": [{"text": "a", "objects": [""] * 65}]}).encode(), 422, "InputError", "at most 64 items"),
     ],
 )
 def test_a_bad_request_is_named(client, body, status, name, match):
@@ -130,6 +141,8 @@ def test_other_content_types(client, kind):
     [
         ({"other": (None, "{}")}, 400, "RequestError", "no part 'request'"),
         ({"request": (None, "{")}, 400, "RequestError", "Invalid JSON"),
+        ([("request", (None, "{}")), ("a", ("a", b"")), ("a", ("a", b""))], 400, "RequestError", "have one name"),
+        ([("request", (None, "{}")), ("request", ("a", b"{}"))], 400, "RequestError", "have one name"),
         ({"request": (None, '{"tweets": [{"text": "a", "image": "b"}]}')}, 422, "PictureError", "no file part"),
         ({"request": (None, '{"tweets": [{"text": "a", "image": "request"}]}')}, 422, "PictureError", "no file part"),
     ],
@@ -163,8 +176,56 @@ def test_large_bodies(client, declared):
     refused(response, 413, "BodyTooLargeError", "more than 300000 bytes")
 
 
+MANY = 100_000
+
+
+@pytest.mark.parametrize(
+    "tweets",
+    [
+        "{}," * MANY + "{}",
+        "1," * MANY + "1",
+        '{"text": "a", "objects": [' + "1," * MANY + "1]}",
+        '{"words": [' + "1," * MANY + "1]}",
+        '{"text": "a", "boxes": [' + "[]," * MANY + "[]]}",
+        "{" + ",".join(f'"{name}":1' for name in range(MANY)) + "}",
+    ],
+)
+def test_many_small_values(settings, extractor, tweets):
+    """They are refused before each of them costs memory; and of a list, only the first mistake is kept."""
+    api = create_api(with_limits(settings, body_bytes=4_000_000), extractor, Metrics())
+    body = f'{{"tweets": [{tweets}]}}'.encode()
+    with TestClient(api) as client:
+        client.post(URL, json={"tweets": [TWEET]})  # so that what is made once is there
+        tracemalloc.start()
+        response = client.post(URL, content=body, headers={"content-type": "application/json"})
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    refused(response, 422, "InputError", "more values than 4 tweets can have")
+    assert peak < 16 * len(body)
+
+
+@pytest.mark.parametrize(
+    ("tweets", "place"),
+    [
+        ("[" + "1," * MANY + "1]", ("tweets", 0)),
+        ('[{"objects": [' + "1," * 60 + "1]}]", ("tweets", 0, "objects", 0)),
+        ('[{"boxes": [' + "1," * 60 + "1]}]", ("tweets", 0, "boxes", 0)),
+        ('[{"words": [' + "1," * 4000 + "1]}]", ("tweets", 0, "words", 0)),
+    ],
+)
+def test_lists_are_read_up_to_the_first_mistake(tweets, place):
+    with pytest.raises(ValidationError) as caught:
+        request_model(Limits()).model_validate_json(f'{{"tweets": {tweets}}}')
+    (error,) = caught.value.errors()
+    assert error["loc"] == place
+
+
 def asgi_post(api, receive, headers=()):
     """The messages that the application sends for a request whose body comes from `receive`."""
+    return asyncio.run(asyncio.wait_for(asgi_request(api, receive, headers), 30))
+
+
+async def asgi_request(api, receive, headers=()):
     scope = {
         "type": "http",
         "asgi": {"version": "3.0"},
@@ -184,7 +245,7 @@ def asgi_post(api, receive, headers=()):
     async def send(message):
         sent.append(message)
 
-    asyncio.run(asyncio.wait_for(api(scope, receive, send), 30))
+    await api(scope, receive, send)
     return sent
 
 
@@ -202,12 +263,17 @@ def test_reading_stops_at_four_times_the_limit(client):
 
 
 def test_slow_bodies(client):
+    waits = 0
+
     async def stalling():
+        nonlocal waits
+        waits += 1
         await asyncio.sleep(20)
 
     sent = asgi_post(client.app, stalling)
     assert sent[0]["status"] == 408
     assert json.loads(sent[1]["body"])["title"] == "RequestTimeoutError"
+    assert waits == 1  # the rest is not waited for as well
 
 
 def test_a_client_that_hangs_up(client):
@@ -242,6 +308,65 @@ def test_a_full_queue(settings, extractor, early):
         thread.join()
         assert first["response"].status_code == 200
         assert client.post(URL, json={"tweets": [TWEET] * 4}).status_code == 200
+
+
+def with_limits(settings, **limits):
+    return settings.model_copy(update={"limits": settings.limits.model_copy(update=limits)})
+
+
+def test_bodies_that_are_being_read_are_counted(settings, extractor):
+    """Four requests whose bodies are on their way fill a queue of four."""
+    api = create_api(with_limits(settings, body_seconds=60), extractor, Metrics())
+
+    async def scenario():
+        reading, hang_up = asyncio.Semaphore(0), asyncio.Event()
+
+        async def stalling():
+            reading.release()
+            await hang_up.wait()
+            return {"type": "http.disconnect"}
+
+        async def empty():
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        first = [asyncio.create_task(asgi_request(api, stalling)) for _ in range(4)]
+        for _ in first:
+            await reading.acquire()
+        refused = await asgi_request(api, empty)
+        hang_up.set()
+        await asyncio.gather(*first)
+        return refused, await asgi_request(api, empty)
+
+    refused, then = asyncio.run(asyncio.wait_for(scenario(), 60))
+    assert (refused[0]["status"], then[0]["status"]) == (429, 400)
+    assert json.loads(refused[1]["body"])["detail"] == "4 tweets are waiting, the limit is 4; try again later"
+
+
+def test_bytes_of_bodies_are_counted(settings, extractor):
+    """Until a request is answered, its body counts."""
+    release, entered = threading.Event(), threading.Event()
+
+    class Stuck:
+        async def extract(self, bundle, tweets):
+            entered.set()
+            await asyncio.to_thread(release.wait)
+            return await extractor.extract(bundle, tweets)
+
+    body = json.dumps({"tweets": [TWEET]}).encode() + b" " * 1000
+    headers = {"content-type": "application/json"}
+    api = create_api(with_limits(settings, queue_bytes=2 * len(body) - 1), Stuck(), Metrics())
+    with TestClient(api) as client:
+        first = {}
+        thread = threading.Thread(target=lambda: first.update(response=client.post(URL, content=body, headers=headers)))
+        thread.start()
+        assert entered.wait(30)
+        response = client.post(URL, content=body, headers=headers)
+        refused(response, 429, "OverloadedError", f"requests of {len(body)} bytes are waiting")
+        assert response.headers["retry-after"] == "7"
+        release.set()
+        thread.join()
+        assert first["response"].status_code == 200
+        assert client.post(URL, content=body, headers=headers).status_code == 200
 
 
 def test_a_failing_engine(settings):
@@ -321,3 +446,7 @@ def test_description(client):
     operation = client.get("/openapi.json").json()["paths"][URL]["post"]
     assert set(operation["requestBody"]["content"]) == {"application/json", "multipart/form-data"}
     assert "application/problem+json" in operation["responses"]["422"]["content"]
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    assert schemas["ExtractRequest"]["description"] == "Tweets for one bundle."
+    assert schemas["ExtractRequest"]["properties"]["tweets"]["maxItems"] == 4
+    assert schemas["TweetMessage"]["properties"]["objects"]["maxItems"] == 64

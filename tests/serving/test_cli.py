@@ -70,6 +70,54 @@ def test_a_port_that_is_taken(ner_bundle, capsys):
     assert "cannot listen at 127.0.0.1" in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.parametrize("port", [0, -1, 65_536])
+def test_no_port(capsys, port):
+    assert main(["serve", "x", "--port", str(port)]) == 1
+    assert f"--port {port}: a port is a number from 1 to 65535" in capsys.readouterr().err
+
+
+LISTENING = """
+import sys
+import urllib.request
+from hvpnet_runtime.serving import Settings
+from hvpnet_runtime.serving.local import local_service
+
+bundle, port = sys.argv[1:]
+with local_service(Settings.parse({"bundles": {"ner": bundle}, "threads": 1}), "0.0.0.0", int(port)):
+    import ray
+
+    (node,) = ray.nodes()
+    health = urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz").status
+    metrics = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").status
+    print("found", node["NodeManagerAddress"], ray.get_runtime_context().gcs_address, health, metrics)
+"""
+
+
+def test_ray_on_this_machine_is_on_loopback(ner_bundle):
+    """Also where the service itself listens at every address."""
+    command = [sys.executable, "-c", LISTENING, str(ner_bundle), str(free_port())]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    (found,) = (line for line in done.stdout.splitlines() if line.startswith("found "))  # among what Serve says
+    node, gcs, health, metrics = found.split()[1:]
+    assert (node, gcs.rpartition(":")[0]) == ("127.0.0.1", "127.0.0.1")
+    assert (health, metrics) == ("200", "200")
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_ray_that_does_not_start(ner_bundle, monkeypatch):
+    def fails(*_, **__):
+        raise RuntimeError("no room\nfor it")
+
+    monkeypatch.setattr("ray.init", fails)
+    settings = Settings.parse({"bundles": {"ner": ner_bundle}})
+    with (
+        pytest.raises(UnavailableError, match=r"^Ray does not start: no room for it$"),
+        local_service(settings, "127.0.0.1", free_port()),
+    ):
+        pass
+
+
+@pytest.mark.usefixtures("no_ray")
 def test_an_engine_that_does_not_start(ner_bundle):
     """The replica's own error, in one line."""
     settings = Settings.parse({"bundles": {"ner": ner_bundle}, "backend": "abacus"})

@@ -5,6 +5,7 @@ import math
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from hvpnet_runtime.serving.errors import UnavailableError
 from hvpnet_runtime.serving.metrics import collect
 
 NODE = """# HELP ray_hvpnet_tweets_total Tweets answered
@@ -29,7 +30,8 @@ def test_pages_become_one(tmp_path):
         page.write_text(NODE.format(worker=worker, tweets=tweets), "utf-8")
         pages.append(page.as_uri())
     families = {family.name: family for family in text_string_to_metric_families(collect(pages).decode())}
-    assert families.keys() == {"ray_hvpnet_tweets", "ray_hvpnet_stage_seconds"}
+    assert families.keys() == {"ray_hvpnet_tweets", "ray_hvpnet_stage_seconds", "ray_hvpnet_nodes_unread"}
+    assert [sample.value for sample in families["ray_hvpnet_nodes_unread"].samples] == [0]
     tweets = {(*sample.labels.items(),): sample.value for sample in families["ray_hvpnet_tweets"].samples}
     assert tweets == {(("WorkerId", worker), ("bundle", "ner")): count for worker, count in (("a", 3), ("b", 4))}
     seconds = families["ray_hvpnet_stage_seconds"]
@@ -42,6 +44,18 @@ def test_pages_become_one(tmp_path):
     assert not any(sample.name.endswith("_sum") for sample in seconds.samples)  # Ray's are guesses
 
 
-def test_a_page_that_cannot_be_read(tmp_path):
-    with pytest.raises(OSError, match="nowhere"):
-        collect([(tmp_path / "nowhere").as_uri()])
+def test_pages_that_cannot_be_read(tmp_path):
+    page, binary, nonsense = (tmp_path / name for name in ("page", "binary", "nonsense"))
+    page.write_text(NODE.format(worker="a", tweets=3), "utf-8")
+    binary.write_bytes(b"\xff")
+    nonsense.write_text("ray_hvpnet_tweets_total{ x\n", "utf-8")
+    unread = [path.as_uri() for path in (tmp_path / "nowhere", binary, nonsense)]
+    families = {
+        family.name: family for family in text_string_to_metric_families(collect([*unread, page.as_uri()]).decode())
+    }
+    assert [sample.value for sample in families["ray_hvpnet_nodes_unread"].samples] == [3]
+    assert [sample.value for sample in families["ray_hvpnet_tweets"].samples] == [3]
+    with pytest.raises(UnavailableError, match="nowhere"):
+        collect(unread)
+    with pytest.raises(UnavailableError, match="there is no node"):
+        collect([])

@@ -24,6 +24,7 @@ CONFIG = Path(__file__).parents[2] / "deploy" / "serve.yaml"
         (BUNDLES | {"limits": {"queue": 0}}, r"limits\.queue: .* greater than or equal to 1"),
         (BUNDLES | {"limits": {"body_bytes": "much"}}, r"limits\.body_bytes: .* integer"),
         (BUNDLES | {"limits": {"queue": 8, "tweets": 9}}, "a request of 9 tweets would never be accepted"),
+        (BUNDLES | {"limits": {"queue_bytes": 8, "body_bytes": 9}}, "a body of 9 bytes would never be accepted"),
         (BUNDLES | {"engine": {"least": 2}}, "most is 1, below least, which is 2"),
         (BUNDLES | {"batching": {"wait_ms": -1}}, r"batching\.wait_ms"),
         (BUNDLES | {"token": {}}, "from env or from file, one of them"),
@@ -73,6 +74,12 @@ def test_no_token_is_no_open_door(tmp_path):
     for token in (Token(env="HVPNET_NO_SUCH_TOKEN"), Token(file=empty), Token(file=tmp_path / "none")):
         with pytest.raises(SettingsError, match="token"):
             token.read()
+
+
+def test_a_token_that_no_header_carries(monkeypatch):
+    monkeypatch.setenv("HVPNET_TEST_TOKEN", "schl\u00fcssel")
+    with pytest.raises(SettingsError, match="HVPNET_TEST_TOKEN has characters beyond ASCII"):
+        Token(env="HVPNET_TEST_TOKEN").read()
 
 
 def test_the_configuration_for_a_cluster():

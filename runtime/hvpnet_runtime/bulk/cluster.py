@@ -12,6 +12,7 @@ from hvpnet_runtime.bulk.job import Job, Resources
 from hvpnet_runtime.bulk.source import Part
 from hvpnet_runtime.bulk.worker import Annotator, Done, Failed
 from hvpnet_runtime.errors import BackendError, BulkError, BundleError
+from hvpnet_runtime.local_ray import prepare_local_ray
 
 _OBJECT_STORE_BYTES = 512 * 2**20  # holds answers on their way to the driver, a few MB each
 _MOST_THREADS = 4  # beyond which another copy of the bundle gains more than another thread
@@ -39,8 +40,7 @@ def connect(address: str | None) -> Iterator[None]:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address is None:
-        # Otherwise Ray takes the machine's outer address, even when told 127.0.0.1. It looks when it is imported.
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        prepare_local_ray()
     import ray
 
     if ray.is_initialized():

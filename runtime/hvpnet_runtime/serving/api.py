@@ -1,8 +1,7 @@
 """The HTTP interface: routes, limits, the bearer token, and errors as problem details. Knows nothing of Ray."""
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -12,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from hvpnet_runtime.errors import HvpnetError
+from hvpnet_runtime.serving.admission import Admission, Share
 from hvpnet_runtime.serving.errors import (
     InternalError,
     OverloadedError,
@@ -32,7 +32,7 @@ from hvpnet_runtime.serving.messages import (
 )
 from hvpnet_runtime.serving.metrics import Metrics
 from hvpnet_runtime.serving.middleware import ReadBeforeAnswering, RequireToken
-from hvpnet_runtime.serving.settings import Settings
+from hvpnet_runtime.serving.settings import Limits, Settings
 from hvpnet_runtime.types import Result, Tweet
 
 PROBLEM = "application/problem+json"
@@ -55,40 +55,6 @@ class Extractor(Protocol):
         ...
 
 
-class Admission:
-    """Counts the tweets that were accepted and not answered yet.
-
-    Args:
-        capacity: how many there may be.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity, self._inside = capacity, 0
-
-    def check(self, tweets: int) -> None:
-        """Whether so many more may come in.
-
-        Raises:
-            OverloadedError: they may not.
-        """
-        if self._inside + tweets > self._capacity:
-            raise OverloadedError(f"{self._inside} tweets are waiting, the limit is {self._capacity}; try again later")
-
-    @contextmanager
-    def admit(self, tweets: int) -> Iterator[None]:
-        """Count the tweets in, and out at the end.
-
-        Raises:
-            OverloadedError: they are too many.
-        """
-        self.check(tweets)
-        self._inside += tweets
-        try:
-            yield
-        finally:
-            self._inside -= tweets
-
-
 def create_api(settings: Settings, extractor: Extractor, metrics: Metrics, token: str | None = None) -> FastAPI:
     """The application.
 
@@ -102,7 +68,7 @@ def create_api(settings: Settings, extractor: Extractor, metrics: Metrics, token
     _add_extract(api, settings, extractor, metrics)
     _add_probes(api, extractor)
     _add_error_handlers(api, settings, metrics)
-    _add_descriptions(api, protected=token is not None)
+    _add_descriptions(api, settings.limits, protected=token is not None)
     if token is not None:
         api.add_middleware(RequireToken, token=token, refuse=lambda error: _problem_response(error, metrics))
     api.add_middleware(ReadBeforeAnswering, limits=settings.limits)
@@ -110,8 +76,7 @@ def create_api(settings: Settings, extractor: Extractor, metrics: Metrics, token
 
 
 def _add_extract(api: FastAPI, settings: Settings, extractor: Extractor, metrics: Metrics) -> None:
-    limits = settings.limits
-    admission = Admission(limits.queue)
+    admission = Admission(settings.limits)
 
     @api.post(
         "/v1/extract",
@@ -122,19 +87,24 @@ def _add_extract(api: FastAPI, settings: Settings, extractor: Extractor, metrics
     async def extract(request: Request) -> Response:
         """Entities or relations of tweets: one result per tweet, in order, or a problem that lists what is wrong."""
         start = time.perf_counter()
-        admission.check(1)  # a full service says so before it reads the body
-        message, pictures = await read_request(request, limits)
-        bundle = settings.default_bundle if message.bundle is None else message.bundle
-        if bundle not in settings.bundles:
-            raise UnknownBundleError(f"no bundle {bundle!r} is served, only {', '.join(settings.bundles)}")
-        tweets = to_tweets(message.tweets, pictures, limits)
-        with admission.admit(len(tweets)):
+        with admission.admit() as share:  # a full service says so before it reads the body
+            bundle, tweets = await _read_tweets(request, settings, share)
             answers = await extractor.extract(bundle, tweets)
         if rejections := [answer for answer in answers if isinstance(answer, Rejection)]:
             raise TweetsError(rejections)
         body = ExtractResponse.model_construct(bundle=bundle, results=list(answers)).model_dump_json()
         metrics.answered(bundle, len(tweets), time.perf_counter() - start)
         return Response(body, media_type=JSON)
+
+
+async def _read_tweets(request: Request, settings: Settings, share: Share) -> tuple[str, list[Tweet]]:
+    """Which bundle is asked, and what; the body itself is not kept."""
+    message, pictures = await read_request(request, settings.limits, share.add_bytes)
+    bundle = settings.default_bundle if message.bundle is None else message.bundle
+    if bundle not in settings.bundles:
+        raise UnknownBundleError(f"no bundle {bundle!r} is served, only {', '.join(settings.bundles)}")
+    share.add_tweets(len(message.tweets) - 1)
+    return bundle, to_tweets(message.tweets, pictures, settings.limits)
 
 
 def _add_probes(api: FastAPI, extractor: Extractor) -> None:
@@ -189,14 +159,14 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Problem, "content": {PROBLEM: {}}} for status in statuses}
 
 
-def _add_descriptions(api: FastAPI, *, protected: bool) -> None:
+def _add_descriptions(api: FastAPI, limits: Limits, *, protected: bool) -> None:
     """What FastAPI cannot see: the body, which is read by hand, and the token, which is checked before the routes."""
     generate = api.openapi
 
     def openapi() -> dict[str, Any]:
         if api.openapi_schema is None:
             schema = generate()
-            describe(schema)
+            describe(schema, limits)
             if protected:
                 schema["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
                 schema["security"] = [{"token": []}]

@@ -11,8 +11,15 @@ from typing import Any
 import ray
 from fastapi import FastAPI
 from ray import serve
-from ray.exceptions import RayError, RayTaskError
-from ray.serve.exceptions import RayServeException
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+)
+from ray.serve.exceptions import DeploymentUnavailableError, RayServeException, ReplicaUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from hvpnet_runtime.serving.api import create_api
@@ -23,9 +30,19 @@ from hvpnet_runtime.serving.preparation import Preparation
 from hvpnet_runtime.serving.settings import Replicas, Settings
 from hvpnet_runtime.types import Result, Tweet
 
-PAUSES = (0.1, 0.3, 1, 3, 9)
+PAUSES = (0.3, 3)
 """Seconds between the attempts at a request whose replicas die; extraction changes nothing, so repeating it is safe.
-Together they are longer than a replica takes to start, and so few that a request that kills replicas soon gives up."""
+An attempt waits by itself for a replica that starts. They are so few that a request that kills replicas kills three."""
+
+DEATHS = (
+    RayActorError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    DeploymentUnavailableError,
+    ReplicaUnavailableError,
+)
+"""What the death of a replica, or of its node, looks like to those who wait for it."""
 
 _START_ATTEMPTS = 3  # a replica that cannot load its bundle will not at the twentieth attempt either, Ray's default
 
@@ -67,8 +84,11 @@ class Ingress:
             try:
                 prepared = self._preparations[bundle].remote(list(tweets))
                 answers: Sequence[Result | Rejection] = await self._engines[bundle].remote(prepared)
-            except (RayError, RayServeException) as error:  # the second where the preparation died under the engine
-                cause = _cause(error)
+            except (RayError, RayServeException) as error:
+                cause = error.cause if isinstance(error, RayTaskError) else error
+                # Where the preparation died under the engine, Serve only chains its death.
+                if not isinstance(cause, DEATHS) and not isinstance(cause.__cause__, DEATHS):
+                    raise cause  # noqa: B904  what the replica itself raised
                 if pause is None:
                     raise UnavailableError("replicas died under every attempt; try again later") from cause
                 await asyncio.sleep(pause)
@@ -77,24 +97,28 @@ class Ingress:
         return answers
 
     async def missing(self) -> list[str]:
-        """See `Extractor`: deployments without a running replica."""
+        """See `Extractor`: deployments without a running replica; or Serve's controller, which knows of them."""
         app = serve.get_replica_context().app_name
-        status = await asyncio.to_thread(serve.status)
-        deployments = status.applications[app].deployments
+        try:
+            status = await asyncio.to_thread(serve.status)
+            deployments = status.applications[app].deployments
+        except (RayError, RayServeException, KeyError):
+            return ["controller"]
         return [name for name, deployment in deployments.items() if not deployment.replica_states.get("RUNNING")]
 
     async def metrics(self) -> bytes:
         """See `Extractor`.
 
         Raises:
-            UnavailableError: a node's metrics cannot be read.
+            UnavailableError: no node's metrics can be read.
         """
-        nodes = [node for node in await asyncio.to_thread(ray.nodes) if node["Alive"]]
-        urls = [f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics" for node in nodes]
         try:
-            return await asyncio.to_thread(collect, urls)
-        except OSError as error:
-            raise UnavailableError(f"the metrics of a node cannot be read: {error}") from error
+            nodes = await asyncio.to_thread(ray.nodes)
+        except RayError as error:
+            raise UnavailableError(f"Ray does not say which nodes there are: {error}") from error
+        alive = [node for node in nodes if node["Alive"]]
+        urls = [f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics" for node in alive]
+        return await asyncio.to_thread(collect, urls)
 
 
 def build(args: Settings) -> serve.Application:
@@ -156,10 +180,3 @@ def _replicas(replicas: Replicas, *, target: float) -> dict[str, Any]:
         "downscale_delay_s": 120,
     }
     return options | {"autoscaling_config": autoscaling}
-
-
-def _cause(error: Exception) -> Exception:
-    """The error itself if a replica died; one that a replica raised is raised again as what it is."""
-    if isinstance(error, RayTaskError) and not isinstance(error.cause, RayError):
-        raise error.cause
-    return error

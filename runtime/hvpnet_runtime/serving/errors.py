@@ -60,7 +60,7 @@ class OverloadedError(ServiceError):
 
 
 class UnavailableError(ServiceError):
-    """Replicas died under the request, again and again."""
+    """The service does not start, or a part of it cannot answer now."""
 
     status = 503
 

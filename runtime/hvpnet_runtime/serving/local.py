@@ -1,7 +1,6 @@
 """The service on this machine alone: Ray inside this command, until it is told to stop."""
 
 import logging
-import os
 import signal
 import socket
 import threading
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.local_ray import prepare_local_ray
 from hvpnet_runtime.serving.errors import SettingsError, UnavailableError
 from hvpnet_runtime.serving.settings import Settings
 
@@ -23,6 +23,8 @@ _SYSTEM = {
 def local_service(settings: Settings, host: str, port: int, *, log: bool = False) -> Iterator[str]:
     """Start Ray and the service in it, and stop both at the end.
 
+    Ray's own ports are on loopback, unless this process imported ray before; only the service listens at `host`.
+
     Args:
         settings: of the service.
         host: address to listen at.
@@ -35,10 +37,10 @@ def local_service(settings: Settings, host: str, port: int, *, log: bool = False
     Raises:
         BundleError: a bundle is missing, damaged or edited.
         SettingsError: there is no token where one should be, or the address cannot be listened at.
-        UnavailableError: a replica does not start; the message says why.
+        UnavailableError: Ray, its HTTP server or a replica does not start; the message says why.
     """
     _check(settings, host, port)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray is imported
+    prepare_local_ray()
     import ray
     from ray import serve
 
@@ -46,16 +48,12 @@ def local_service(settings: Settings, host: str, port: int, *, log: bool = False
 
     level = logging.INFO if log else logging.ERROR
     logging.getLogger("ray.serve").setLevel(level)
-    ray.init(
-        "local",
-        include_dashboard=False,
-        log_to_driver=log,
-        logging_level=level,
-        _system_config=_SYSTEM,
-    )
+    with _named("Ray"):
+        ray.init("local", include_dashboard=False, log_to_driver=log, logging_level=level, _system_config=_SYSTEM)
     try:
         replicas = {"log_level": level}
-        serve.start(http_options={"host": host, "port": port}, logging_config=replicas)
+        with _named("Ray Serve"):
+            serve.start(http_options={"host": host, "port": port}, logging_config=replicas)
         try:
             serve.run(build(settings), logging_config=replicas)
         except RuntimeError as error:
@@ -64,6 +62,18 @@ def local_service(settings: Settings, host: str, port: int, *, log: bool = False
     finally:
         serve.shutdown()
         ray.shutdown()
+
+
+@contextmanager
+def _named(part: str) -> Iterator[None]:
+    """A failure to start it, in one line."""
+    from ray.exceptions import RayError
+    from ray.serve.exceptions import RayServeException
+
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError, RayError, RayServeException) as error:
+        raise UnavailableError(f"{part} does not start: {' '.join(str(error).split())}") from error
 
 
 def _check(settings: Settings, host: str, port: int) -> None:

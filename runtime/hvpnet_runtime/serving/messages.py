@@ -4,9 +4,10 @@ import asyncio
 import base64
 import binascii
 from collections.abc import AsyncGenerator, Callable, Mapping
+from functools import cache
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, create_model
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -20,12 +21,17 @@ from hvpnet_runtime.serving.errors import (
     RequestTimeoutError,
     TweetsError,
 )
-from hvpnet_runtime.serving.settings import Limits, first_error
+from hvpnet_runtime.serving.settings import Limits, first_error, one_line
 from hvpnet_runtime.types import EntityResult, RelationResult, Tweet
 
 JSON, MULTIPART = "application/json", "multipart/form-data"
 REQUEST_PART = "request"
 """The part of a multipart body that holds the JSON."""
+
+MOST_OBJECTS = 64
+"""Crops or boxes of one tweet: many times what any bundle reads."""
+
+_MORE_COMMAS = 8 * MOST_OBJECTS  # of a tweet, beside those in its text or between its words
 
 Pictures = Callable[[str], bytes]
 """From what stands in the JSON to the bytes of an image file. Nothing is ever fetched or opened by name."""
@@ -50,8 +56,15 @@ class TweetMessage(_Message):
     text: str | None = Field(None, description="the raw text")
     words: list[str] | None = Field(None, description="the text already split into words")
     image: str | None = Field(None, description="the whole picture")
-    objects: list[str] = Field([], description="object crops, most important first")
-    boxes: list[PixelBox] = Field([], description="object boxes, cropped out of the image by the service")
+    objects: list[str] = Field(
+        [], max_length=MOST_OBJECTS, fail_fast=True, description="object crops, most important first"
+    )
+    boxes: list[PixelBox] = Field(
+        [],
+        max_length=MOST_OBJECTS,
+        fail_fast=True,
+        description="object boxes, cropped out of the image by the service",
+    )
     head: WordRange | None = Field(None, description="relations: the words of the head entity")
     tail: WordRange | None = Field(None, description="relations: the words of the tail entity")
 
@@ -60,7 +73,24 @@ class ExtractRequest(_Message):
     """Tweets for one bundle."""
 
     bundle: str | None = Field(None, description="the bundle's name; by default the first one served")
-    tweets: list[TweetMessage] = Field(min_length=1)
+    tweets: list[TweetMessage]
+
+
+@cache
+def request_model(limits: Limits) -> type[ExtractRequest]:
+    """`ExtractRequest`, which stops to read a list at the first item that is wrong or one too many."""
+    description = TweetMessage.model_fields["words"].description
+    words = Field(None, max_length=limits.text_characters, fail_fast=True, description=description)
+    tweet: Any = create_model(
+        "TweetMessage",
+        __base__=TweetMessage,
+        __doc__=TweetMessage.__doc__,
+        words=(list[str] | None, words),
+    )
+    tweets = Field(min_length=1, max_length=limits.tweets, fail_fast=True)
+    return create_model(
+        "ExtractRequest", __base__=ExtractRequest, __doc__=ExtractRequest.__doc__, tweets=(list[tweet], tweets)
+    )
 
 
 class ExtractResponse(BaseModel):
@@ -80,8 +110,15 @@ class Problem(BaseModel):
     errors: list[Rejection] = Field([], description="of each tweet that was rejected: which, and why")
 
 
-async def read_request(request: Request, limits: Limits) -> tuple[ExtractRequest, Pictures]:
+async def read_request(
+    request: Request, limits: Limits, count_bytes: Callable[[int], None]
+) -> tuple[ExtractRequest, Pictures]:
     """Read a body as its content type says, and no further than the limits allow.
+
+    Args:
+        request: whose body.
+        limits: on it.
+        count_bytes: called with the length of each piece that arrives; may refuse it.
 
     Raises:
         ServiceError: its type is unknown, it is too large, too slow or malformed.
@@ -92,10 +129,10 @@ async def read_request(request: Request, limits: Limits) -> tuple[ExtractRequest
         raise MediaTypeError(f"the content type must be {JSON} or {MULTIPART}")
     try:
         async with asyncio.timeout(limits.body_seconds):
+            chunks = _chunks(request, limits.body_bytes, count_bytes)
             if kind == JSON:
-                body = b"".join([chunk async for chunk in _chunks(request, limits.body_bytes)])
-                return _parse(body), _from_base64
-            return await _read_parts(request, limits)
+                return _parse(b"".join([chunk async for chunk in chunks]), limits), _from_base64
+            return await _read_parts(request, chunks, limits)
     except TimeoutError as error:
         raise RequestTimeoutError(f"the body did not arrive within {limits.body_seconds:g} seconds") from error
 
@@ -105,10 +142,7 @@ def to_tweets(messages: list[TweetMessage], pictures: Pictures, limits: Limits) 
 
     Raises:
         TweetsError: one is too long, or names a picture that is not there; all of them are listed.
-        InputError: they are too many.
     """
-    if len(messages) > limits.tweets:
-        raise InputError(f"a request has {limits.tweets} tweets at most, this one has {len(messages)}; split it")
     tweets: list[Tweet] = []
     rejections: list[Rejection] = []
     for index, message in enumerate(messages):
@@ -137,7 +171,7 @@ def _to_tweet(message: TweetMessage, pictures: Pictures, limits: Limits) -> Twee
     )
 
 
-async def _chunks(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
+async def _chunks(request: Request, limit: int, count: Callable[[int], None]) -> AsyncGenerator[bytes, None]:
     """The body as it arrives. What a client declares is believed only if it is too much."""
     message = f"the body has more than {limit} bytes; send fewer tweets or smaller pictures"
     declared = request.headers.get("content-length", "")
@@ -148,12 +182,15 @@ async def _chunks(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
         received += len(chunk)
         if received > limit:
             raise BodyTooLargeError(message)
+        count(len(chunk))
         yield chunk
 
 
-async def _read_parts(request: Request, limits: Limits) -> tuple[ExtractRequest, Pictures]:
+async def _read_parts(
+    request: Request, chunks: AsyncGenerator[bytes, None], limits: Limits
+) -> tuple[ExtractRequest, Pictures]:
     # The parser's own limit of a part, made for pages, would only be a second one: the whole body has its limit.
-    parser = MultiPartParser(request.headers, _chunks(request, limits.body_bytes), max_part_size=limits.body_bytes)
+    parser = MultiPartParser(request.headers, chunks, max_part_size=limits.body_bytes)
     try:
         form = await parser.parse()
         try:
@@ -164,18 +201,24 @@ async def _read_parts(request: Request, limits: Limits) -> tuple[ExtractRequest,
             await form.close()
     except (MultiPartException, LookupError, UnicodeError) as error:  # LookupError: no boundary, no such charset
         raise RequestError(f"the body is not {MULTIPART}: {getattr(error, 'message', error)}") from error
+    if len(files | fields) < len(items):
+        raise RequestError("two parts of the multipart body have one name; give each its own")
     body = fields.get(REQUEST_PART, files.get(REQUEST_PART))
     if body is None:
         raise RequestError(f"the multipart body has no part {REQUEST_PART!r}, which holds the JSON")
-    return _parse(body), _from_parts(files)
+    return _parse(body, limits), _from_parts(files)
 
 
-def _parse(body: bytes) -> ExtractRequest:
+def _parse(body: bytes, limits: Limits) -> ExtractRequest:
+    # Every value in JSON takes two bytes, but a hundred when it was read: too many are refused before that.
+    if body.count(b",") > limits.tweets * (limits.text_characters + _MORE_COMMAS):
+        raise InputError(f"the request has more values than {limits.tweets} tweets can have; split it")
     try:
-        return ExtractRequest.model_validate_json(body)
+        return request_model(limits).model_validate_json(body)
     except ValidationError as error:
-        malformed = error.errors(include_url=False, include_input=False)[0]["type"] == "json_invalid"
-        raise (RequestError if malformed else InputError)(first_error(error, "request")) from error
+        first = first_error(error)
+        kind = RequestError if first["type"] == "json_invalid" else InputError
+        raise kind(one_line(first, "request")) from error
 
 
 def _from_base64(text: str) -> bytes:
@@ -194,9 +237,9 @@ def _from_parts(parts: Mapping[str, bytes]) -> Pictures:
     return picture
 
 
-def describe(schema: dict[str, Any]) -> None:
+def describe(schema: dict[str, Any], limits: Limits) -> None:
     """Add the request's schema to an OpenAPI description, for the bodies that `request_body` describes."""
-    request = ExtractRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+    request = request_model(limits).model_json_schema(ref_template="#/components/schemas/{model}")
     definitions = request.pop("$defs")
     schema.setdefault("components", {}).setdefault("schemas", {}).update(definitions | {"ExtractRequest": request})
 

@@ -5,14 +5,20 @@ and puts them together, so that `/metrics` is complete and the same whichever re
 replica would hold that replica's share only.
 """
 
+import logging
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
 
 from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 from ray.serve.metrics import Counter, Histogram
+
+from hvpnet_runtime.serving.errors import UnavailableError
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 TWEETS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -20,6 +26,9 @@ TWEETS = (1, 2, 4, 8, 16, 32, 64, 128)
 _OURS = "ray_hvpnet_"
 _NOISE = ("otel_scope_", "SessionName", "Version", "Component")  # the same in every series
 _READ_SECONDS = 5
+_READERS = 16
+
+_log = logging.getLogger(__name__)
 
 
 class Metrics:
@@ -72,25 +81,42 @@ class Metrics:
         self._errors.inc(1, {"type": name})
 
 
-def collect(urls: Iterable[str]) -> bytes:
+def collect(urls: Sequence[str]) -> bytes:
     """The service's metrics on several pages, as one page in Prometheus's text format.
+
+    A page that cannot be read is missing from it; the gauge `ray_hvpnet_nodes_unread` counts them, the log names them.
 
     Args:
         urls: the pages of the nodes. The series on them are distinct: each is labelled with its node and process.
 
     Raises:
-        OSError: a page cannot be read.
+        UnavailableError: none of them can be read.
     """
+    with ThreadPoolExecutor(_READERS) as readers:
+        pages = list(readers.map(_read, urls))
+    failures = [page for page in pages if isinstance(page, Exception)]
+    if len(failures) == len(pages):
+        raise UnavailableError(f"no node's metrics can be read: {failures[0] if failures else 'there is no node'}")
     families: dict[str, Metric] = {}
-    for url in urls:
-        with urllib.request.urlopen(url, timeout=_READ_SECONDS) as page:  # noqa: S310  from Ray, not from a request
-            for found in text_string_to_metric_families(page.read().decode()):
-                if found.name.startswith(_OURS):
-                    family = families.setdefault(found.name, Metric(found.name, found.documentation, found.type))
-                    family.samples += map(_without_noise, filter(_is_exact, found.samples))
+    for page in pages:
+        for found in [] if isinstance(page, Exception) else page:
+            family = families.setdefault(found.name, Metric(found.name, found.documentation, found.type))
+            family.samples += map(_without_noise, filter(_is_exact, found.samples))
+    unread = GaugeMetricFamily(f"{_OURS}nodes_unread", "Nodes whose metrics are missing here", len(failures))
     registry = CollectorRegistry()
-    registry.register(_Families(families.values()))
+    registry.register(_Families([*families.values(), unread]))
     return generate_latest(registry)
+
+
+def _read(url: str) -> list[Metric] | Exception:
+    """Our metrics on one page, or why they cannot be read."""
+    try:
+        with urllib.request.urlopen(url, timeout=_READ_SECONDS) as page:  # noqa: S310  from Ray, not from a request
+            families = text_string_to_metric_families(page.read().decode())
+            return [family for family in families if family.name.startswith(_OURS)]
+    except (OSError, HTTPException, ValueError) as error:
+        _log.warning("the metrics at %s cannot be read: %r", url, error)
+        return error
 
 
 class _Families(Collector):

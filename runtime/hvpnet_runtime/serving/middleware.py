@@ -9,13 +9,14 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hvpnet_runtime.serving.errors import TokenError
+from hvpnet_runtime.serving.errors import RequestTimeoutError, TokenError
 from hvpnet_runtime.serving.settings import Limits
 
 OPEN_PATHS = ("/healthz", "/readyz", "/docs", "/openapi.json")
 """Answered without a token: what they say is no secret, and probes and browsers have none."""
 
 _PATIENCE = 4
+_TOO_SLOW = RequestTimeoutError.status
 
 
 class RequireToken:
@@ -46,7 +47,8 @@ class ReadBeforeAnswering:
     """Reads on, and throws away, what is left of a body when the answer is ready.
 
     A request may be refused before its body was read. A client that is still sending then finds the connection reset,
-    and never sees why. So the rest is read first, for as long as a body may take, and up to four times its limit.
+    and never sees why. So the rest is read first, for as long as a body may take, and up to four times its limit;
+    except if the client was refused for being slow.
 
     Args:
         app: what answers.
@@ -75,7 +77,7 @@ class ReadBeforeAnswering:
                 unread -= len((await receive_and_note()).get("body", b""))
 
         async def send_after_body(message: Message) -> None:
-            if message["type"] == "http.response.start" and more:
+            if message["type"] == "http.response.start" and more and message["status"] != _TOO_SLOW:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(finish_body(), self._limits.body_seconds)
             await send(message)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from hvpnet_runtime.pipeline import CACHE_BYTES
 from hvpnet_runtime.serving.errors import SettingsError
@@ -20,7 +21,7 @@ class _Table(BaseModel):
 
 
 class Limits(_Table):
-    """What a request may ask for. The first four refuse a request for good, the last only for now.
+    """What a request may ask for. The two of the queue refuse a request for now, the others for good.
 
     Attributes:
         body_bytes: of a request's body, counted while it arrives; 413 beyond.
@@ -28,7 +29,9 @@ class Limits(_Table):
         tweets: in one request.
         text_characters: of a tweet's text, or of its words joined by one space.
         picture_pixels: of one picture, by its header, before it is decoded; a bundle's own limit holds too.
-        queue: tweets that one ingress replica has accepted and not answered; 429 beyond.
+        queue: tweets that one ingress replica has accepted and not answered; a request counts as one until its body
+            is read; 429 beyond.
+        queue_bytes: of the bodies of these requests, counted while they arrive; 429 beyond.
         retry_after_seconds: what a 429 tells the client to wait.
     """
 
@@ -38,12 +41,17 @@ class Limits(_Table):
     text_characters: Count = 5_000
     picture_pixels: Count = 4096 * 4096
     queue: Count = 256
+    queue_bytes: Count = 64 * 2**20
     retry_after_seconds: Count = 1
 
     @model_validator(mode="after")
     def _a_full_request_fits(self) -> Self:
         if self.queue < self.tweets:
             raise ValueError(f"queue is {self.queue}: a request of {self.tweets} tweets would never be accepted")
+        if self.queue_bytes < self.body_bytes:
+            raise ValueError(
+                f"queue_bytes is {self.queue_bytes}: a body of {self.body_bytes} bytes would never be accepted"
+            )
         return self
 
 
@@ -102,15 +110,18 @@ class Token(_Table):
         """The token.
 
         Raises:
-            SettingsError: there is none; a service that was to be protected must not start without.
+            SettingsError: there is none, and a service that was to be protected must not start without; or no header
+                can carry it.
         """
         try:
             token = self.file.read_text("utf-8") if self.file else os.environ.get(self.env or "", "")
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"the token file {self.file} cannot be read: {error}") from error
-        token = token.strip()
+        token, place = token.strip(), self.file or f"the environment variable {self.env}"
         if not token:
-            raise SettingsError(f"there is no bearer token in {self.file or f'the environment variable {self.env}'}")
+            raise SettingsError(f"there is no bearer token in {place}")
+        if not token.isascii():
+            raise SettingsError(f"the bearer token in {place} has characters beyond ASCII; choose another")
         return token
 
 
@@ -150,7 +161,7 @@ class Settings(_Table):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise SettingsError(f"settings: {first_error(error)}") from error
+            raise SettingsError(f"settings: {one_line(first_error(error), 'settings')}") from error
 
     @property
     def default_bundle(self) -> str:
@@ -170,8 +181,12 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise SettingsError(f"settings {path} cannot be read: {error}") from error
 
 
-def first_error(error: ValidationError, kind: Literal["settings", "request"] = "settings") -> str:
-    """One line on the first of pydantic's errors: where, and what is wrong there."""
-    details = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    place = ".".join(map(str, details["loc"])) or f"the {kind}"
-    return f"{place}: {details['msg']}"
+def first_error(error: ValidationError) -> ErrorDetails:
+    """The first of pydantic's errors."""
+    return error.errors(include_url=False, include_context=False, include_input=False)[0]
+
+
+def one_line(error: ErrorDetails, kind: Literal["settings", "request"]) -> str:
+    """Where it is, and what is wrong there."""
+    place = ".".join(map(str, error["loc"])) or f"the {kind}"
+    return f"{place}: {error['msg']}"

@@ -11,7 +11,7 @@ export OMP_WAIT_POLICY := passive
 demo: $(VENV)/ready
 	$(BIN)/hvpnet demo --out demo
 
-test: $(VENV)/ready $(VENV)/tritonserver
+test: $(VENV)/ready $(VENV)/tritonserver/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -26,5 +26,6 @@ $(VENV)/ready: pyproject.toml CMakeLists.txt $(wildcard runtime/csrc/*)
 	touch $@
 
 # A Triton server for the tests. Its Python backend reads arrays of NumPy 1 only, which stands beside it.
-$(VENV)/tritonserver: | $(VENV)/ready
-	$(BIN)/python -m pip install --no-deps --only-binary :all: --target $@ 'nvidia-pytriton==0.7.0' 'numpy<2'
+$(VENV)/tritonserver/ready: | $(VENV)/ready
+	$(BIN)/python -m pip install --upgrade --no-deps --only-binary :all: --target $(@D) 'nvidia-pytriton==0.7.0' 'numpy<2'
+	touch $@

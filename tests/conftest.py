@@ -1,20 +1,31 @@
 """Tiny models of every kind, and bundles of them, made once per test session."""
 
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from filelock import FileLock
 
 from hvpnet import BertConfig, HVPNeT, HVPNeTConfig, ResNetConfig
 from hvpnet.config import Head, Task, Variant
-from hvpnet.data import NER_LABELS, Sizes, load_split, write_picture_tweets, write_tokenizer
+from hvpnet.data import (
+    NER_LABELS,
+    Sizes,
+    SplitFiles,
+    load_split,
+    read_split,
+    write_picture_tweets,
+    write_tokenizer,
+)
 from hvpnet.tokenizer import load_tokenizer
 from hvpnet_export import CalibrationData, export_bundle
 from hvpnet_export.parity import Precision
+from hvpnet_runtime import Tweet
 from hvpnet_runtime.cuda import find_device
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,6 +48,59 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def shared() -> Path:
     """The folder of golden cases and real tweets."""
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def golden_tweets(shared: Path) -> Callable[[Task], list[Tweet]]:
+    """The real tweets of the golden cases; a picture that cannot be read is inf.png, as published."""
+    root = shared / "golden/tweets"
+    pictures = (root / "images", root / "crops")
+    files = {
+        "ner": SplitFiles(root / "ner.txt", *pictures, root / "ner_dict.pth"),
+        "re": SplitFiles(root / "mre.txt", *pictures, root / "mre_dict.pth", root / "rel2id.json"),
+    }
+    return lambda task: [example.tweet for example in read_split(files[task], "substitute").examples]
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """Finds a port of this machine at which nothing listens."""
+
+    def find() -> int:
+        with socket.socket() as bound:
+            bound.bind(("127.0.0.1", 0))
+            port: int = bound.getsockname()[1]
+            return port
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def assert_equal() -> Callable[..., None]:
+    """Answers as JSON: the same decisions, and scores that differ by the rounding of another batch at most."""
+
+    def check(found: Sequence[dict[str, Any]], expected: Sequence[dict[str, Any]], atol: float = 1e-5) -> None:
+        assert list(map(_without_scores, found)) == list(map(_without_scores, expected))
+        scores = [[score for answer in answers for score in _scores(answer)] for answers in (found, expected)]
+        np.testing.assert_allclose(*scores, rtol=0, atol=atol)
+
+    return check
+
+
+def _scored(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """The entities, or the relation."""
+    return answer.get("entities", [answer])
+
+
+def _scores(answer: dict[str, Any]) -> list[float]:
+    return [each["score"] for each in _scored(answer)]
+
+
+def _without_scores(answer: dict[str, Any]) -> dict[str, Any]:
+    plain = {key: value for key, value in answer.items() if key != "score"}
+    if "entities" in plain:
+        plain["entities"] = [{**entity, "score": None} for entity in plain["entities"]]
+    return plain
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,9 @@ _EXTRAS = {
     **dict.fromkeys(("torch", "torchvision", "transformers", "torchcrf", "onnx", "onnxscript"), "export"),
     **dict.fromkeys(("safetensors", "seqeval", "sklearn", "tqdm", "matplotlib"), "export"),
     "onnxruntime": "cpu",
+    # Those of `annotate` are looked for before all else by hvpnet_runtime.bulk: it imports ray late.
     **dict.fromkeys(("ray", "fastapi", "starlette", "pydantic", "prometheus_client", "python_multipart"), "serve"),
+    **dict.fromkeys(("uvicorn", "aiohttp", "grpc", "requests", "opentelemetry", "watchfiles"), "serve"),
 }
 
 

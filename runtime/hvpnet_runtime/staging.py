@@ -30,21 +30,23 @@ def staged(folder: Path, *, replace: bool = False) -> Iterator[Path]:
         stage.chmod(0o755)  # mkdtemp makes it private
         for path in stage.rglob("*"):
             if path.is_file():
-                _flush(path)
+                flush(path)
         if folder.exists():
             folder.rename(replaced)
         stage.rename(folder)
-    except OSError:
-        if replaced.exists():
-            replaced.rename(folder)
-        raise
     finally:
+        if replaced.exists() and not folder.exists():  # an error, or an interrupt, between the two names
+            replaced.rename(folder)
         shutil.rmtree(stage, ignore_errors=True)  # a renamed stage is no longer there
         shutil.rmtree(replaced, ignore_errors=True)
 
 
-def _flush(path: Path) -> None:
-    """On the disk before the name is: a power cut must not leave a folder of empty files."""
+def flush(path: Path) -> None:
+    """A file's bytes, or a folder's names, on the disk: a power cut must not leave names of empty files.
+
+    Raises:
+        OSError: the disk refuses.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

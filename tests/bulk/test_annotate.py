@@ -7,12 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from hvpnet.cli import main
-from hvpnet.data import SplitFiles, read_split
 from hvpnet_runtime import BackendError, Pipeline
 from hvpnet_runtime.bulk import Job, Resources, annotate
 from hvpnet_runtime.bulk.cluster import pool_for
@@ -32,58 +30,35 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
-def agree(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
-    """The same decisions, and scores that differ by the rounding of another batch."""
-    assert list(map(without_scores, found)) == list(map(without_scores, expected))
-    np.testing.assert_allclose(
-        [score for answer in found for score in scores(answer)],
-        [score for answer in expected for score in scores(answer)],
-        atol=1e-5,
-    )
-
-
-def without_scores(answer: dict[str, Any]) -> dict[str, Any]:
-    plain = {key: value for key, value in answer.items() if key != "score"}
-    if "entities" in plain:
-        plain["entities"] = [{k: v for k, v in entity.items() if k != "score"} for entity in plain["entities"]]
-    return plain
-
-
-def scores(answer: dict[str, Any]) -> list[float]:
-    return [found["score"] for found in answer.get("entities", [answer])]
-
-
-def test_json_lines_to_json_lines(ner_bundle: Path, entities: Any, tmp_path: Path) -> None:
+def test_json_lines_to_json_lines(ner_bundle: Path, entities: Any, tmp_path: Path, assert_equal: Any) -> None:
     job = Job(ner_bundle, entities.write_lines("lines.jsonl"), tmp_path / "out.jsonl", part_rows=10)
     report = annotate(job, TWO)
-    agree(read(job.output), entities.answers(ner_bundle))
+    assert_equal(read(job.output), entities.answers(ner_bundle))
     assert (report.rows, report.annotated, report.rejected, report.resumed) == (48, 48, {}, 0)
     assert report.backends == ("onnxruntime-cpu",)
     assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
 
 
-def test_parquet_to_parquet(re_bundle: Path, relations: Any, tmp_path: Path) -> None:
+def test_parquet_to_parquet(re_bundle: Path, relations: Any, tmp_path: Path, assert_equal: Any) -> None:
     job = Job(re_bundle, relations.write_parquet("tweets.parquet"), tmp_path / "out.parquet", part_rows=10)
     annotate(job, TWO)
-    agree(read(job.output), relations.answers(re_bundle))
+    assert_equal(read(job.output), relations.answers(re_bundle))
 
 
 @pytest.mark.golden
 @pytest.mark.parametrize("task", ["ner", "re"])
-def test_golden_tweets(bundle_of: Callable[..., Path], shared: Path, tmp_path: Path, corpus_of: Any, task: str) -> None:
-    root, name = shared / "golden/tweets", {"ner": "ner", "re": "mre"}[task]
-    files = SplitFiles(
-        text=root / f"{name}.txt",
-        images=root / "images",
-        crops=root / "crops",
-        objects=root / f"{name}_dict.pth",
-        relations=root / "rel2id.json" if task == "re" else None,
-    )
-    tweets = tuple(example.tweet for example in read_split(files, "substitute").examples)
-    corpus = corpus_of(tmp_path, tweets)
+def test_golden_tweets(
+    bundle_of: Callable[..., Path],
+    golden_tweets: Callable[..., Any],
+    tmp_path: Path,
+    corpus_of: Any,
+    assert_equal: Any,
+    task: str,
+) -> None:
+    corpus = corpus_of(tmp_path, tuple(golden_tweets(task)))
     job = Job(bundle_of(task), corpus.write_lines("tweets.jsonl"), tmp_path / "out.jsonl", window=True, part_rows=3)
     annotate(job, TWO)
-    agree(read(job.output), corpus.answers(job.bundle, window=True))
+    assert_equal(read(job.output), corpus.answers(job.bundle, window=True))
 
 
 def test_the_command_says_what_became_of_every_row(

@@ -1,11 +1,14 @@
 """The work folder: what survives, what is refused, and that no row is missed."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
+from filelock import FileLock
 
 from hvpnet_runtime import RelationResult
 from hvpnet_runtime.bulk.answers import JsonLinesAnswers, ParquetAnswers, encode_lines
@@ -70,11 +73,70 @@ def test_joined_in_order(output: Path) -> None:
     with hold(output) as work:
         work.begin(RUN, lambda: PARTS)
         finish_all(work)
-        assert work.join(ANSWERS, output, side) == {"TextError": 4}
+        assert work.join(ANSWERS, output, side) == (3, {"TextError": 4})
         work.remove()
     assert output.read_bytes() == answered(1, 2, 7)
     assert side.read_bytes() == rejected(3, 4, 5, 6)
     assert sorted(path.name for path in output.parent.iterdir()) == ["out.jsonl", "out.rejected.jsonl"]
+
+
+def test_joined_files_are_on_the_disk_before_their_names_and_those_before_parts_go(
+    output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, replace, fsync = [], Path.replace, os.fsync
+
+    def noted(path: Path, target: Path) -> Path:
+        steps.append(("name", target.name))
+        return replace(path, target)
+
+    def flushed(descriptor: int) -> None:
+        steps.append(("flush", Path(f"/proc/self/fd/{descriptor}").readlink().name))
+        fsync(descriptor)
+
+    with hold(output) as work:
+        work.begin(RUN, lambda: PARTS)
+        finish_all(work)
+        monkeypatch.setattr(Path, "replace", noted)
+        monkeypatch.setattr(os, "fsync", flushed)
+        work.join(ANSWERS, output, side_of(output))
+    names = [("name", "out.rejected.jsonl"), ("name", "out.jsonl")]
+    assert [step for step in steps if step[0] == "name"] == names
+    assert steps.index(("flush", "joined.rejected")) < steps.index(names[0])
+    assert steps.index(("flush", "joined")) < steps.index(names[1])
+    assert steps[-1] == ("flush", output.parent.name)
+
+
+class Losing(JsonLinesAnswers):
+    """Joins all files but the last."""
+
+    def join(self, paths: Iterable[Path], out: Path) -> None:
+        super().join(list(paths)[:-1], out)
+
+
+def test_rows_that_are_lost_in_joining_are_an_error(output: Path) -> None:
+    with hold(output) as work:
+        work.begin(RUN, lambda: PARTS)
+        finish_all(work)
+        with pytest.raises(BulkError, match=r"joined and what was rejected are 6 rows of 7: run again"):
+            work.join(Losing(), output, side_of(output))
+        assert not output.exists()
+        assert work.unfinished() == []
+
+
+def test_an_output_that_another_run_finishes_meanwhile_is_not_touched(
+    output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acquire = FileLock.acquire
+
+    def finished_meanwhile(*arguments: Any, **options: Any) -> Any:
+        output.write_text("precious")
+        return acquire(*arguments, **options)
+
+    monkeypatch.setattr(FileLock, "acquire", finished_meanwhile)
+    with pytest.raises(BulkError, match=r"out\.jsonl exists"), hold(output):
+        pass
+    assert output.read_text() == "precious"
+    assert [path.name for path in output.parent.iterdir()] == ["out.jsonl"]
 
 
 def test_killed_after_joining_it_joins_again(output: Path) -> None:
@@ -108,7 +170,7 @@ def test_without_rejected_rows_there_is_no_side_file(output: Path) -> None:
     with hold(output) as work:
         work.begin(RUN, lambda: PARTS[:1])
         work.finish(PARTS[0], answered(1, 2, 3), b"")
-        assert work.join(ANSWERS, output, side) == {}
+        assert work.join(ANSWERS, output, side) == (3, {})
     assert not side.exists()
 
 

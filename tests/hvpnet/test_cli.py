@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -257,6 +258,31 @@ def test_a_missing_extra_is_named(
     code, _, err = run(capsys, "export", checkpoint, "--tokenizer", tmp_path, "--out", tmp_path / "bundle")
     assert code == 1
     assert error_line(err) == "hvpnet: error: hvpnet export needs the package torch: pip install 'hvpnet[export]'"
+
+
+@pytest.mark.parametrize("package", ["ray", "pandas", "pyarrow", "filelock", "tqdm"])
+def test_the_extra_of_bulk_runs_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.delitem(sys.modules, "hvpnet_runtime.bulk", raising=False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == package else name)
+    code, _, err = run(capsys, "annotate", "bundle", "in.jsonl", "out.jsonl")
+    assert code == 1
+    assert error_line(err).endswith(f"bulk annotation needs the package {package}: pip install 'hvpnet[bulk]'")
+
+
+@pytest.mark.parametrize("name", ["ray", "ray.serve", "starlette.requests", "uvicorn", "aiohttp"])
+def test_the_extra_of_the_service_is_named(
+    capsys: pytest.CaptureFixture[str], ner_bundle: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr("hvpnet.cli.serve.progress", refuse)
+    code, _, err = run(capsys, "serve", ner_bundle)
+    assert code == 1
+    package = name.partition(".")[0]
+    assert error_line(err).endswith(f"hvpnet serve needs the package {package}: pip install 'hvpnet[serve]'")
 
 
 def test_unexpected_errors_are_one_line_and_a_traceback_with_debug(

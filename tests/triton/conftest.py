@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -28,12 +27,6 @@ class Server:
 
     http: tritonclient.http.InferenceServerClient
     grpc: tritonclient.grpc.InferenceServerClient
-
-
-def free_port() -> int:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        return bound.getsockname()[1]
 
 
 def make_backends(folder: Path) -> Path:
@@ -83,8 +76,8 @@ def wait_until_ready(server: Server, process: subprocess.Popen[bytes], log: Path
 
 
 @contextmanager
-def running(repositories: Sequence[Path], folder: Path) -> Iterator[Server]:
-    ports, log = (free_port(), free_port()), folder / "tritonserver.log"
+def running(repositories: Sequence[Path], folder: Path, ports: tuple[int, int]) -> Iterator[Server]:
+    log = folder / "tritonserver.log"
     process = start(repositories, make_backends(folder / "backends"), ports, log)
     try:
         server = Server(
@@ -105,6 +98,12 @@ def running(repositories: Sequence[Path], folder: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def serve(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Sequence[Path]], AbstractContextManager[Server]]:
+def serve(
+    tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]
+) -> Callable[[Sequence[Path]], AbstractContextManager[Server]]:
     """Runs a server over model repositories."""
-    return lambda repositories: running(repositories, tmp_path_factory.mktemp("tritonserver"))
+
+    def serve(repositories: Sequence[Path]) -> AbstractContextManager[Server]:
+        return running(repositories, tmp_path_factory.mktemp("tritonserver"), (free_port(), free_port()))
+
+    return serve

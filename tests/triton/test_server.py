@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -12,7 +13,7 @@ import tritonclient.grpc
 import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
-from hvpnet.data import Sizes, SplitFiles, load_split, read_split, write_picture_tweets
+from hvpnet.data import Sizes, load_split, write_picture_tweets
 from hvpnet_runtime import Pipeline, Tweet
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.errors import InputError
@@ -92,22 +93,10 @@ def over_grpc(server: Any, model: str, tweets: Sequence[Tweet]) -> list[Any]:
     return [found[number] for number in range(len(tweets))]
 
 
-def assert_equal(found: list[Any], expected: list[Any]) -> None:
-    """Equal but for the last digits of the scores, which depend on the batch."""
-    assert len(found) == len(expected)
-    for mine, theirs in zip(found, expected, strict=True):
-        assert scores_of(mine) == pytest.approx(scores_of(theirs), abs=1e-4)
-        assert without_scores(mine) == without_scores(theirs)
-
-
-def scores_of(answer: dict[str, Any]) -> list[float]:
-    """Of the entities, or of the relation."""
-    return [entity["score"] for entity in answer.get("entities", [answer])]
-
-
-def without_scores(answer: dict[str, Any]) -> dict[str, Any]:
-    entities = [{**entity, "score": 0} for entity in answer.get("entities", [])]
-    return answer | {"score": 0, "entities": entities}
+@pytest.fixture(scope="module")
+def assert_equal(assert_equal: Callable[..., None]) -> Callable[..., None]:
+    """Batches of other sizes, and pictures computed in others."""
+    return partial(assert_equal, atol=1e-4)
 
 
 def pipeline_answers(bundle: Path, tweets: Sequence[Tweet]) -> list[Any]:
@@ -136,7 +125,9 @@ def case(
 
 @pytest.mark.parametrize("ask", [over_http, over_grpc])
 @pytest.mark.parametrize("alone", [False, True], ids=["graphs", "self-contained"])
-def test_picture_tweets(server: Any, case: Any, ask: Callable[..., list[Any]], *, alone: bool) -> None:
+def test_picture_tweets(
+    server: Any, case: Any, assert_equal: Any, ask: Callable[..., list[Any]], *, alone: bool
+) -> None:
     task, tweets, expected = case
     (model,) = (name for name in MODELS if MODELS[name] == task and name.startswith("alone") == alone)
     assert_equal(ask(server, model, tweets), expected)
@@ -144,17 +135,11 @@ def test_picture_tweets(server: Any, case: Any, ask: Callable[..., list[Any]], *
 
 @pytest.mark.golden
 @pytest.mark.parametrize("model", MODELS)
-def test_real_tweets(server: Any, bundles: dict[str, Path], shared: Path, model: str) -> None:
-    folder, task = shared / "golden" / "tweets", MODELS[model]
-    prefix = "ner" if task == "ner" else "mre"
-    files = SplitFiles(
-        text=folder / f"{prefix}.txt",
-        images=folder / "images",
-        crops=folder / "crops",
-        objects=folder / f"{prefix}_dict.pth",
-        relations=folder / "rel2id.json" if task == "re" else None,
-    )
-    tweets = [example.tweet for example in read_split(files, "substitute").examples]
+def test_real_tweets(
+    server: Any, bundles: dict[str, Path], golden_tweets: Callable[..., Any], assert_equal: Any, model: str
+) -> None:
+    task = MODELS[model]
+    tweets = golden_tweets(task)
     found = over_grpc(server, model, tweets)
     expected = pipeline_answers(bundles[task], tweets)
     assert len(found) == len(expected) == (7 if task == "ner" else 8)
@@ -166,7 +151,9 @@ def test_real_tweets(server: Any, bundles: dict[str, Path], shared: Path, model:
     )
 
 
-def test_a_request_fails_alone_in_its_batch(server: Any, bundles: dict[str, Path], tmp_path: Path) -> None:
+def test_a_request_fails_alone_in_its_batch(
+    server: Any, bundles: dict[str, Path], assert_equal: Any, tmp_path: Path
+) -> None:
     """A model that waits until its batch is full: one execution, three answers and one error."""
     picture = tmp_path / "broken.jpg"
     picture.write_bytes(b"no picture")
@@ -181,7 +168,7 @@ def test_a_request_fails_alone_in_its_batch(server: Any, bundles: dict[str, Path
     assert (statistics.execution_count, statistics.inference_count) == (1, 4)
 
 
-def test_only_the_tweet_is_required(server: Any, bundles: dict[str, Path]) -> None:
+def test_only_the_tweet_is_required(server: Any, bundles: dict[str, Path], assert_equal: Any) -> None:
     for client, transport in ((tritonclient.http, server.http), (tritonclient.grpc, server.grpc)):
         tweet = client.InferInput("TWEET", [1, 1], "BYTES")
         tweet.set_data_from_numpy(strings([[b'{"text": "Anna saw Rome", "id": "\\ud800"}']]))
@@ -226,7 +213,7 @@ def test_a_picture_seen_before_is_not_computed_again(server: Any, case: Any) -> 
     assert computed() == before
 
 
-def test_an_engine_that_is_gone_is_named(server: Any, case: Any) -> None:
+def test_an_engine_that_is_gone_is_named(server: Any, case: Any, assert_equal: Any) -> None:
     task, tweets, expected = case
     server.grpc.unload_model(f"{task}_text")
     with pytest.raises(InferenceServerException, match=f"BackendError: {task}_text failed"):

@@ -9,7 +9,8 @@ from importlib.util import find_spec
 
 from hvpnet_runtime.errors import MissingExtraError
 
-for _package in ("ray", "pyarrow", "filelock", "tqdm"):
+# Before a run begins: some of them it imports only when it has read its input.
+for _package in ("ray", "pandas", "pyarrow", "filelock", "tqdm"):
     if find_spec(_package) is None:
         raise MissingExtraError(_package, "bulk", "bulk annotation")
 

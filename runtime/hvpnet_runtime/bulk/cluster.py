@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from hvpnet_runtime import errors
 from hvpnet_runtime.bulk.job import Job, Resources
 from hvpnet_runtime.bulk.source import Part
 from hvpnet_runtime.bulk.worker import Annotator, Done, Failed
-from hvpnet_runtime.errors import BackendError, BulkError, BundleError
+from hvpnet_runtime.errors import BulkError, HvpnetError
 from hvpnet_runtime.local_ray import prepare_local_ray
 
 _OBJECT_STORE_BYTES = 512 * 2**20  # holds answers on their way to the driver, a few MB each
@@ -36,7 +37,7 @@ def connect(address: str | None) -> Iterator[None]:
     Without an address Ray is started here, on loopback unless this process imported ray before.
 
     Raises:
-        BulkError: there is no cluster at the address.
+        BulkError: there is no cluster at the address, or Ray does not start.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address is None:
@@ -55,8 +56,9 @@ def connect(address: str | None) -> Iterator[None]:
             log_to_driver=False,
             **({} if address else local),
         )
-    except (OSError, ValueError) as error:
-        raise BulkError(f"there is no Ray cluster at {address}: {error}") from error
+    except (OSError, ValueError, RuntimeError) as error:
+        what = f"join the Ray cluster at {address}" if address else "start Ray on this machine"
+        raise BulkError(f"cannot {what}: {' '.join(str(error).split())}") from error
     try:
         yield
     finally:
@@ -98,9 +100,9 @@ def run_parts(job: Job, digest: str, parts: Sequence[Part], pool: Pool) -> Itera
     Ray begins a part anew if its process or its node is lost.
 
     Raises:
-        BackendError: an engine does not load, or fails.
-        BundleError: a node has another bundle, or a damaged one.
-        BulkError: the input cannot be read on a node, or a part ends every process that does it.
+        HvpnetError: what an actor raised, of the same class: an engine does not load or fails, or a node has another
+            bundle, a damaged one, or not the input.
+        BulkError: an actor raised anything else, or a part ends every process that does it.
     """
     import ray
     import ray.data
@@ -131,10 +133,14 @@ def _finished(outcome: Done | Failed) -> Done:
     if isinstance(outcome, Done):
         return outcome
     _log.info("%s", outcome.trace)
-    kinds = {kind.__name__: kind for kind in (BackendError, BundleError, BulkError)}
-    if outcome.error in kinds:
-        raise kinds[outcome.error](outcome.message)
-    raise BulkError(f"{outcome.error} in part {outcome.number}: {outcome.message}")
+    raise _error_of(outcome)
+
+
+def _error_of(outcome: Failed) -> HvpnetError:
+    kind = getattr(errors, outcome.error, None)
+    if isinstance(kind, type) and issubclass(kind, HvpnetError):
+        return kind.__new__(kind, outcome.message)  # without its constructor, which may word the message itself
+    return BulkError(f"{outcome.error} in part {outcome.number}: {outcome.message}")
 
 
 class _Attempts:

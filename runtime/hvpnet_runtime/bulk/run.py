@@ -36,9 +36,10 @@ def annotate(job: Job, resources: Resources = Resources(), *, progress: bool = F
     Raises:
         InputError: the input cannot be read at all, or a name's ending is unknown.
         BundleError: the bundle is damaged, or not the same on all nodes.
-        BackendError: an engine does not load, or fails.
+        BackendError: an engine does not load, is stale, or fails.
+        MissingExtraError: the backend's packages are not installed.
         ResumeError: an interrupted run of another bundle, input or options stands in the way.
-        BulkError: the output exists, the input changed, Ray gave up, or rows were lost.
+        BulkError: the output exists, the input changed, Ray cannot be started, joined or gave up, or rows were lost.
     """
     job = replace(job, bundle=job.bundle.absolute(), input=job.input.absolute(), output=job.output.absolute())
     bundle, source = Bundle.load(job.bundle), open_source(job.input)
@@ -50,10 +51,10 @@ def annotate(job: Job, resources: Resources = Resources(), *, progress: bool = F
         backends = _annotate(job, work, todo, resources, progress=progress) if todo else ()
         if _identity(job) != identity:
             raise BulkError(f"{job.input} or {job.bundle} changed during the run: remove {work.path} to begin anew")
-        rejected = work.join(answers, job.output, job.rejected)
+        annotated, rejected = work.join(answers, job.output, job.rejected)
         work.remove()
     rows = _rows(work.parts)
-    return Report(rows, rows - rejected.total(), rejected, rows - _rows(todo), backends)
+    return Report(rows, annotated, rejected, rows - _rows(todo), backends)
 
 
 def _annotate(

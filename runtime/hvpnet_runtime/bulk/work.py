@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from hvpnet_runtime.bulk.answers import Answers, count_lines, join_files
 from hvpnet_runtime.bulk.source import Part
 from hvpnet_runtime.errors import BulkError, ResumeError
+from hvpnet_runtime.staging import flush
 
 Identity = Mapping[str, Any]
 """What a run's answers depend on, as JSON types by name."""
@@ -47,14 +48,10 @@ class WorkFolder:
         """
         path = output.with_name(f"{output.name}.work")
         work = cls(path, output.suffix)
-        if output.exists() and not work._manifest.exists():
-            shutil.rmtree(path, ignore_errors=True)  # of a run that was killed while it removed it
-        for file in (output, rejected):
-            if file.exists() and not work._manifest.exists():
-                raise BulkError(f"{file} exists: remove it or choose another name")
         path.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(path / "lock", blocking=False):
+                work._refuse(output, rejected)  # not before: a run that holds the lock may be about to write them
                 yield work
         except Timeout as error:
             raise BulkError(f"another run is at work on {output}: wait for it") from error
@@ -102,14 +99,14 @@ class WorkFolder:
         """The file of a part's rejected rows."""
         return self.path / f"{part.number:05}.rejected"
 
-    def join(self, answers: Answers, output: Path, rejected: Path) -> Counter[str]:
-        """Make one file of all answers, and one of the rejected rows if there are any; count them on the way.
+    def join(self, answers: Answers, output: Path, rejected: Path) -> tuple[int, Counter[str]]:
+        """Make one file of all answers, and one of the rejected rows if there are any, and count what they hold.
 
         Returns:
-            How many rows were rejected, by type of error.
+            Rows of the output, and of the rejected ones how many by type of error.
 
         Raises:
-            BulkError: a part does not have as many rows as the input has there.
+            BulkError: a part does not have as many rows as the input has there, or the files together not all rows.
         """
         for part in self.parts:
             self._check(part, answers)
@@ -118,15 +115,30 @@ class WorkFolder:
         answers.join(map(self.answers, self.parts), joined)
         with side.open(encoding="utf-8") as lines:
             reasons = Counter(json.loads(line)["error"]["type"] for line in lines)
+        found, rows = answers.count(joined) + reasons.total(), sum(part.rows for part in self.parts)
+        if found != rows:
+            raise BulkError(f"{joined} and what was rejected are {found} rows of {rows}: run again to join them anew")
+        flush(joined)
         if reasons:
+            flush(side)
             side.replace(rejected)
         joined.replace(output)  # last: where the output is, all is
-        return reasons
+        flush(output.parent)  # the parts may go now
+        return found - reasons.total(), reasons
 
     def remove(self) -> None:
         """Remove the folder, first what would make a run go on from it."""
         self._manifest.unlink()
         shutil.rmtree(self.path)
+
+    def _refuse(self, *files: Path) -> None:
+        """To write over files that are not an interrupted run's own."""
+        if self._manifest.exists():
+            return
+        for file in files:
+            if file.exists():
+                shutil.rmtree(self.path)  # just made, or of a run that was killed while it removed it
+                raise BulkError(f"{file} exists: remove it or choose another name")
 
     def _check(self, part: Part, answers: Answers) -> None:
         file = self.answers(part)

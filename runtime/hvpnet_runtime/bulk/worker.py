@@ -1,6 +1,5 @@
 """What one actor does: it loads the bundle once, and then a part at a time from the input's bytes to answers' bytes."""
 
-import hashlib
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 from hvpnet_runtime.bulk.answers import answers_for, encode_lines
 from hvpnet_runtime.bulk.job import Job
 from hvpnet_runtime.bulk.source import Part, Row, open_source
+from hvpnet_runtime.bundle import sha256
 from hvpnet_runtime.errors import BulkError, BundleError
 from hvpnet_runtime.jsonl import tweet_from_dict
 from hvpnet_runtime.pipeline import Pipeline
@@ -125,7 +125,7 @@ class Annotator:
 
 def manifest_digest(bundle: Path) -> str:
     """Tells bundles apart: the manifest has the digests of all other files."""
-    return hashlib.sha256((bundle / "manifest.json").read_bytes()).hexdigest()
+    return sha256(bundle / "manifest.json")
 
 
 def _prepare(pipeline: Pipeline, folder: Path, row: Row) -> Prepared | Rejected:

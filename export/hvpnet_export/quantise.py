@@ -33,7 +33,7 @@ METHOD = "MinMax"
 """How ranges are taken: the least and the greatest value of an activation over all calibration tweets."""
 
 _RESNET = ("Conv", "Relu", "Add", "MaxPool")
-_LINEAR = ("MatMul",)
+_LINEAR = ("MatMul", "Gemm")  # a Gemm is the classifier of relations at most, which is left out as the last
 
 
 @torch.no_grad()

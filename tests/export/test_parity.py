@@ -299,6 +299,7 @@ def test_report_as_json() -> None:
     found = Disagreement(case=1, row=2, eager=[1, 3], graph=[1, 4], margin=2e-4)
     assert json.loads(json.dumps(replace(REPORT, disagreements=(found,)).to_dict(), allow_nan=False)) == {
         "passed": True,
+        "differing": 1,
         "tolerance": 1e-3,
         "ties": 1e-3,
         "agreement": 1,

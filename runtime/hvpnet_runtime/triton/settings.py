@@ -36,9 +36,11 @@ class Settings:
     def to_parameters(self) -> dict[str, str]:
         """As they stand in config.pbtxt."""
         parameters = {"backend": self.backend, "window": str(self.window).lower(), "cache_mib": str(self.cache_mib)}
+        if self.precision:
+            parameters["precision"] = self.precision
         if self.backend == TRITON:
             parameters["lengths"] = ",".join(map(str, self.lengths))
-        return parameters | ({"precision": self.precision} if self.precision else {})
+        return parameters
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, str]) -> Self:

@@ -14,6 +14,7 @@ from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.cache import PrefixCache
 from hvpnet_runtime.crf import CrfDecoder
 from hvpnet_runtime.decoding import EntityDecoder, TaggedWindow, softmax
+from hvpnet_runtime.engines.profiles import MAX_PICTURES
 from hvpnet_runtime.errors import BackendError, BundleError, InputError
 from hvpnet_runtime.pictures import blank, digest, normalise
 from hvpnet_runtime.preparation import OnBadImage, Pixels, Prepared, Preparer
@@ -22,8 +23,6 @@ from hvpnet_runtime.types import EntityResult, RelationResult, Result, Tweet
 
 CACHE_BYTES = 256 * 2**20
 """Default limit of the prefix cache; a prefix of bert-base takes 288 KiB."""
-
-_PICTURES_PER_RUN = 16  # bounds the activations of the vision graph
 
 
 class Pipeline:
@@ -175,8 +174,8 @@ class Pipeline:
 
     def _compute(self, missing: dict[bytes, Pixels]) -> dict[bytes, Prefix]:
         computed: dict[bytes, Prefix] = {}
-        for start in range(0, len(missing), _PICTURES_PER_RUN):
-            keys = list(missing)[start : start + _PICTURES_PER_RUN]
+        for start in range(0, len(missing), MAX_PICTURES):
+            keys = list(missing)[start : start + MAX_PICTURES]
             images = normalise(np.stack([missing[key] for key in keys]), self.bundle.pictures)  # [N, 3, crop, crop]
             for key, prefix in zip(keys, self.backend.encode_pictures(images), strict=True):
                 self.cache.put(key, prefix)

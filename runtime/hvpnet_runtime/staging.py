@@ -31,7 +31,7 @@ def staged(folder: Path, *, replace: bool = False) -> Iterator[Path]:
         for path in stage.rglob("*"):
             if path.is_file():
                 flush(path)
-        if folder.exists():
+        if replace and folder.exists():
             folder.rename(replaced)
         stage.rename(folder)
     finally:

@@ -81,3 +81,17 @@ def test_what_cannot_be_put_back_is_kept(folder: Path, monkeypatch: pytest.Monke
         replace(folder)
     (kept,) = folder.parent.glob("*.replaced")
     assert (kept / "name").read_text() == "old"
+
+
+def test_a_folder_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+
+    def write() -> None:
+        with staged(folder) as stage:
+            (stage / "mine").touch()
+            folder.mkdir()
+            (folder / "theirs").touch()
+
+    with pytest.raises(OSError, match="not empty"):
+        write()
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["folder", "folder/theirs"]

@@ -13,7 +13,7 @@ LENGTHS = (32, 64, 96, 128)
 """Pieces that a text is padded to; the longest bucket is the limit that the engine was built for."""
 
 MAX_PICTURES = 16
-"""Pictures in one run of the vision engine."""
+"""Pictures in one run of the vision graph, which bounds its activations."""
 
 
 @dataclass(frozen=True)

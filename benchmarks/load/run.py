@@ -27,6 +27,7 @@ from typing import Any
 from hvpnet.bench.machine import describe_machine
 from hvpnet.bench.statistics import Summary
 from hvpnet.data import Sizes, load_split, write_picture_tweets
+from hvpnet_runtime.bundle import Bundle
 
 TWEETS = 2000
 PERIOD = 30  # seconds between two tweets of one client at a fixed rate; it gives up on an answer after as long
@@ -119,15 +120,17 @@ def write_bodies(out: Path, folder: Path) -> None:
             file.write(json.dumps({"tweets": [message]}) + "\n")
 
 
-def settings(batch: int, queue: int) -> str:
-    return f"cache_bytes = 0\nlimits = {{queue = {queue}, tweets = 1}}\nbatching = {{size = {batch}}}\n"
+def settings(options: argparse.Namespace, batch: int) -> str:
+    precision = f'precision = "{options.precision}"\n' if options.precision else ""
+    limits = f"limits = {{queue = {options.queue}, tweets = 1}}\n"
+    return f"cache_bytes = 0\n{precision}{limits}batching = {{size = {batch}}}\n"
 
 
 def batching_ratio(options: argparse.Namespace, bodies: Path) -> dict[str, Any]:
     """Saturated throughput of two services, one batching and one not, in turns; the ratio of each pair."""
     with (
-        serve(options.bundle, options.backend, settings(options.batch, options.queue)) as batched,
-        serve(options.bundle, options.backend, settings(1, options.queue)) as single,
+        serve(options.bundle, options.backend, settings(options, options.batch)) as batched,
+        serve(options.bundle, options.backend, settings(options, 1)) as single,
     ):
         rates: dict[str, list[float]] = {"batched": [], "one_at_a_time": []}
         for _ in range(PAIRS):
@@ -140,7 +143,7 @@ def batching_ratio(options: argparse.Namespace, bodies: Path) -> dict[str, Any]:
 
 def loads(options: argparse.Namespace, bodies: Path) -> dict[str, Any]:
     """Capacity by saturation, then each load at a fixed rate of arrivals."""
-    with serve(options.bundle, options.backend, settings(options.batch, options.queue)) as url:
+    with serve(options.bundle, options.backend, settings(options, options.batch)) as url:
         locust(url, bodies, 4, 0, 5)  # warms up
         seconds = options.seconds / 5
         capacity = summary(locust(url, bodies, options.queue, 0, seconds), seconds)["answered_per_second"]
@@ -167,6 +170,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=300, help="of each of the three loads (default: 300)")
     parser.add_argument("--backend", default="auto")
+    parser.add_argument("--precision", help="of the graphs (default: as the service chooses)")
     parser.add_argument("--batch", type=int, default=16, help="tweets in one run of the engine, at most")
     parser.add_argument(
         "--queue",
@@ -182,6 +186,9 @@ def main() -> None:
         result = {
             "machine": describe_machine(),
             "conditions": "service, Ray and load generator on one machine; one tweet a request; no prefix cache",
+            "sizes": asdict(Bundle.load(options.bundle).sizes),
+            "backend": options.backend,
+            "precision": options.precision,
             "batch": options.batch,
             "queue": options.queue,
             "loads": loads(options, bodies),

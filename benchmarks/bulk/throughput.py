@@ -1,6 +1,6 @@
 """Tweets per second of bulk annotation against a loop over `Pipeline`, on generated picture-tweets.
 
-    python benchmarks/bulk/throughput.py demo/bundle --tweets 400 --actors 1 --threads 2
+    python benchmarks/bulk/throughput.py BUNDLE --out benchmarks/results/NAME.json [--tweets 400] [--precision int8]
 
 Each repeat takes the loop over the tweets, the bulk run over the same, and the bulk run over twice as many. The last
 two differ by the time of the tweets alone; what the shorter one takes beyond that is the start of the actors. Ray is
@@ -9,19 +9,20 @@ started before. The ratio is the median over the repeats, the rest their minimum
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
+from hvpnet.bench.machine import describe_machine
 from hvpnet.data import Sizes, load_split, write_picture_tweets
 from hvpnet_runtime import Pipeline
 from hvpnet_runtime.bulk import Job, Resources, annotate
 from hvpnet_runtime.bulk.cluster import connect
+from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.jsonl import parse_line, result_to_dict, tweet_from_dict
 
 BATCH_SIZE = 32
@@ -69,19 +70,24 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def measure(bundle: Path, tweets: int, repeats: int, resources: Resources) -> list[Repeat]:
+def measure(options: argparse.Namespace) -> list[Repeat]:
     """Interleaved, after one run of each to warm up."""
     taken = []
-    with TemporaryDirectory() as folder, Pipeline.load(bundle) as pipeline, connect(None):
+    resources = Resources(None, options.actors, options.threads)
+    with (
+        TemporaryDirectory() as folder,
+        Pipeline.load(options.bundle, precision=options.precision) as pipeline,
+        connect(None),
+    ):
         root = Path(folder)
-        once, twice = write_tweets(root, pipeline.bundle.task, tweets)
+        once, twice = write_tweets(root, pipeline.bundle.task, options.tweets)
 
         def bulk(source: Path) -> None:
-            job = Job(bundle, source, root / "bulk.jsonl", part_rows=100)
+            job = Job(options.bundle, source, root / "bulk.jsonl", precision=options.precision, part_rows=100)
             annotate(job, resources)
             job.output.unlink()
 
-        for _ in range(repeats + 1):
+        for _ in range(options.repeats + 1):
             runs = (lambda: loop(pipeline, once, root / "loop.jsonl"), lambda: bulk(once), lambda: bulk(twice))
             taken.append(Repeat(*map(seconds, runs)))
     return taken[1:]
@@ -90,27 +96,31 @@ def measure(bundle: Path, tweets: int, repeats: int, resources: Resources) -> li
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--precision", help="of the graphs (default: as for `Pipeline.load`)")
     parser.add_argument("--tweets", type=int, default=400)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--actors", type=int)
     parser.add_argument("--threads", type=int)
     options = parser.parse_args()
-    taken = measure(options.bundle, options.tweets, options.repeats, Resources(None, options.actors, options.threads))
+    machine = describe_machine()
+    taken = measure(options)
     alone = min(repeat.tweets_alone for repeat in taken)
-    print(
-        json.dumps(
-            {
-                "tweets": options.tweets,
-                "cores": os.cpu_count(),
-                "actors": options.actors,
-                "threads": options.threads,
-                "loop tweets/s": options.tweets / min(repeat.loop for repeat in taken),
-                "bulk tweets/s": options.tweets / alone,
-                "start seconds": min(repeat.bulk - repeat.tweets_alone for repeat in taken),
-                "ratio": median(repeat.loop / repeat.tweets_alone for repeat in taken),
-            }
-        )
-    )
+    result = {
+        "machine": machine,
+        "sizes": asdict(Bundle.load(options.bundle).sizes),
+        "precision": options.precision,
+        "tweets": options.tweets,
+        "actors": options.actors,
+        "threads": options.threads,
+        "seconds": [asdict(repeat) for repeat in taken],
+        "loop_tweets_per_second": options.tweets / min(repeat.loop for repeat in taken),
+        "bulk_tweets_per_second": options.tweets / alone,
+        "start_seconds": min(repeat.bulk - repeat.tweets_alone for repeat in taken),
+        "ratio": median(repeat.loop / repeat.tweets_alone for repeat in taken),
+    }
+    options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -204,7 +203,7 @@ def no_ray() -> None:
 
 
 @pytest.fixture(scope="module")
-def service(ner_bundle: Path, re_bundle: Path, no_ray: None) -> Iterator[Service]:
+def service(ner_bundle: Path, re_bundle: Path, no_ray: None, free_port: Callable[[], int]) -> Iterator[Service]:
     """Ray and the service in it: two of everything that requests of the first bundle pass through."""
     settings = Settings.parse(
         {
@@ -216,8 +215,5 @@ def service(ner_bundle: Path, re_bundle: Path, no_ray: None) -> Iterator[Service
             "engine": {"least": 2, "most": 2},
         }
     )
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with local_service(settings, "127.0.0.1", port) as url:
+    with local_service(settings, "127.0.0.1", free_port()) as url:
         yield Service(url, settings)

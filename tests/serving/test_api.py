@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from starlette.testclient import TestClient
 
 from hvpnet_runtime.errors import BackendError
+from hvpnet_runtime.serving.admission import Admission
 from hvpnet_runtime.serving.api import create_api
 from hvpnet_runtime.serving.messages import request_model
 from hvpnet_runtime.serving.metrics import Metrics
@@ -225,14 +226,14 @@ def asgi_post(api, receive, headers=()):
     return asyncio.run(asyncio.wait_for(asgi_request(api, receive, headers), 30))
 
 
-async def asgi_request(api, receive, headers=()):
+async def asgi_request(api, receive, headers=(), method="POST", path=URL):
     scope = {
         "type": "http",
         "asgi": {"version": "3.0"},
         "http_version": "1.1",
-        "method": "POST",
-        "path": URL,
-        "raw_path": URL.encode(),
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
         "query_string": b"",
         "root_path": "",
         "scheme": "http",
@@ -308,6 +309,44 @@ def test_a_full_queue(settings, extractor, early):
         thread.join()
         assert first["response"].status_code == 200
         assert client.post(URL, json={"tweets": [TWEET] * 4}).status_code == 200
+
+
+def test_a_service_that_stops(settings, extractor):
+    """What is in hand is answered; what comes then is refused before its body is read, and the probe says so."""
+    admission = Admission(settings.limits)
+
+    async def scenario():
+        release, entered = asyncio.Event(), asyncio.Event()
+
+        class Stuck:
+            async def extract(self, bundle, tweets):
+                entered.set()
+                await release.wait()
+                return await extractor.extract(bundle, tweets)
+
+        async def body():
+            return {"type": "http.request", "body": json.dumps({"tweets": [TWEET]}).encode(), "more_body": False}
+
+        async def get_ready():
+            sent = await asgi_request(api, body, method="GET", path="/readyz")
+            return sent[0]["status"], json.loads(sent[1]["body"])
+
+        api = create_api(settings, Stuck(), Metrics(), admission=admission)
+        accepted = asyncio.create_task(asgi_request(api, body))
+        await entered.wait()
+        closed = asyncio.create_task(admission.close())
+        await asyncio.sleep(0)
+        late, ready = await asgi_request(api, body), await get_ready()
+        waited = not closed.done()
+        release.set()
+        await closed
+        return late, ready, waited, await accepted
+
+    late, ready, waited, accepted = asyncio.run(asyncio.wait_for(scenario(), 60))
+    assert (late[0]["status"], dict(late[0]["headers"])[b"retry-after"]) == (503, b"7")
+    assert json.loads(late[1]["body"])["title"] == "UnavailableError"
+    assert ready == (503, {"status": "stopping"})
+    assert (waited, accepted[0]["status"]) == (True, 200)
 
 
 def with_limits(settings, **limits):

@@ -5,6 +5,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import httpx2
@@ -18,22 +20,20 @@ from hvpnet_runtime.serving.local import local_service
 COMMAND = [str(Path(sys.executable).with_name("hvpnet")), "serve"]
 
 
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+def started(arguments, **environment):
+    """`hvpnet serve` as a process, and where it listens."""
+    process = subprocess.Popen([*COMMAND, *arguments], env=os.environ | environment, stderr=subprocess.PIPE, text=True)
+    line = next(line for line in process.stderr if "serving at" in line or "error" in line)
+    return process, line.removeprefix("hvpnet: serving at ").partition(",")[0]
 
 
-def test_serve_until_terminated(ner_bundle, tmp_path):
+def test_serve_until_terminated(ner_bundle, tmp_path, free_port):
     """It says where it listens, asks for the token, and stops in order."""
     (tmp_path / "settings.toml").write_text("threads = 1\n[limits]\ntext_characters = 9\n", "utf-8")
-    command = [*COMMAND, f"people={ner_bundle}", "--port", str(free_port()), "--token-env", "HVPNET_TEST_TOKEN"]
-    command += ["--settings", str(tmp_path / "settings.toml")]
-    environment = os.environ | {"HVPNET_TEST_TOKEN": "secret"}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    arguments = [f"people={ner_bundle}", "--port", str(free_port()), "--token-env", "HVPNET_TEST_TOKEN"]
+    arguments += ["--settings", str(tmp_path / "settings.toml")]
+    process, url = started(arguments, HVPNET_TEST_TOKEN="secret")
     try:
-        line = next(line for line in process.stderr if "serving at" in line or "error" in line)
-        url = line.removeprefix("hvpnet: serving at ").partition(",")[0]
         with httpx2.Client(base_url=url, timeout=60) as client:
             assert client.post("/v1/extract", json={"tweets": [{"text": "Jordan"}]}).status_code == 401
             client.headers["Authorization"] = "Bearer secret"
@@ -43,6 +43,44 @@ def test_serve_until_terminated(ner_bundle, tmp_path):
         assert process.wait(60) == 0
     finally:
         process.kill()
+
+
+def test_requests_in_hand_are_answered_before_it_stops(ner_bundle, free_port):
+    """Clients send all the time, each on a new connection, until they get anything but an answer: that is a 503 which
+    says why, or nobody listens any more. None of them is hung up on."""
+    process, url = started([f"people={ner_bundle}", "--port", str(free_port())])
+    body = {"tweets": [{"text": f"Jordan was great {number}"} for number in range(32)]}
+    answered, last = [], []
+
+    def send_on():
+        while True:
+            try:
+                response = httpx2.post(f"{url}/v1/extract", json=body, timeout=60)
+            except httpx2.TransportError as error:
+                last.append(error)
+                return
+            if response.status_code != 200:
+                last.append(response)
+                return
+            answered.append(len(response.json()["results"]))
+
+    clients = [threading.Thread(target=send_on) for _ in range(6)]
+    try:
+        for client in clients:
+            client.start()
+        while len(answered) < 30 and not last:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        for client in clients:
+            client.join(60)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+    assert set(answered) == {32}
+    assert len(last) == len(clients)
+    refused = [end for end in last if not isinstance(end, httpx2.ConnectError)]
+    assert [end for end in refused if not isinstance(end, httpx2.Response)] == []
+    assert {(end.status_code, end.json()["title"]) for end in refused} <= {(503, "UnavailableError")}
 
 
 @pytest.mark.parametrize(
@@ -93,7 +131,7 @@ with local_service(Settings.parse({"bundles": {"ner": bundle}, "threads": 1}), "
 """
 
 
-def test_ray_on_this_machine_is_on_loopback(ner_bundle):
+def test_ray_on_this_machine_is_on_loopback(ner_bundle, free_port):
     """Also where the service itself listens at every address."""
     command = [sys.executable, "-c", LISTENING, str(ner_bundle), str(free_port())]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
@@ -104,7 +142,7 @@ def test_ray_on_this_machine_is_on_loopback(ner_bundle):
 
 
 @pytest.mark.usefixtures("no_ray")
-def test_ray_that_does_not_start(ner_bundle, monkeypatch):
+def test_ray_that_does_not_start(ner_bundle, monkeypatch, free_port):
     def fails(*_, **__):
         raise RuntimeError("no room\nfor it")
 
@@ -118,7 +156,7 @@ def test_ray_that_does_not_start(ner_bundle, monkeypatch):
 
 
 @pytest.mark.usefixtures("no_ray")
-def test_an_engine_that_does_not_start(ner_bundle):
+def test_an_engine_that_does_not_start(ner_bundle, free_port):
     """The replica's own error, in one line."""
     settings = Settings.parse({"bundles": {"ner": ner_bundle}, "backend": "abacus"})
     error = r"^engine-ner does not start: .*BackendError: there is no backend 'abacus'"

@@ -1,10 +1,13 @@
-"""How much one ingress replica takes in at a time."""
+"""How much one ingress replica takes in at a time, and that it takes in no more before it stops."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from hvpnet_runtime.serving.errors import OverloadedError
+from hvpnet_runtime.serving.errors import OverloadedError, UnavailableError
 from hvpnet_runtime.serving.settings import Limits
+
+_LOOK_SECONDS = 0.05
 
 
 class Admission:
@@ -12,18 +15,31 @@ class Admission:
 
     Args:
         limits: `queue` and `queue_bytes` count here.
+
+    Attributes:
+        closed: nothing more is taken in.
     """
 
     def __init__(self, limits: Limits) -> None:
         self.limits, self.tweets, self.bytes = limits, 0, 0
+        self.closed = False
+
+    async def close(self) -> None:
+        """Take nothing more in, and return when all that was taken in is answered."""
+        self.closed = True
+        while self.tweets:
+            await asyncio.sleep(_LOOK_SECONDS)
 
     @contextmanager
     def admit(self) -> Iterator["Share"]:
         """Count a request in as one tweet, which it has at least, and out with all that was added at the end.
 
         Raises:
+            UnavailableError: the service is stopping.
             OverloadedError: there is no room for one more.
         """
+        if self.closed:
+            raise UnavailableError("the service is stopping; try again later, or elsewhere")
         share = Share(self)
         try:
             share.add_tweets(1)

@@ -18,6 +18,7 @@ from hvpnet_runtime.serving.errors import (
     Rejection,
     TokenError,
     TweetsError,
+    UnavailableError,
     UnknownBundleError,
     problem,
 )
@@ -55,18 +56,27 @@ class Extractor(Protocol):
         ...
 
 
-def create_api(settings: Settings, extractor: Extractor, metrics: Metrics, token: str | None = None) -> FastAPI:
+def create_api(
+    settings: Settings,
+    extractor: Extractor,
+    metrics: Metrics,
+    *,
+    admission: Admission | None = None,
+    token: str | None = None,
+) -> FastAPI:
     """The application.
 
     Args:
         settings: limits, and the names of the bundles.
         extractor: answers.
         metrics: where errors and latencies are counted.
+        admission: counts what is in hand, and whoever gave it can close it: then requests and `/readyz` get 503.
         token: what a client must send as bearer token; None lets everyone in.
     """
+    admission = admission or Admission(settings.limits)
     api = FastAPI(title="hvpnet", version=version("hvpnet"), redoc_url=None)
-    _add_extract(api, settings, extractor, metrics)
-    _add_probes(api, extractor)
+    _add_extract(api, settings, extractor, metrics, admission)
+    _add_probes(api, extractor, admission)
     _add_error_handlers(api, settings, metrics)
     _add_descriptions(api, settings.limits, protected=token is not None)
     if token is not None:
@@ -75,9 +85,9 @@ def create_api(settings: Settings, extractor: Extractor, metrics: Metrics, token
     return api
 
 
-def _add_extract(api: FastAPI, settings: Settings, extractor: Extractor, metrics: Metrics) -> None:
-    admission = Admission(settings.limits)
-
+def _add_extract(
+    api: FastAPI, settings: Settings, extractor: Extractor, metrics: Metrics, admission: Admission
+) -> None:
     @api.post(
         "/v1/extract",
         response_model=ExtractResponse,
@@ -107,7 +117,7 @@ async def _read_tweets(request: Request, settings: Settings, share: Share) -> tu
     return bundle, to_tweets(message.tweets, pictures, settings.limits)
 
 
-def _add_probes(api: FastAPI, extractor: Extractor) -> None:
+def _add_probes(api: FastAPI, extractor: Extractor, admission: Admission) -> None:
     @api.get("/healthz")
     async def healthz() -> dict[str, str]:
         """Whether this process answers."""
@@ -115,7 +125,9 @@ def _add_probes(api: FastAPI, extractor: Extractor) -> None:
 
     @api.get("/readyz", responses={503: {"description": "some part of the service cannot answer"}})
     async def readyz() -> Response:
-        """Whether every part of the service can answer."""
+        """Whether every part of the service can answer, and it is not about to stop."""
+        if admission.closed:
+            return JSONResponse({"status": "stopping"}, 503)
         missing = await extractor.missing()
         status = {"status": "waiting", "missing": missing} if missing else {"status": "ready"}
         return JSONResponse(status, 503 if missing else 200)
@@ -137,8 +149,8 @@ def _problem_response(error: HvpnetError, metrics: Metrics, headers: dict[str, s
 def _add_error_handlers(api: FastAPI, settings: Settings, metrics: Metrics) -> None:
     @api.exception_handler(HvpnetError)
     async def known(_: Request, error: HvpnetError) -> Response:
-        busy = isinstance(error, OverloadedError)
-        retry = {"Retry-After": str(settings.limits.retry_after_seconds)} if busy else None
+        later = isinstance(error, OverloadedError | UnavailableError)
+        retry = {"Retry-After": str(settings.limits.retry_after_seconds)} if later else None
         return _problem_response(error, metrics, retry)
 
     @api.exception_handler(HTTPException)

@@ -22,6 +22,7 @@ from ray.exceptions import (
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException, ReplicaUnavailableError
 from ray.serve.handle import DeploymentHandle
 
+from hvpnet_runtime.serving.admission import Admission
 from hvpnet_runtime.serving.api import create_api
 from hvpnet_runtime.serving.engine import Engine
 from hvpnet_runtime.serving.errors import Rejection, UnavailableError
@@ -68,10 +69,15 @@ class Ingress:
     ) -> None:
         self._settings, self._preparations, self._engines = settings, preparations, engines
         self._token = settings.token.read() if settings.token else None
+        self._admission = Admission(settings.limits)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The routes."""
-        return create_api(self._settings, self, Metrics(), self._token)
+        return create_api(self._settings, self, Metrics(), admission=self._admission, token=self._token)
+
+    async def close(self) -> None:
+        """Refuse new requests, and return when those in hand are answered."""
+        await self._admission.close()
 
     async def extract(self, bundle: str, tweets: Sequence[Tweet]) -> Sequence[Result | Rejection]:
         """See `Extractor`. What the preparation returns goes to the engine's replica without passing through here.

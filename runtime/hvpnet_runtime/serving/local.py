@@ -4,6 +4,7 @@ import logging
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,11 +18,14 @@ _SYSTEM = {
     "metrics_report_interval_ms": 2_000,  # instead of 10 s, which is made for clusters
     "worker_niceness": 0,  # instead of 15: a service must not wait for whatever else the machine computes
 }
+_LAST_ANSWERS_SECONDS = 0.5  # from the last ingress that has answered through Ray Serve's proxy to the client
+
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
 def local_service(settings: Settings, host: str, port: int, *, log: bool = False) -> Iterator[str]:
-    """Start Ray and the service in it, and stop both at the end.
+    """Start Ray and the service in it, and stop both at the end, once the requests in hand are answered.
 
     Ray's own ports are on loopback, unless this process imported ray before; only the service listens at `host`.
 
@@ -59,9 +63,25 @@ def local_service(settings: Settings, host: str, port: int, *, log: bool = False
         except RuntimeError as error:
             raise UnavailableError(_reason(serve.status())) from error
         yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        _finish(settings.stop_seconds)
     finally:
         serve.shutdown()
         ray.shutdown()
+
+
+def _finish(seconds: float) -> None:
+    """Refuse new requests, and let those in hand be answered.
+
+    Serve's own shutdown lets each deployment finish by itself: the engines would be gone before the ingress asks them.
+    """
+    from ray import serve
+
+    try:
+        answers = serve.get_app_handle("default").broadcast("close")
+        answers.results(timeout_s=seconds, return_exceptions=True)  # an ingress that died has nothing in hand
+    except TimeoutError:
+        _log.warning("stopped with requests in hand: they took longer than stop_seconds, which is %g", seconds)
+    time.sleep(_LAST_ANSWERS_SECONDS)
 
 
 @contextmanager
@@ -99,8 +119,10 @@ def _reason(status: Any) -> str:  # noqa: ANN401  Ray's ServeStatus
 
 
 def wait_for_signal() -> None:
-    """Return when the process is interrupted or terminated."""
+    """Return when the process is interrupted or terminated; a second signal interrupts what follows."""
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     stopped.wait()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)

@@ -32,7 +32,7 @@ class Limits(_Table):
         queue: tweets that one ingress replica has accepted and not answered; a request counts as one until its body
             is read; 429 beyond.
         queue_bytes: of the bodies of these requests, counted while they arrive; 429 beyond.
-        retry_after_seconds: what a 429 tells the client to wait.
+        retry_after_seconds: what a 429 or a 503 tells the client to wait.
     """
 
     body_bytes: Count = 8 * 2**20
@@ -135,6 +135,7 @@ class Settings(_Table):
         threads: CPU threads of one engine; by default all cores.
         window: slide over texts beyond the piece budget instead of cutting them.
         cache_bytes: of each engine's prefix cache.
+        stop_seconds: for the requests in hand when `hvpnet serve` is told to stop; what comes then gets 503.
         token: where the bearer token is; without it, anyone who reaches the port is served.
     """
 
@@ -144,6 +145,7 @@ class Settings(_Table):
     threads: Count | None = None
     window: bool = False
     cache_bytes: Annotated[int, Field(ge=0)] = CACHE_BYTES
+    stop_seconds: Annotated[float, Field(ge=0)] = 20
     limits: Limits = Limits()
     batching: Batching = Batching()
     ingress: Replicas = Replicas()

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hvpnet_runtime import errors
+from hvpnet_runtime.allocator import PICTURE_PROCESS
 from hvpnet_runtime.bulk.job import Job, Resources
 from hvpnet_runtime.bulk.source import Part
 from hvpnet_runtime.bulk.worker import Annotator, Done, Failed
@@ -121,6 +122,7 @@ def run_parts(job: Job, digest: str, parts: Sequence[Part], pool: Pool) -> Itera
         ),
         num_cpus=pool.threads,
         num_gpus=pool.gpus or None,
+        runtime_env={"env_vars": PICTURE_PROCESS},
     )
     try:
         for row in outcomes.iter_rows():

@@ -22,6 +22,7 @@ from ray.exceptions import (
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException, ReplicaUnavailableError
 from ray.serve.handle import DeploymentHandle
 
+from hvpnet_runtime.allocator import PICTURE_PROCESS
 from hvpnet_runtime.serving.admission import Admission
 from hvpnet_runtime.serving.api import create_api
 from hvpnet_runtime.serving.engine import Engine
@@ -139,14 +140,17 @@ def build(args: Settings) -> serve.Application:
         max_ongoing_requests=2 * queue,
         max_queued_requests=queue,
         backpressure_config={"status_code": 429, "retry_after_s": args.limits.retry_after_seconds},
-        **_replicas(args.ingress, target=max(1, queue // 2)),
+        **_replicas(args.ingress, target=max(1, queue // 2), environment=PICTURE_PROCESS),
     )
     return ingress.bind(args, preparations, engines)
 
 
 def _preparation(name: str, path: Path, settings: Settings) -> serve.Application:
     deployment = serve.deployment(
-        Preparation, name=f"preparation-{name}", max_ongoing_requests=4, **_replicas(settings.preparation, target=2)
+        Preparation,
+        name=f"preparation-{name}",
+        max_ongoing_requests=4,
+        **_replicas(settings.preparation, target=2, environment=PICTURE_PROCESS),
     )
     return deployment.bind(name, path, window=settings.window, max_pixels=settings.limits.picture_pixels)
 
@@ -170,10 +174,13 @@ def _engine(name: str, path: Path, settings: Settings) -> serve.Application:
     )
 
 
-def _replicas(replicas: Replicas, *, target: float) -> dict[str, Any]:
+def _replicas(replicas: Replicas, *, target: float, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Options of a deployment; `target` is the requests that one replica should have in hand."""
+    actor: dict[str, Any] = {"num_cpus": replicas.cpus, "num_gpus": replicas.gpus}
+    if environment:
+        actor["runtime_env"] = {"env_vars": dict(environment)}
     options: dict[str, Any] = {
-        "ray_actor_options": {"num_cpus": replicas.cpus, "num_gpus": replicas.gpus},
+        "ray_actor_options": actor,
         "max_constructor_retry_count": _START_ATTEMPTS,
     }
     if replicas.least == replicas.most:

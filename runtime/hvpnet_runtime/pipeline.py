@@ -24,6 +24,9 @@ from hvpnet_runtime.types import EntityResult, RelationResult, Result, Tweet
 CACHE_BYTES = 256 * 2**20
 """Default limit of the prefix cache; a prefix of bert-base takes 288 KiB."""
 
+MAX_TEXTS = 128
+"""Texts, or windows of long ones, in one run of the text graph, which takes memory for all of them."""
+
 
 class Pipeline:
     """A loaded bundle. Thread-safe; make it with `Pipeline.load`.
@@ -91,7 +94,7 @@ class Pipeline:
 
         Args:
             tweets: any number; they are run `batch_size` at a time.
-            batch_size: texts per run of the text graph.
+            batch_size: tweets per batch, see `run`.
 
         Raises:
             InputError: a tweet cannot be processed; the message says which.
@@ -122,7 +125,7 @@ class Pipeline:
         encodings = [encoding for tweet in batch for encoding in tweet.encodings]
         rows = [prefix for tweet, prefix in zip(batch, prefixes, strict=True) for _ in tweet.encodings]
         text = self._text_inputs(encodings)
-        outputs = self.backend.encode_text(text, rows)  # [rows, T, labels] or [rows, relations]
+        outputs = self._encode_text(text, rows)  # [rows, T, labels] or [rows, relations]
         if not np.isfinite(outputs).all():
             raise BackendError(f"{self.backend.name} answered with NaN or infinity; try another backend or precision")
         if self._entities is None:
@@ -191,6 +194,10 @@ class Pipeline:
             for name in ("head_index", "tail_index")
         )
         return TextInputs(input_ids, attention_mask, head, tail)
+
+    def _encode_text(self, text: TextInputs, prefixes: Sequence[Sequence[Prefix]]) -> npt.NDArray[np.float32]:
+        parts = [slice(start, start + MAX_TEXTS) for start in range(0, len(prefixes), MAX_TEXTS)]
+        return np.concatenate([self.backend.encode_text(text.rows(part), prefixes[part]) for part in parts])
 
     def _relations(self, batch: Sequence[Prepared], logits: npt.NDArray[np.float32]) -> Iterator[RelationResult]:
         for tweet, probabilities in zip(batch, softmax(logits), strict=True):

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer
 
+import hvpnet_runtime.pipeline
 from hvpnet import HVPNeT
 from hvpnet_runtime import (
     BackendError,
@@ -24,6 +25,7 @@ from hvpnet_runtime import (
     TextError,
     Tweet,
 )
+from hvpnet_runtime.backends import Prefix, TextInputs
 from hvpnet_runtime.pictures import PictureSpec, load_pixels, normalise
 from hvpnet_runtime.text import TextEncoder
 
@@ -202,6 +204,29 @@ def test_long_texts_are_cut_and_reported_or_windowed(ner: Pipeline, ner_bundle: 
     assert whole[0].cut_words == 0
     assert set(whole[0].tags[-cut.cut_words :]) != {"O"}
     assert whole[1] == ner([Tweet(words=["Paris"])])[0]
+
+
+def test_windows_without_number_go_through_the_text_graph_in_parts(
+    ner_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run takes memory for all its rows; what they say does not depend on it."""
+    pipeline = Pipeline.load(ner_bundle, window=True)
+    given = [Tweet(words=[f"w{index}" for index in range(300)], image=picture(1)), Tweet(words=["Paris"])]
+    expected = [decisions(result) for result in pipeline(given)]
+    rows: list[int] = []
+    encode = pipeline.backend.encode_text
+
+    def counted(text: TextInputs, prefixes: Sequence[Sequence[Prefix]]) -> np.ndarray:
+        assert len(text.input_ids) == len(prefixes)
+        rows.append(len(prefixes))
+        return encode(text, prefixes)
+
+    monkeypatch.setattr(pipeline.backend, "encode_text", counted)
+    monkeypatch.setattr(hvpnet_runtime.pipeline, "MAX_TEXTS", 3)
+    assert [decisions(result) for result in pipeline(given)] == expected
+    assert set(rows[:-1]) == {3}
+    assert len(rows) > 2
+    assert 1 <= rows[-1] <= 3
 
 
 def test_windows_keep_a_distant_pair(re_bundle: Path) -> None:

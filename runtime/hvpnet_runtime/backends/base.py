@@ -43,6 +43,10 @@ class TextInputs:
         """Those that the graph has, by the names of its inputs."""
         return {name: array for name, array in vars(self).items() if array is not None}
 
+    def rows(self, part: slice) -> "TextInputs":
+        """Some of the texts."""
+        return TextInputs(**{name: array[part] for name, array in self.arrays().items()})
+
 
 def no_pictures(backend: str, *, closed: bool) -> str:
     """Why a backend without a vision graph encodes no pictures."""

@@ -126,7 +126,7 @@ class TensorRTBackend:
     def _encode_rows(
         self, text: TextInputs, prefixes: Sequence[Sequence[Prefix]], rows: slice
     ) -> npt.NDArray[np.float32]:
-        arrays = {name: array[rows] for name, array in text.arrays().items()}
+        arrays = text.rows(rows).arrays()
         count, length = arrays["input_ids"].shape
         bucket = choose_bucket(self._profiles["text"], count, length)
         with self._lane() as lane:

@@ -81,9 +81,9 @@ def test_the_command_says_what_became_of_every_row(
         "PictureError": 1,
     }
     assert "13/13" in captured.err
-    assert "out.rejected.jsonl, each with its error" in captured.err
+    assert "out.jsonl.rejected.jsonl, each with its error" in captured.err
     assert [row["id"] for row in read(out)] == [0, 1, 2, 5, 6, 8, 9, 10, 11]
-    side = read(out.with_name("out.rejected.jsonl"))
+    side = read(out.with_name("out.jsonl.rejected.jsonl"))
     assert [(row["row"], row["id"]) for row in side] == [(4, 3), (5, 4), (8, 7), (13, None)]
     assert main(["annotate", *map(str, (ner_bundle, source, out))]) == 1
     assert "out.jsonl exists" in capsys.readouterr().err
@@ -190,6 +190,7 @@ def node(cpus: float, gpus: float = 0, *, alive: bool = True) -> dict[str, Any]:
         ([node(64), node(32, 4), node(8, 2)], Resources(), "tensorrt", (6, 4, 1)),
         ([node(2, 4)], Resources(), "auto", (2, 1, 1)),
         ([node(16, 1)], Resources(), "onnxruntime-cpu", (4, 4, 0)),
+        ([node(16, 1)], Resources(), "openvino", (4, 4, 0)),
     ],
 )
 def test_what_a_cluster_has_room_for(

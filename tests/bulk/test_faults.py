@@ -44,8 +44,8 @@ def undisturbed(
 
 def written(out: Path) -> list[bytes]:
     """Output and side file; there is nothing else."""
-    assert sorted(path.name for path in out.parent.iterdir()) == ["out.jsonl", "out.rejected.jsonl"]
-    return [out.read_bytes(), out.with_name("out.rejected.jsonl").read_bytes()]
+    assert sorted(path.name for path in out.parent.iterdir()) == ["out.jsonl", "out.jsonl.rejected.jsonl"]
+    return [out.read_bytes(), out.with_name("out.jsonl.rejected.jsonl").read_bytes()]
 
 
 def finished(out: Path) -> list[str]:
@@ -131,17 +131,27 @@ def cluster(ray_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     cluster.shutdown()
 
 
+def works(node: Any) -> bool:
+    """Whether an actor that annotates runs there: Ray's node starts it, and names it by its class."""
+    raylet = node.all_processes["raylet"][0].process.pid
+    found = subprocess.run(["pgrep", "--parent", str(raylet), "--full", "MapWorker"], check=False, capture_output=True)
+    return bool(found.stdout)
+
+
 def test_a_node_of_two_is_killed(
     start: Any, cluster: Any, undisturbed: list[bytes], source: Path, ner_bundle: Path, tmp_path: Path
 ) -> None:
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
     out = tmp_path / "out.jsonl"
+    parts = -(-len(source.read_text().splitlines()) // PART_ROWS)
     process = start(
         *("annotate", ner_bundle, source, out, "--part-rows", PART_ROWS, "--json", "--address", cluster.address)
     )
     wait_for(process, lambda: len(finished(out)) >= 4)
+    at_work = next(node for node in nodes if works(node))
     assert process.poll() is None
-    cluster.remove_node(nodes[0], allow_graceful=False)
+    assert len(finished(out)) < parts
+    cluster.remove_node(at_work, allow_graceful=False)
     stdout, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1, stderr  # some rows are bad
     assert json.loads(stdout)["rows"] == 49

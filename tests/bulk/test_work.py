@@ -39,7 +39,7 @@ def hold(output: Path) -> AbstractContextManager[WorkFolder]:
 
 
 def side_of(output: Path) -> Path:
-    return output.with_suffix(".rejected.jsonl")
+    return output.with_name(f"{output.name}.rejected.jsonl")
 
 
 def finish_all(work: WorkFolder) -> None:
@@ -77,7 +77,7 @@ def test_joined_in_order(output: Path) -> None:
         work.remove()
     assert output.read_bytes() == answered(1, 2, 7)
     assert side.read_bytes() == rejected(3, 4, 5, 6)
-    assert sorted(path.name for path in output.parent.iterdir()) == ["out.jsonl", "out.rejected.jsonl"]
+    assert sorted(path.name for path in output.parent.iterdir()) == ["out.jsonl", "out.jsonl.rejected.jsonl"]
 
 
 def test_joined_files_are_on_the_disk_before_their_names_and_those_before_parts_go(
@@ -99,7 +99,7 @@ def test_joined_files_are_on_the_disk_before_their_names_and_those_before_parts_
         monkeypatch.setattr(Path, "replace", noted)
         monkeypatch.setattr(os, "fsync", flushed)
         work.join(ANSWERS, output, side_of(output))
-    names = [("name", "out.rejected.jsonl"), ("name", "out.jsonl")]
+    names = [("name", "out.jsonl.rejected.jsonl"), ("name", "out.jsonl")]
     assert [step for step in steps if step[0] == "name"] == names
     assert steps.index(("flush", "joined.rejected")) < steps.index(names[0])
     assert steps.index(("flush", "joined")) < steps.index(names[1])
@@ -162,7 +162,7 @@ def test_killed_while_clearing_up_it_is_complete(output: Path) -> None:
         (work.path / "manifest.json").unlink()
     with pytest.raises(BulkError, match=r"out\.jsonl exists"), hold(output):
         pass
-    assert sorted(path.name for path in output.parent.iterdir()) == ["out.jsonl", "out.rejected.jsonl"]
+    assert sorted(path.name for path in output.parent.iterdir()) == ["out.jsonl", "out.jsonl.rejected.jsonl"]
 
 
 def test_without_rejected_rows_there_is_no_side_file(output: Path) -> None:
@@ -174,7 +174,7 @@ def test_without_rejected_rows_there_is_no_side_file(output: Path) -> None:
     assert not side.exists()
 
 
-@pytest.mark.parametrize("name", ["out.jsonl", "out.rejected.jsonl"])
+@pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.rejected.jsonl"])
 def test_an_existing_file_is_not_touched(output: Path, name: str) -> None:
     output.with_name(name).write_text("precious")
     with pytest.raises(BulkError, match=rf"{name} exists: remove it or choose another name"), hold(output):

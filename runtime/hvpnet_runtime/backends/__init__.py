@@ -11,7 +11,7 @@ from hvpnet_runtime.backends.tensorrt import TensorRTBackend
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.errors import BackendError, HvpnetError, StaleEngineError
 
-__all__ = ["AUTO", "BACKENDS", "Backend", "Prefix", "TextInputs", "load_backend"]
+__all__ = ["AUTO", "BACKENDS", "CPU_BACKENDS", "Backend", "Prefix", "TextInputs", "load_backend"]
 
 _log = logging.getLogger(__name__)
 
@@ -24,6 +24,9 @@ BACKENDS: dict[str, Callable[[Bundle, int | None, str | None], Backend]] = {
     "openvino": OpenVinoBackend,
 }
 """By name: from a bundle, CPU threads and the precision wanted."""
+
+CPU_BACKENDS = ("onnxruntime-cpu", "openvino")
+"""Those that leave a GPU alone."""
 
 AUTO = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-cpu")
 """What `auto` tries, fastest first. ONNX Runtime's TensorRT provider is not among them: it builds at the first request,

@@ -10,6 +10,7 @@ from typing import Any
 
 from hvpnet_runtime import errors
 from hvpnet_runtime.allocator import PICTURE_PROCESS
+from hvpnet_runtime.backends import CPU_BACKENDS
 from hvpnet_runtime.bulk.job import Job, Resources
 from hvpnet_runtime.bulk.source import Part
 from hvpnet_runtime.bulk.worker import Annotator, Done, Failed
@@ -82,7 +83,7 @@ def pool_for(resources: Resources, backend: str) -> Pool:
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    with_gpu = [node for node in nodes if node.get("GPU", 0) >= 1 and backend != "onnxruntime-cpu"]
+    with_gpu = [node for node in nodes if node.get("GPU", 0) >= 1 and backend not in CPU_BACKENDS]
     if with_gpu:
         threads = resources.threads or max(1, min(int(node.get("CPU", 0) // node["GPU"]) for node in with_gpu))
         room = sum(int(min(node["GPU"], node.get("CPU", 0) // threads)) for node in with_gpu)

@@ -35,7 +35,7 @@ class Job:
     @property
     def rejected(self) -> Path:
         """Where rows that cannot be processed go, as JSON lines."""
-        return self.output.with_suffix(".rejected.jsonl")
+        return self.output.with_name(f"{self.output.name}.rejected.jsonl")
 
 
 @dataclass(frozen=True)

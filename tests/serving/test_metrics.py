@@ -1,6 +1,8 @@
 """One page of metrics out of those of several nodes."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -42,6 +44,28 @@ def test_pages_become_one(tmp_path):
     }
     assert {float(bound): count for bound, count in buckets.items()} == {1: 1, math.inf: 2}
     assert not any(sample.name.endswith("_sum") for sample in seconds.samples)  # Ray's are guesses
+
+
+def test_nodes_are_not_asked_through_a_proxy(monkeypatch):
+    """Where the machine has one for the internet."""
+    page = NODE.format(worker="a", tweets=3).encode()
+
+    class Node(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(page)
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Node) as node, ThreadPoolExecutor() as server:
+        server.submit(node.handle_request)
+        for name in ("http_proxy", "HTTP_PROXY"):
+            monkeypatch.setenv(name, "http://127.0.0.1:9")
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        assert b"ray_hvpnet_nodes_unread 0.0" in collect([f"http://127.0.0.1:{node.server_port}/metrics"])
 
 
 def test_pages_that_cannot_be_read(tmp_path):

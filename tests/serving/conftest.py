@@ -12,7 +12,7 @@ import pytest
 import ray
 from starlette.testclient import TestClient
 
-from hvpnet.data import Sizes, SplitFiles, load_split, read_split, write_picture_tweets
+from hvpnet.data import Sizes, load_split, write_picture_tweets
 from hvpnet_runtime import Pipeline, Tweet
 from hvpnet_runtime.jsonl import result_to_dict
 from hvpnet_runtime.serving import Settings
@@ -84,19 +84,6 @@ def picture_tweets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[T
         folder = write_picture_tweets(tmp_path_factory.mktemp(task) / "tweets", task, Sizes(train=1, dev=1, test=24))
         found[task] = [example.tweet for example in load_split(folder, "test").examples]
     return found
-
-
-@pytest.fixture(scope="session")
-def published_tweets(shared: Path) -> dict[str, list[Tweet]]:
-    """The real tweets of the golden cases, by task; a picture that cannot be read is inf.png, as published."""
-    root = shared / "golden/tweets"
-    files = {
-        "ner": SplitFiles(root / "ner.txt", root / "images", root / "crops", root / "ner_dict.pth"),
-        "re": SplitFiles(
-            root / "mre.txt", root / "images", root / "crops", root / "mre_dict.pth", root / "rel2id.json"
-        ),
-    }
-    return {task: [each.tweet for each in read_split(split, "substitute").examples] for task, split in files.items()}
 
 
 @pytest.fixture(scope="session")

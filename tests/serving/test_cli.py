@@ -84,6 +84,34 @@ def test_requests_in_hand_are_answered_before_it_stops(ner_bundle, free_port):
 
 
 @pytest.mark.parametrize(
+    ("seconds", "signals", "code", "said"),
+    [
+        (0.5, 1, 0, "stopped with 1 tweets in hand: they took longer than stop_seconds, 0.5"),
+        (3600, 2, 130, "interrupted"),
+    ],
+)
+def test_a_request_in_hand_that_never_ends(ner_bundle, tmp_path, free_port, seconds, signals, code, said):
+    """It is waited for as long as the settings say, or until a second signal."""
+    (tmp_path / "settings.toml").write_text(f"stop_seconds = {seconds}\nlimits = {{body_seconds = 3600}}\n", "utf-8")
+    port = free_port()
+    process, _ = started([f"people={ner_bundle}", "--port", str(port), "--settings", str(tmp_path / "settings.toml")])
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+            head = "POST /v1/extract HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 99\r\n"
+            connection.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
+            assert connection.recv(99).startswith(b"HTTP/1.1 100")  # its body is being read: it is in hand
+            process.send_signal(signal.SIGTERM)
+            for _ in range(signals - 1):
+                assert "stopping" in next(process.stderr)
+                time.sleep(1)
+                process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == code
+        assert said in process.stderr.read()
+    finally:
+        process.kill()
+
+
+@pytest.mark.parametrize(
     ("arguments", "match"),
     [
         (["nowhere"], "nowhere is not a bundle"),

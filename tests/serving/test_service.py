@@ -6,10 +6,13 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+
+from hvpnet_runtime.allocator import PICTURE_PROCESS
 
 CLIENTS = 6
 PATIENCE = 60  # seconds for what must happen to happen; nothing is measured
@@ -40,8 +43,8 @@ def test_answers_are_the_librarys(service, picture_tweets, answers, as_json, as_
 
 @pytest.mark.golden
 @pytest.mark.parametrize("task", ["ner", "re"])
-def test_answers_to_the_published_tweets(service, published_tweets, answers, as_json, as_parts, close_to, task):
-    tweets = published_tweets[task]
+def test_answers_to_the_published_tweets(service, golden_tweets, answers, as_json, as_parts, close_to, task):
+    tweets = golden_tweets(task)
     expected = {"bundle": task, "results": answers(task, tweets)}
     assert close_to(post(service.url, {"bundle": task, "tweets": list(map(as_json, tweets))}).json(), expected)
     multipart = httpx2.post(f"{service.url}/v1/extract", files=as_parts(task, tweets), timeout=PATIENCE)
@@ -207,6 +210,14 @@ def test_a_killed_ingress_acknowledges_nothing_it_did_not_do(service, load, is_r
     answered = [answer for answer in load.answers if answer not in failed] + again
     assert [answer for answer in answered if not is_right(answer)] == []
     eventually(lambda: len(service.replicas("ingress")) == 2)
+
+
+def test_pictures_have_an_allocator_that_gives_back(service):
+    """What bounds the memory of processes that hold the pictures of requests; glibc reads it when they start."""
+    for deployment in ("ingress", "preparation-ner", "preparation-re"):
+        for pid in service.replicas(deployment):
+            environment = Path(f"/proc/{pid}/environ").read_text("utf-8").split("\0")
+            assert {f"{name}={value}" for name, value in PICTURE_PROCESS.items()} <= set(environment)
 
 
 def test_probes(service):

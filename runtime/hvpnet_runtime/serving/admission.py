@@ -1,13 +1,10 @@
 """How much one ingress replica takes in at a time, and that it takes in no more before it stops."""
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hvpnet_runtime.serving.errors import OverloadedError, UnavailableError
 from hvpnet_runtime.serving.settings import Limits
-
-_LOOK_SECONDS = 0.05
 
 
 class Admission:
@@ -24,11 +21,10 @@ class Admission:
         self.limits, self.tweets, self.bytes = limits, 0, 0
         self.closed = False
 
-    async def close(self) -> None:
-        """Take nothing more in, and return when all that was taken in is answered."""
+    def close(self) -> int:
+        """Take nothing more in; how many tweets are in hand still."""
         self.closed = True
-        while self.tweets:
-            await asyncio.sleep(_LOOK_SECONDS)
+        return self.tweets
 
     @contextmanager
     def admit(self) -> Iterator["Share"]:

@@ -76,9 +76,9 @@ class Ingress:
         """The routes."""
         return create_api(self._settings, self, Metrics(), admission=self._admission, token=self._token)
 
-    async def close(self) -> None:
-        """Refuse new requests, and return when those in hand are answered."""
-        await self._admission.close()
+    async def close(self) -> int:
+        """Refuse new requests; how many tweets are in hand still."""
+        return self._admission.close()
 
     async def extract(self, bundle: str, tweets: Sequence[Tweet]) -> Sequence[Result | Rejection]:
         """See `Extractor`. What the preparation returns goes to the engine's replica without passing through here.

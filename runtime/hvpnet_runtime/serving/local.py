@@ -18,6 +18,8 @@ _SYSTEM = {
     "metrics_report_interval_ms": 2_000,  # instead of 10 s, which is made for clusters
     "worker_niceness": 0,  # instead of 15: a service must not wait for whatever else the machine computes
 }
+_CLOSE_SECONDS = 5  # for an ingress to say what it has in hand
+_LOOK_SECONDS = 0.1
 _LAST_ANSWERS_SECONDS = 0.5  # from the last ingress that has answered through Ray Serve's proxy to the client
 
 _log = logging.getLogger(__name__)
@@ -65,8 +67,7 @@ def local_service(settings: Settings, host: str, port: int, *, log: bool = False
         yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         _finish(settings.stop_seconds)
     finally:
-        serve.shutdown()
-        ray.shutdown()
+        ray.shutdown()  # without serve.shutdown(), which would wait for requests after stop_seconds or an interrupt
 
 
 def _finish(seconds: float) -> None:
@@ -74,14 +75,27 @@ def _finish(seconds: float) -> None:
 
     Serve's own shutdown lets each deployment finish by itself: the engines would be gone before the ingress asks them.
     """
+    deadline = time.monotonic() + seconds
+    while in_hand := _close():
+        if time.monotonic() > deadline:
+            _log.warning("stopped with %d tweets in hand: they took longer than stop_seconds, %g", in_hand, seconds)
+            return
+        time.sleep(_LOOK_SECONDS)
+    time.sleep(_LAST_ANSWERS_SECONDS)
+
+
+def _close() -> int:
+    """Close every ingress; how many tweets they have in hand still. An ingress that died has nothing in hand."""
     from ray import serve
+    from ray.exceptions import RayError
+    from ray.serve.exceptions import RayServeException
 
     try:
         answers = serve.get_app_handle("default").broadcast("close")
-        answers.results(timeout_s=seconds, return_exceptions=True)  # an ingress that died has nothing in hand
-    except TimeoutError:
-        _log.warning("stopped with requests in hand: they took longer than stop_seconds, which is %g", seconds)
-    time.sleep(_LAST_ANSWERS_SECONDS)
+        found = answers.results(timeout_s=_CLOSE_SECONDS, return_exceptions=True)
+    except (TimeoutError, RayError, RayServeException):
+        return 0
+    return sum(each for each in found if isinstance(each, int))
 
 
 @contextmanager

@@ -5,9 +5,10 @@ import base64
 import binascii
 from collections.abc import AsyncGenerator, Callable, Mapping
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, create_model, model_validator
+from pydantic_core import PydanticCustomError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -31,6 +32,8 @@ REQUEST_PART = "request"
 MOST_OBJECTS = 64
 """Crops or boxes of one tweet: many times what any bundle reads."""
 
+_SHOWN = 40  # characters of what a client made up
+
 _MORE_COMMAS = 8 * MOST_OBJECTS  # of a tweet, beside those in its text or between its words
 
 Pictures = Callable[[str], bytes]
@@ -43,7 +46,16 @@ PixelBox = Annotated[
 
 
 class _Message(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    # Keys that are not known are refused below: pydantic itself would make an error of each, and there may be many.
+    model_config = ConfigDict(
+        extra="allow", frozen=True, strict=True, json_schema_extra={"additionalProperties": False}
+    )
+
+    @model_validator(mode="after")
+    def _has_known_keys(self) -> Self:
+        for key in self.model_extra or ():
+            raise PydanticCustomError("unknown_key", "the key {key} is not known", {"key": repr(key[:_SHOWN])})
+        return self
 
 
 class TweetMessage(_Message):

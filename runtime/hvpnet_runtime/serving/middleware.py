@@ -15,7 +15,9 @@ from hvpnet_runtime.serving.settings import Limits
 OPEN_PATHS = ("/healthz", "/readyz", "/docs", "/openapi.json")
 """Answered without a token: what they say is no secret, and probes and browsers have none."""
 
-_PATIENCE = 4
+_REST_BODIES = 4  # times the limit of a body
+_REST_SECONDS = 5
+_SILENT_SECONDS = 1
 _TOO_SLOW = RequestTimeoutError.status
 
 
@@ -47,8 +49,8 @@ class ReadBeforeAnswering:
     """Reads on, and throws away, what is left of a body when the answer is ready.
 
     A request may be refused before its body was read. A client that is still sending then finds the connection reset,
-    and never sees why. So the rest is read first, for as long as a body may take, and up to four times its limit;
-    except if the client was refused for being slow.
+    and never sees why. So the rest is read first: up to four times the limit of a body, for five seconds, and until
+    nothing has come for one; except if the client was refused for being slow.
 
     Args:
         app: what answers.
@@ -72,14 +74,15 @@ class ReadBeforeAnswering:
             return message
 
         async def finish_body() -> None:
-            unread = _PATIENCE * self._limits.body_bytes
+            unread = _REST_BODIES * self._limits.body_bytes
             while more and unread > 0:
-                unread -= len((await receive_and_note()).get("body", b""))
+                message = await asyncio.wait_for(receive_and_note(), _SILENT_SECONDS)
+                unread -= len(message.get("body", b""))
 
         async def send_after_body(message: Message) -> None:
             if message["type"] == "http.response.start" and more and message["status"] != _TOO_SLOW:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(finish_body(), self._limits.body_seconds)
+                    await asyncio.wait_for(finish_body(), _REST_SECONDS)
             await send(message)
 
         await self._app(scope, receive_and_note, send_after_body)

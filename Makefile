@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # five times slower.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo test setup
+.PHONY: demo test endurance setup
 
 demo: $(VENV)/ready
 	$(BIN)/hvpnet demo --out demo
@@ -16,6 +16,10 @@ test: $(VENV)/ready $(VENV)/tritonserver/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest --numprocesses auto --dist loadfile
+
+# What the tests do a little of, because it takes long: hostile requests to the service, kills of a bulk run.
+endurance: $(VENV)/ready
+	HVPNET_HOSTILE_BODIES=10000 HVPNET_KILLS=10 $(BIN)/pytest tests/serving/test_hostile.py tests/bulk/test_faults.py
 
 setup: $(VENV)/ready
 

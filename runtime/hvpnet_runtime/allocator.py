@@ -1,4 +1,4 @@
-"""The C library's allocator in processes that decode one picture after the other."""
+"""The C library's allocator in processes through which one picture after the other passes."""
 
 PICTURE_PROCESS = {
     "MALLOC_MMAP_THRESHOLD_": str(16 * 2**20),

@@ -11,13 +11,15 @@ from pathlib import Path
 import httpx2
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from hvpnet_runtime import Tweet
 
 CONFIG = Path(__file__).parents[2] / "deploy" / "serve.yaml"
 BIN = Path(sys.executable).parent
 PATIENCE = 240  # seconds until something counts as hung
-TWEET = {"tweets": [{"text": "Jordan was great"}]}
+TOKEN = {"Authorization": "Bearer secret"}
+TEXTS = ["Jordan was great", "Paris", "nobody knows"]
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +41,7 @@ def dashboard(environment, free_port):
         port = free_port()
         command = [BIN / "ray", "start", "--head", "--block", "--num-cpus", "2", "--temp-dir", folder]
         command += ["--node-ip-address", "127.0.0.1", "--port", str(free_port()), "--dashboard-port", str(port)]
+        command += ["--system-config", '{"metrics_report_interval_ms": 500}']  # instead of 10 s
         with (Path(folder) / "said").open("w") as said:
             cluster = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
         try:
@@ -56,33 +59,72 @@ def eventually(condition):
     return found
 
 
-def answer(url, token):
+def answer(url, headers):
     try:
-        return httpx2.post(f"{url}/v1/extract", json=TWEET, headers={"Authorization": f"Bearer {token}"}, timeout=30)
+        return httpx2.post(
+            f"{url}/v1/extract", json={"tweets": [{"text": text} for text in TEXTS]}, headers=headers, timeout=30
+        )
     except httpx2.TransportError:
         return None
 
 
-def test_the_shipped_file(dashboard, environment, ner_bundle, free_port, answers, close_to, tmp_path):
-    """As it is, but for where things are and what this machine has."""
-    config = yaml.safe_load(CONFIG.read_text("utf-8"))
-    config["http_options"]["port"] = port = free_port()
-    args = config["applications"][0]["args"]
+def batches(url):
+    """How many batches each engine ran, by replica, as the metrics say."""
+    page = httpx2.get(f"{url}/metrics", headers=TOKEN).text
+    return {
+        sample.labels["replica"]: sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+        if sample.name == "ray_hvpnet_batch_tweets_count"
+    }
+
+
+def settled(url):
+    """The same once it stands still."""
+    last = None
+    while (now := batches(url)) != last:
+        last = now
+        time.sleep(3)
+    return now
+
+
+@pytest.fixture(scope="module")
+def config(ner_bundle, free_port):
+    """The shipped file as it is, but for where things are and what this machine has."""
+    values = yaml.safe_load(CONFIG.read_text("utf-8"))
+    values["http_options"]["port"] = free_port()
+    args = values["applications"][0]["args"]
     args["bundles"]["ner"] = str(ner_bundle)
     args["engine"]["gpus"] = 0
     for deployment in ("ingress", "preparation", "engine"):
         args[deployment] |= {"least": 1, "cpus": 0.1}
-    (tmp_path / "serve.yaml").write_text(yaml.safe_dump(config), "utf-8")
-    deploy = [BIN / "serve", "deploy", tmp_path / "serve.yaml", "--address", dashboard]
+    return values
 
-    def deployed():
+
+def test_the_shipped_file(dashboard, environment, config, answers, close_to, tmp_path):
+    """It answers with the token only; and batching changes without a new engine."""
+    file, url = tmp_path / "serve.yaml", f"http://127.0.0.1:{config['http_options']['port']}"
+
+    def deploy():
+        file.write_text(yaml.safe_dump(config), "utf-8")
+        command = [BIN / "serve", "deploy", file, "--address", dashboard]
         return not subprocess.run(
-            deploy, env=environment, capture_output=True, timeout=PATIENCE, check=False
+            command, env=environment, capture_output=True, timeout=PATIENCE, check=False
         ).returncode
 
-    eventually(deployed)  # once the dashboard listens
-    url = f"http://127.0.0.1:{port}"
-    found = eventually(lambda: (got := answer(url, "secret")) and got.status_code == 200 and got.json())
-    assert close_to(found, {"bundle": "ner", "results": answers("ner", [Tweet(text="Jordan was great")])})
-    assert answer(url, "guess").status_code == 401
+    def batches_of_a_request():
+        before = settled(url)
+        assert answer(url, TOKEN).status_code == 200
+        after = settled(url)
+        assert after.keys() == before.keys()  # it is the same engine
+        return sum(after.values()) - sum(before.values())
+
+    eventually(deploy)  # once the dashboard listens
+    found = eventually(lambda: (got := answer(url, TOKEN)) and got.status_code == 200 and got.json())
+    assert close_to(found, {"bundle": "ner", "results": answers("ner", [Tweet(text=text) for text in TEXTS])})
+    assert answer(url, {}).status_code == 401
     assert httpx2.get(f"{url}/readyz").json() == {"status": "ready"}
+    assert batches_of_a_request() == 1
+    config["applications"][0]["deployments"] = [{"name": "engine-ner", "user_config": {"size": 1, "wait_ms": 0}}]
+    assert deploy()
+    eventually(lambda: batches_of_a_request() == len(TEXTS))

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from hvpnet.processor import cpuinfo
 from hvpnet_runtime.cuda import find_device
 
 _PACKAGES = (
@@ -36,11 +37,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def _processor() -> dict[str, Any]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        lines = []
-    fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    fields = cpuinfo()
     flags = set(fields.get("flags", "").split())
     return {
         "model": fields.get("model name") or platform.processor() or platform.machine(),

@@ -11,11 +11,13 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
+import hvpnet_export.quantise
 from hvpnet import HVPNeT
 from hvpnet.data import load_split
 from hvpnet.features import SPEC
 from hvpnet.tokenizer import load_tokenizer
 from hvpnet_export import CalibrationData, ExportError, compare, export_bundle
+from hvpnet_export.quantise import quantise
 from hvpnet_export.requests import example_requests
 from hvpnet_runtime import Bundle, Pipeline, Tweet
 from hvpnet_runtime.pictures import blank, normalise
@@ -140,6 +142,31 @@ def test_the_report_is_of_other_tweets(
     assert report.cases == 1  # six tweets, eight at a time
     assert 1e-4 < report.prefix_error < 0.1
     assert 1e-4 < report.output_error < 0.3
+
+
+@pytest.mark.parametrize(("narrow", "greatest"), [(True, 64), (False, 127)])
+def test_weights_take_seven_bits_where_sums_may_overflow(
+    make_model: Callable[..., HVPNeT],
+    bundle_of: Callable[..., Path],
+    picture_tweets: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    narrow: bool,
+    greatest: int,
+) -> None:
+    bundle, model = Bundle.load(bundle_of("ner")), make_model("ner")
+    data = CalibrationData.choose(load_split(picture_tweets("ner"), "train"), model.config)
+    requests = example_requests(model.config, load_tokenizer(bundle.path, "ner"), data.calibration)
+    monkeypatch.setattr(hvpnet_export.quantise, "adds_int8_in_16_bits", lambda: narrow)
+    quantise(model, bundle.path / "onnx" / "fp32", tmp_path, list(requests))
+    for name in ("vision.onnx", "text.onnx"):
+        tensors = onnx.load(tmp_path / name).graph.initializer
+        weights = [
+            numpy_helper.to_array(tensor)
+            for tensor in tensors
+            if tensor.data_type == TensorProto.INT8 and len(tensor.dims) > 1
+        ]
+        assert max(np.abs(weight.astype(int)).max() for weight in weights) == greatest
 
 
 def test_an_answer_does_not_depend_on_the_batch(bundle_of: Callable[..., Path]) -> None:

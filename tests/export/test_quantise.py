@@ -15,6 +15,7 @@ import hvpnet_export.quantise
 from hvpnet import HVPNeT
 from hvpnet.data import load_split
 from hvpnet.features import SPEC
+from hvpnet.processor import adds_int8_in_16_bits
 from hvpnet.tokenizer import load_tokenizer
 from hvpnet_export import CalibrationData, ExportError, compare, export_bundle
 from hvpnet_export.quantise import quantise
@@ -111,13 +112,14 @@ def test_weights_are_within_half_a_step(bundle_of: Callable[..., Path], name: st
     folder = bundle_of("ner", precisions=("fp32", "int8")) / "onnx"
     exact, rounded = Graph(folder / "fp32" / f"{name}.onnx"), Graph(folder / "int8" / f"{name}.onnx")
     by_name = {node.name: node for node in exact.graph.node}
+    levels = 64 if adds_int8_in_16_bits() else 127
     checked = 0
     for node in rounded.nodes("Conv", "MatMul"):
         if rounded.is_quantised(node):
             weight = exact.stored(by_name[node.name].input[1]) * rounded.smoothing(node)
             found, step = rounded.value(node.input[1])
             assert np.all(np.abs(found - weight) <= step * 0.5001)
-            assert np.all(step <= np.abs(weight).max() / 127 * 1.0001)  # no channel is coarser than the largest
+            assert np.all(step <= np.abs(weight).max() / levels * 1.0001)  # no channel is coarser than the largest
             assert step.max() > step.min()
             checked += 1
     assert checked == {"vision": 12, "text": 6 * LAYERS}[name]
@@ -126,12 +128,12 @@ def test_weights_are_within_half_a_step(bundle_of: Callable[..., Path], name: st
 @pytest.mark.parametrize("kind", [("ner", "full"), ("re", "full")], ids="-".join)
 def test_the_report_is_of_other_tweets(
     bundle_of: Callable[..., Path],
-    make_model: Callable[..., HVPNeT],
+    quantisable: Callable[..., HVPNeT],
     picture_tweets: Callable[..., Path],
     kind: tuple[str, str],
 ) -> None:
     bundle = Bundle.load(bundle_of(*kind, precisions=("fp32", "int8")))
-    model = make_model(*kind, spread=1)
+    model = quantisable(*kind)
     data = CalibrationData.choose(load_split(picture_tweets(kind[0]), "train"), model.config)
     tokenizer = load_tokenizer(bundle.path, kind[0])
     report = compare(
@@ -182,9 +184,11 @@ def test_an_answer_does_not_depend_on_the_batch(bundle_of: Callable[..., Path]) 
             )
 
 
-def test_only_int8(make_model: Callable[..., HVPNeT], tokenizer_dir: Path, tmp_path: Path, picture_tweets: Any) -> None:
+def test_only_int8(
+    quantisable: Callable[..., HVPNeT], tokenizer_dir: Path, tmp_path: Path, picture_tweets: Any
+) -> None:
     """The FP32 graphs it is made from do not stay, and what is made is the same."""
-    model = make_model("ner", "text_only", spread=1)
+    model = quantisable("ner", "text_only")
     data = CalibrationData.choose(load_split(picture_tweets("ner"), "train"), model.config)
     reports = export_bundle(
         model, load_tokenizer(tokenizer_dir, "ner"), tmp_path / "bundle", precisions=("int8",), calibration=data

@@ -222,12 +222,12 @@ def test_evaluate(
 def test_int8_from_the_command_line(
     capsys: pytest.CaptureFixture[str],
     bundle_of: Callable[..., Path],
-    make_model: Callable[..., HVPNeT],
+    quantisable: Callable[..., HVPNeT],
     picture_tweets: Callable[..., Path],
     tmp_path: Path,
 ) -> None:
     bundle, data = bundle_of("ner", precisions=("fp32", "int8")), picture_tweets("ner")
-    checkpoint = save_checkpoint(make_model("ner", spread=1), tmp_path / "checkpoint")
+    checkpoint = save_checkpoint(quantisable("ner"), tmp_path / "checkpoint")
     code, out, err = run(capsys, "evaluate", bundle, "--data", data, "--precision", "int8", "--json")
     assert code == 0, err
     assert "onnxruntime-cpu, int8" in err

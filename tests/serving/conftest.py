@@ -77,7 +77,7 @@ def client(settings: Settings, extractor: InProcess) -> TestClient:
 
 
 @pytest.fixture(scope="session")
-def picture_tweets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Tweet]]:
+def drawn_tweets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Tweet]]:
     """The test split of picture-tweets, by task."""
     found = {}
     for task in ("ner", "re"):

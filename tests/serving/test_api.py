@@ -44,8 +44,8 @@ def refused(response, status, name, match):
 
 
 @pytest.mark.parametrize("task", ["ner", "re"])
-def test_answers_are_the_librarys(client, picture_tweets, answers, as_json, as_parts, close_to, task):
-    tweets = picture_tweets[task][:4]
+def test_answers_are_the_librarys(client, drawn_tweets, answers, as_json, as_parts, close_to, task):
+    tweets = drawn_tweets[task][:4]
     expected = {"bundle": task, "results": answers(task, tweets)}
     found = client.post(URL, json={"bundle": task, "tweets": [as_json(tweet) for tweet in tweets]})
     assert found.status_code == 200

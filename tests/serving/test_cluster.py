@@ -62,7 +62,7 @@ def eventually(condition):
 def answer(url, headers):
     try:
         return httpx2.post(
-            f"{url}/v1/extract", json={"tweets": [{"text": text} for text in TEXTS]}, headers=headers, timeout=30
+            f"{url}/v1/extract", json={"tweets": [{"text": text} for text in TEXTS]}, headers=headers, timeout=PATIENCE
         )
     except httpx2.TransportError:
         return None
@@ -70,7 +70,7 @@ def answer(url, headers):
 
 def batches(url):
     """How many batches each engine ran, by replica, as the metrics say."""
-    page = httpx2.get(f"{url}/metrics", headers=TOKEN).text
+    page = httpx2.get(f"{url}/metrics", headers=TOKEN, timeout=PATIENCE).text
     return {
         sample.labels["replica"]: sample.value
         for family in text_string_to_metric_families(page)
@@ -123,7 +123,7 @@ def test_the_shipped_file(dashboard, environment, config, answers, close_to, tmp
     found = eventually(lambda: (got := answer(url, TOKEN)) and got.status_code == 200 and got.json())
     assert close_to(found, {"bundle": "ner", "results": answers("ner", [Tweet(text=text) for text in TEXTS])})
     assert answer(url, {}).status_code == 401
-    assert httpx2.get(f"{url}/readyz").json() == {"status": "ready"}
+    assert httpx2.get(f"{url}/readyz", timeout=PATIENCE).json() == {"status": "ready"}
     assert batches_of_a_request() == 1
     config["applications"][0]["deployments"] = [{"name": "engine-ner", "user_config": {"size": 1, "wait_ms": 0}}]
     assert deploy()

@@ -23,9 +23,9 @@ def post(url, body, **options):
 
 
 @pytest.mark.parametrize("task", ["ner", "re"])
-def test_answers_are_the_librarys(service, picture_tweets, answers, as_json, as_parts, close_to, task):
+def test_answers_are_the_librarys(service, drawn_tweets, answers, as_json, as_parts, close_to, task):
     """One by one and many at once, so that batches mix the requests; as JSON and as multipart; and all in one."""
-    tweets = picture_tweets[task]
+    tweets = drawn_tweets[task]
     expected = answers(task, tweets)
 
     def one(index):
@@ -94,9 +94,9 @@ def growth(url, act, expected):
     return eventually(grown)
 
 
-def test_metrics_add_up_over_the_replicas(service, picture_tweets, as_json):
+def test_metrics_add_up_over_the_replicas(service, drawn_tweets, as_json):
     """Two ingress replicas and two engines share the work; whichever answers /metrics knows all of it."""
-    tweets = [as_json(tweet) for tweet in picture_tweets["ner"][:6]]
+    tweets = [as_json(tweet) for tweet in drawn_tweets["ner"][:6]]
 
     def act():
         for _ in range(20):
@@ -170,13 +170,13 @@ class Load:
 
 
 @pytest.fixture
-def load(service, picture_tweets, as_json):
-    return Load(service.url, [{"tweets": [as_json(tweet)]} for tweet in picture_tweets["ner"]])
+def load(service, drawn_tweets, as_json):
+    return Load(service.url, [{"tweets": [as_json(tweet)]} for tweet in drawn_tweets["ner"]])
 
 
 @pytest.fixture
-def is_right(picture_tweets, answers, close_to):
-    expected = answers("ner", picture_tweets["ner"])
+def is_right(drawn_tweets, answers, close_to):
+    expected = answers("ner", drawn_tweets["ner"])
 
     def right(answer):
         index, response = answer

@@ -142,25 +142,25 @@ def batching_ratio(options: argparse.Namespace, bodies: Path) -> dict[str, Any]:
 
 
 def loads(options: argparse.Namespace, bodies: Path) -> dict[str, Any]:
-    """Capacity by saturation, then each load at a fixed rate of arrivals."""
+    """Each load at a fixed rate of arrivals, right after the capacity it is a share of, by saturation."""
+    seconds, found = options.seconds / 5, {}
     with serve(options.bundle, options.backend, settings(options, options.batch)) as url:
-        locust(url, bodies, 4, 0, 5)  # warms up
-        seconds = options.seconds / 5
-        capacity = summary(locust(url, bodies, options.queue, 0, seconds), seconds)["answered_per_second"]
-        found: dict[str, Any] = {"capacity_per_second": capacity, "at": {}}
+        locust(url, bodies, options.queue, 0, seconds / 2)  # warms up
         for load in LOADS:
+            capacity = summary(locust(url, bodies, options.queue, 0, seconds), seconds)["answered_per_second"]
             clients = max(1, round(load * capacity * PERIOD))
-            started, cpu = time.time(), os.getloadavg()
+            started = datetime.now(UTC).isoformat(timespec="seconds")
             entries = locust(url, bodies, clients, PERIOD, options.seconds)
-            found["at"][f"{load:.0%}"] = {
+            with urllib.request.urlopen(f"{url}/readyz") as ready:
+                is_ready = json.load(ready)["status"] == "ready"
+            found[f"{load:.0%}"] = {
+                "started": started,
+                "capacity_per_second": capacity,
                 "offered_per_second": clients / PERIOD,
                 **summary(entries, options.seconds),
-                "load_average_before": cpu[0],
-                "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
+                "ready_afterwards": is_ready,
             }
-            with urllib.request.urlopen(f"{url}/readyz") as ready:
-                found["at"][f"{load:.0%}"]["ready_afterwards"] = json.load(ready)["status"] == "ready"
-            print(json.dumps(found["at"][f"{load:.0%}"]), file=sys.stderr, flush=True)
+            print(json.dumps(found[f"{load:.0%}"]), file=sys.stderr, flush=True)
     return found
 
 

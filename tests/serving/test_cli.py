@@ -83,6 +83,17 @@ def test_requests_in_hand_are_answered_before_it_stops(ner_bundle, free_port):
     assert {(end.status_code, end.json()["title"]) for end in refused} <= {(503, "UnavailableError")}
 
 
+def test_it_stops_though_ray_died(ner_bundle, free_port):
+    """As when all processes of the service are told to stop at once."""
+    process, _ = started([f"people={ner_bundle}", "--port", str(free_port())])
+    try:
+        subprocess.run(["pkill", "-KILL", "--parent", str(process.pid), "raylet"], check=True)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+
+
 @pytest.mark.parametrize(
     ("seconds", "signals", "code", "said"),
     [

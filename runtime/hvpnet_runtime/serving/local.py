@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from hvpnet_runtime.bundle import Bundle
@@ -76,7 +76,7 @@ def _finish(seconds: float) -> None:
     Serve's own shutdown lets each deployment finish by itself: the engines would be gone before the ingress asks them.
     """
     deadline = time.monotonic() + seconds
-    while in_hand := _close():
+    while in_hand := _close(_CLOSE_SECONDS):
         if time.monotonic() > deadline:
             _log.warning("stopped with %d tweets in hand: they took longer than stop_seconds, %g", in_hand, seconds)
             return
@@ -84,17 +84,22 @@ def _finish(seconds: float) -> None:
     time.sleep(_LAST_ANSWERS_SECONDS)
 
 
-def _close() -> int:
-    """Close every ingress; how many tweets they have in hand still. An ingress that died has nothing in hand."""
-    from ray import serve
-    from ray.exceptions import RayError
-    from ray.serve.exceptions import RayServeException
+def _close(seconds: float) -> int:
+    """Close every ingress; how many tweets they have in hand still. An ingress that died has nothing in hand.
 
-    try:
-        answers = serve.get_app_handle("default").broadcast("close")
-        found = answers.results(timeout_s=_CLOSE_SECONDS, return_exceptions=True)
-    except (TimeoutError, RayError, RayServeException):
-        return 0
+    Once Ray's process of this machine, the raylet, is dead, some calls of Ray never return: then nothing is in hand.
+    """
+    from ray import serve
+
+    found: list[Any] = []
+
+    def close() -> None:
+        with suppress(Exception):  # dead replicas, or a second signal that took Ray away
+            found.extend(serve.get_app_handle("default").broadcast("close").results(return_exceptions=True))
+
+    closing = threading.Thread(target=close, daemon=True)
+    closing.start()
+    closing.join(seconds)
     return sum(each for each in found if isinstance(each, int))
 
 

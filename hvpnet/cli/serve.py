@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: Options) -> int:
     """Serve until interrupted."""
-    from hvpnet_runtime.serving.local import local_service, wait_for_signal
+    from hvpnet_runtime.serving.local import local_service, stop_signals
     from hvpnet_runtime.serving.settings import Settings, read_settings
 
     values: dict[str, Any] = read_settings(options.settings) if options.settings else {}
@@ -73,8 +73,9 @@ def run(options: Options) -> int:
     settings = Settings.parse(values)
     progress(f"starting {', '.join(settings.bundles)}")
     with local_service(settings, options.host, options.port, log=options.debug) as url:
+        stop = stop_signals()  # before anybody knows that there is something to stop
         print(f"hvpnet: serving at {url}, described at {url}/docs", file=sys.stderr, flush=True)
-        wait_for_signal()
+        stop.get()
         progress("stopping")
     return 0
 

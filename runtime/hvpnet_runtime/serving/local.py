@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from queue import SimpleQueue
 from typing import Any
 
 from hvpnet_runtime.bundle import Bundle
@@ -137,11 +138,19 @@ def _reason(status: Any) -> str:  # noqa: ANN401  Ray's ServeStatus
     return "the service does not start; --debug shows the logs"
 
 
-def wait_for_signal() -> None:
-    """Return when the process is interrupted or terminated; a second signal interrupts what follows."""
-    stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
-    stopped.wait()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+def stop_signals() -> SimpleQueue[int]:
+    """Where the first SIGINT or SIGTERM that this process gets from now on appears; a second one interrupts it.
+
+    A queue, since that may be written to by a handler at whatever moment.
+    """
+    received: SimpleQueue[int] = SimpleQueue()
+    numbers = signal.SIGINT, signal.SIGTERM
+
+    def note(number: int, _: object) -> None:
+        for each in numbers:
+            signal.signal(each, signal.default_int_handler)
+        received.put(number)
+
+    for number in numbers:
+        signal.signal(number, note)
+    return received

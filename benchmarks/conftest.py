@@ -13,6 +13,7 @@ from hvpnet.bench.eager import EagerBackend, reduced_precision
 from hvpnet.bench.runtime import load_pipeline
 from hvpnet.bench.workload import Workload
 from hvpnet_runtime.backends import BACKENDS, Backend
+from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.errors import HvpnetError
 from hvpnet_runtime.pipeline import Pipeline
 
@@ -38,8 +39,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def files(pytestconfig: pytest.Config) -> Files:
-    """Checkpoint and bundle; the bundle has the precisions that it was made with."""
-    return Files(*full_size(pytestconfig.getoption("folder")))
+    """Checkpoint and bundle; the bundle has the precisions that it was made with, and is sound: a damaged one would
+    otherwise look like one that no backend runs."""
+    files = Files(*full_size(pytestconfig.getoption("folder")))
+    Bundle.load(files.bundle)
+    return files
 
 
 @pytest.fixture(scope="session")

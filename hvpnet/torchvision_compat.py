@@ -6,7 +6,7 @@ operators that `_C` would have declared. We use none of the compiled operators, 
 """
 
 import torch
-from torch.library import Library
+from torch import library
 
 _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -21,19 +21,19 @@ def _load_operators() -> None:
     package = find_spec("torchvision")
     if package is None or package.origin is None:
         return  # the import below says so
-    for library in Path(package.origin).parent.glob("_C*.so"):
+    for operators in Path(package.origin).parent.glob("_C*.so"):
         try:
-            torch.ops.load_library(str(library))
+            torch.ops.load_library(str(operators))
         except OSError:
             continue
         return
-    declared = Library("torchvision", "FRAGMENT")
+    declared = library.Library("torchvision", "FRAGMENT")
     for schema in _SCHEMAS:
         declared.define(schema)
     _kept.append(declared)
 
 
-_kept: list[Library] = []  # a Library withdraws its operators when it is collected
+_kept: list[library.Library] = []  # a Library withdraws its operators when it is collected
 _load_operators()
 
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet  # noqa: E402  needs the operators above

@@ -180,7 +180,7 @@ def picture_tweets(shared_tmp: Path) -> Callable[[Task], Path]:
         out = shared_tmp / f"picture-tweets-{task}"
         with FileLock(out.with_suffix(".lock")):
             if not out.exists():
-                write_picture_tweets(out, task, Sizes(train=12, dev=1, test=12))
+                write_picture_tweets(out, task, Sizes(train=12, dev=1, test=24))
         return out
 
     return data

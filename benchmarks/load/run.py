@@ -74,7 +74,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def locust(url: str, bodies: Path, clients: int, period: float, seconds: float) -> dict[str, Any]:
-    """One run of the load generator; the answers of its requests by name."""
+    """One run of the load generator: rates and latencies, see `summary`."""
     command = [
         *(sys.executable, "-m", "locust", "--headless", "--json", "--only-summary", "--skip-log"),
         *("--locustfile", str(Path(__file__).with_name("locustfile.py")), "--host", url),
@@ -83,11 +83,11 @@ def locust(url: str, bodies: Path, clients: int, period: float, seconds: float) 
     ]
     environment = os.environ | {"HVPNET_BODIES": str(bodies), "HVPNET_PERIOD": str(period)}
     found = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return {entry["name"]: entry for entry in json.loads(found.stdout)}
+    return summary({entry["name"]: entry for entry in json.loads(found.stdout)}, seconds)
 
 
 def summary(entries: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """Rates and latencies, in milliseconds."""
+    """Rates and latencies, in milliseconds, of the generator's requests by name."""
     answered, shed = entries.get("/v1/extract", {}), entries.get("429", {})
     failed = answered.get("num_failures", 0)
     return {
@@ -135,8 +135,8 @@ def batching_ratio(options: argparse.Namespace, bodies: Path) -> dict[str, Any]:
         rates: dict[str, list[float]] = {"batched": [], "one_at_a_time": []}
         for _ in range(PAIRS):
             for name, url in (("batched", batched), ("one_at_a_time", single)):
-                entries = locust(url, bodies, options.queue, 0, options.seconds / 10)
-                rates[name].append(summary(entries, options.seconds / 10)["answered_per_second"])
+                found = locust(url, bodies, options.queue, 0, options.seconds / 10)
+                rates[name].append(found["answered_per_second"])
     ratios = sorted(a / b for a, b in zip(*rates.values(), strict=True))
     return {"answered_per_second": rates, "ratios": [round(ratio, 3) for ratio in ratios]}
 
@@ -147,20 +147,21 @@ def loads(options: argparse.Namespace, bodies: Path) -> dict[str, Any]:
     with serve(options.bundle, options.backend, settings(options, options.batch)) as url:
         locust(url, bodies, options.queue, 0, seconds / 2)  # warms up
         for load in LOADS:
-            capacity = summary(locust(url, bodies, options.queue, 0, seconds), seconds)["answered_per_second"]
+            capacity = locust(url, bodies, options.queue, 0, seconds)["answered_per_second"]
             clients = max(1, round(load * capacity * PERIOD))
             started = datetime.now(UTC).isoformat(timespec="seconds")
-            entries = locust(url, bodies, clients, PERIOD, options.seconds)
+            answers = locust(url, bodies, clients, PERIOD, options.seconds)
             with urllib.request.urlopen(f"{url}/readyz") as ready:
                 is_ready = json.load(ready)["status"] == "ready"
-            found[f"{load:.0%}"] = {
+            at = {
                 "started": started,
                 "capacity_per_second": capacity,
                 "offered_per_second": clients / PERIOD,
-                **summary(entries, options.seconds),
+                **answers,
                 "ready_afterwards": is_ready,
             }
-            print(json.dumps(found[f"{load:.0%}"]), file=sys.stderr, flush=True)
+            found[f"{load:.0%}"] = at
+            print(json.dumps(at), file=sys.stderr, flush=True)
     return found
 
 

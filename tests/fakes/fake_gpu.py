@@ -194,7 +194,7 @@ class FakeContext:
 
     def execute_async_v3(self, stream: int) -> bool:
         assert self.scratch is not None
-        cuda, state = self.engine.library.cuda, (dict(self.shapes), dict(self.addresses), self.profile)
+        cuda, state = self.engine.trt.cuda, (dict(self.shapes), dict(self.addresses), self.profile)
 
         def work() -> None:
             assert state == (self.shapes, self.addresses, self.profile), "the context changed under its CUDA graph"
@@ -204,16 +204,16 @@ class FakeContext:
             self._tensor(self.engine.session.get_outputs()[0].name)[...] = output
 
         cuda.queue(stream, work)
-        self.engine.library.executions += 1
-        return not self.engine.library.broken
+        self.engine.trt.executions += 1
+        return not self.engine.trt.broken
 
     def is_stream_capturable(self, _stream: int) -> bool:
-        return self.engine.library.capturable
+        return self.engine.trt.capturable
 
     def _tensor(self, name: str) -> np.ndarray:
         shape, dtype = self.get_tensor_shape(name), self.engine.get_tensor_dtype(name)
         size = int(np.prod(shape)) * dtype.itemsize
-        return self.engine.library.cuda.at(self.addresses[name], size).view(dtype).reshape(shape)
+        return self.engine.trt.cuda.at(self.addresses[name], size).view(dtype).reshape(shape)
 
 
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
@@ -222,8 +222,8 @@ TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int
 class FakeEngine:
     device_memory_size_v2 = 4096
 
-    def __init__(self, library: "FakeLibrary", plan: dict[str, Any]) -> None:
-        self.library, self.profiles = library, plan["profiles"]
+    def __init__(self, trt: "FakeLibrary", plan: dict[str, Any]) -> None:
+        self.trt, self.profiles = trt, plan["profiles"]
         self.session = onnxruntime.InferenceSession(plan["onnx"], providers=["CPUExecutionProvider"])
         self._nodes = [*self.session.get_inputs(), *self.session.get_outputs()]
         self.num_io_tensors = len(self._nodes)
@@ -238,7 +238,7 @@ class FakeEngine:
         return SimpleNamespace(set_execution_context_allocation_strategy=lambda strategy: None)
 
     def create_execution_context(self, _config: Any) -> FakeContext:
-        self.library.contexts += 1
+        self.trt.contexts += 1
         return FakeContext(self)
 
 

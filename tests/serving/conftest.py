@@ -12,7 +12,7 @@ import pytest
 import ray
 from starlette.testclient import TestClient
 
-from hvpnet.data import Sizes, load_split, write_picture_tweets
+from hvpnet.data import load_split
 from hvpnet_runtime import Pipeline, Tweet
 from hvpnet_runtime.jsonl import result_to_dict
 from hvpnet_runtime.serving import Settings
@@ -77,13 +77,11 @@ def client(settings: Settings, extractor: InProcess) -> TestClient:
 
 
 @pytest.fixture(scope="session")
-def drawn_tweets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Tweet]]:
+def drawn_tweets(picture_tweets: Callable[[str], Path]) -> dict[str, list[Tweet]]:
     """The test split of picture-tweets, by task."""
-    found = {}
-    for task in ("ner", "re"):
-        folder = write_picture_tweets(tmp_path_factory.mktemp(task) / "tweets", task, Sizes(train=1, dev=1, test=24))
-        found[task] = [example.tweet for example in load_split(folder, "test").examples]
-    return found
+    return {
+        task: [example.tweet for example in load_split(picture_tweets(task), "test").examples] for task in ("ner", "re")
+    }
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any
 
@@ -77,7 +77,7 @@ def _finish(seconds: float) -> None:
     Serve's own shutdown lets each deployment finish by itself: the engines would be gone before the ingress asks them.
     """
     deadline = time.monotonic() + seconds
-    while in_hand := _close(_CLOSE_SECONDS):
+    while in_hand := _close():
         if time.monotonic() > deadline:
             _log.warning("stopped with %d tweets in hand: they took longer than stop_seconds, %g", in_hand, seconds)
             return
@@ -85,7 +85,7 @@ def _finish(seconds: float) -> None:
     time.sleep(_LAST_ANSWERS_SECONDS)
 
 
-def _close(seconds: float) -> int:
+def _close() -> int:
     """Close every ingress; how many tweets they have in hand still. An ingress that died has nothing in hand.
 
     Once Ray's process of this machine, the raylet, is dead, some calls of Ray never return: then nothing is in hand.
@@ -95,12 +95,14 @@ def _close(seconds: float) -> int:
     found: list[Any] = []
 
     def close() -> None:
-        with suppress(Exception):  # dead replicas, or a second signal that took Ray away
+        try:
             found.extend(serve.get_app_handle("default").broadcast("close").results(return_exceptions=True))
+        except Exception:  # of Ray that died, or that a second signal took away meanwhile
+            _log.debug("nobody said what is in hand", exc_info=True)
 
     closing = threading.Thread(target=close, daemon=True)
     closing.start()
-    closing.join(seconds)
+    closing.join(_CLOSE_SECONDS)
     return sum(each for each in found if isinstance(each, int))
 
 

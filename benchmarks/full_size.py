@@ -14,8 +14,8 @@ import torch
 from hvpnet import BertConfig, HVPNeT, HVPNeTConfig, ResNetConfig, save_checkpoint
 from hvpnet.cli import main as hvpnet
 from hvpnet.data import NER_LABELS, Sizes, write_picture_tweets
-from hvpnet.initialisation import fit_batch_norms
-from hvpnet.tokenizer import load_tokenizer
+from hvpnet.modeling.tokenizer import load_tokenizer
+from hvpnet.training.initialise import fit_batch_norms
 
 
 def vocabulary() -> Path:

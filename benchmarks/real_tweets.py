@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 from full_size import vocabulary
 
-from hvpnet.data.scenes import SCENES, draw_scene
-from hvpnet.training import train
-from hvpnet.training_config import DataOptions, ModelOptions, RunOptions, TrainingConfig
+from hvpnet.data.synthetic.scenes import SCENES, draw_scene
+from hvpnet.training.config import DataOptions, ModelOptions, RunOptions, TrainingConfig
+from hvpnet.training.run import train
 
 POOL = 64
 STAND_INS = f"stand-ins: {POOL} drawn scenes, chosen by a digest of the real picture's name"

@@ -5,11 +5,11 @@ from pathlib import Path
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from hvpnet import load_checkpoint
-from hvpnet.tokenizer import load_tokenizer
+from hvpnet.modeling.tokenizer import load_tokenizer
 from hvpnet_export import export_bundle
 from hvpnet_runtime import Bundle
-from hvpnet_runtime.engines.build import BuildOptions, build_engines
-from hvpnet_runtime.engines.record import BuildRecord
+from hvpnet_runtime.backends.tensorrt.build import BuildOptions, build_engines
+from hvpnet_runtime.backends.tensorrt.record import BuildRecord
 
 
 def test_both_engines_in_fp16(benchmark: BenchmarkFixture, files, tmp_path: Path) -> None:

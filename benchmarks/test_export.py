@@ -5,7 +5,7 @@ from pathlib import Path
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from hvpnet import load_checkpoint
-from hvpnet.tokenizer import load_tokenizer
+from hvpnet.modeling.tokenizer import load_tokenizer
 from hvpnet_export import export_bundle
 
 

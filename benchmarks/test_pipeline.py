@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from hvpnet import HVPNeT
 from hvpnet.bench.eager import EagerBackend, EagerSubject
 from hvpnet.bench.workload import Case, Workload
-from hvpnet_runtime.pictures import PictureSpec
+from hvpnet_runtime.bundle import PictureSpec
 from hvpnet_runtime.pipeline import Pipeline
 
 _NUMBERS = count()

@@ -14,9 +14,10 @@ from pairing import paired
 from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
 
-import hvpnet.torchvision_compat  # noqa: F401  lets torchvision be imported below
+import hvpnet.modeling.torchvision_compat  # noqa: F401  lets torchvision be imported below
 from hvpnet_runtime import Pipeline, Tweet
-from hvpnet_runtime.pictures import PictureSpec, normalise
+from hvpnet_runtime.bundle import PictureSpec
+from hvpnet_runtime.preprocessing.pictures import normalise
 
 WIDTH, HEIGHT = 600, 450
 

@@ -7,7 +7,7 @@ from pairing import paired
 from pytest_benchmark.fixture import BenchmarkFixture
 from torchcrf import CRF
 
-from hvpnet_runtime.crf import CrfDecoder
+from hvpnet_runtime.decoding.crf import CrfDecoder
 
 BATCH, LENGTH, LABELS = 32, 128, 13
 

@@ -8,19 +8,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hvpnet.checkpoint import load_checkpoint, save_checkpoint
-    from hvpnet.config import BertConfig, HVPNeTConfig, ResNetConfig
-    from hvpnet.model import HVPNeT
+    from hvpnet.modeling.checkpoint import load_checkpoint, save_checkpoint
+    from hvpnet.modeling.config import BertConfig, HVPNeTConfig, ResNetConfig
+    from hvpnet.modeling.model import HVPNeT
 
 __all__ = ["BertConfig", "HVPNeT", "HVPNeTConfig", "ResNetConfig", "load_checkpoint", "save_checkpoint"]
 
 _HOME = {
-    "BertConfig": "hvpnet.config",
-    "HVPNeT": "hvpnet.model",
-    "HVPNeTConfig": "hvpnet.config",
-    "ResNetConfig": "hvpnet.config",
-    "load_checkpoint": "hvpnet.checkpoint",
-    "save_checkpoint": "hvpnet.checkpoint",
+    "BertConfig": "hvpnet.modeling.config",
+    "HVPNeT": "hvpnet.modeling.model",
+    "HVPNeTConfig": "hvpnet.modeling.config",
+    "ResNetConfig": "hvpnet.modeling.config",
+    "load_checkpoint": "hvpnet.modeling.checkpoint",
+    "save_checkpoint": "hvpnet.modeling.checkpoint",
 }
 
 

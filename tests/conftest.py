@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from places import SHARED
 
 from hvpnet import BertConfig, HVPNeT, HVPNeTConfig, ResNetConfig
-from hvpnet.config import Head, Task, Variant
 from hvpnet.data import (
     NER_LABELS,
     Sizes,
@@ -22,14 +22,13 @@ from hvpnet.data import (
     write_picture_tweets,
     write_tokenizer,
 )
-from hvpnet.tokenizer import load_tokenizer
+from hvpnet.modeling.config import Head, Task, Variant
+from hvpnet.modeling.tokenizer import load_tokenizer
 from hvpnet_export import CalibrationData, export_bundle
 from hvpnet_export.parity import Precision
 from hvpnet_runtime import Tweet
-from hvpnet_runtime.cuda import find_device
+from hvpnet_runtime.backends.cuda import find_device
 
-ROOT = Path(__file__).resolve().parents[1]
-SHARED = ROOT.parent / "shared"
 RELATIONS = ("/per/per/couple", "/per/per/peer", "/per/org/member_of", "/per/loc/place_of_residence", "None")
 
 

@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from hvpnet.config import MAX_OBJECTS, HVPNeTConfig
-from hvpnet.features import SPEC
-from hvpnet.model import HVPNeT
-from hvpnet.tokenizer import MARKERS
+from hvpnet.modeling.config import MAX_OBJECTS, HVPNeTConfig
+from hvpnet.modeling.model import HVPNeT
+from hvpnet.modeling.picture_features import SPEC
+from hvpnet.modeling.tokenizer import MARKERS
 from hvpnet_export.calibration import CalibrationData
 from hvpnet_export.errors import ExportError
 from hvpnet_export.graphs import export_text, export_vision
 from hvpnet_export.parity import ParityReport, Precision, compare
+from hvpnet_export.parity_cases import example_requests
 from hvpnet_export.precision import to_precision
 from hvpnet_export.quantise import METHOD, quantise
-from hvpnet_export.requests import example_requests
 
 SCHEMA_VERSION = 1
 
@@ -44,7 +44,7 @@ def export_bundle(
 
     Args:
         model: in evaluation mode.
-        tokenizer: as `hvpnet.tokenizer.load_tokenizer` gives it.
+        tokenizer: as `hvpnet.modeling.tokenizer.load_tokenizer` gives it.
         out: the bundle's folder; must not exist.
         progress: is told each step as it begins.
         precisions: see `hvpnet_export.precision` and `hvpnet_export.quantise`.

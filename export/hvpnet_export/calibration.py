@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Self
 
-from hvpnet.config import HVPNeTConfig
 from hvpnet.data import Example, Split
+from hvpnet.modeling.config import HVPNeTConfig
 from hvpnet_export.errors import ExportError
 
 TWEETS = 64

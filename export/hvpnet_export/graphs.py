@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.export import Dim
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from hvpnet.model import HVPNeT
-from hvpnet.text import encode_text
+from hvpnet.modeling.model import HVPNeT
+from hvpnet.modeling.text_encoder import encode_text
 from hvpnet_export.errors import ExportError
 
 OPSET = 20

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from hvpnet.errors import MissingExtraError
-from hvpnet.model import HVPNeT
+from hvpnet.modeling.model import HVPNeT
 from hvpnet_export.errors import ParityError
-from hvpnet_export.requests import Request, random_requests
+from hvpnet_export.parity_cases import Request, random_requests
 
 Array: TypeAlias = npt.NDArray[np.float32]
 

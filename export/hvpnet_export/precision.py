@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  the field's name for it
 
-from hvpnet.model import HVPNeT
+from hvpnet.modeling.model import HVPNeT
 from hvpnet_export.errors import ExportError
 from hvpnet_export.parity import Precision
 

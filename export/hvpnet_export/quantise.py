@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 
 from hvpnet.errors import MissingExtraError
-from hvpnet.model import HVPNeT
-from hvpnet.processor import adds_int8_in_16_bits
-from hvpnet_export.requests import Request
+from hvpnet.modeling.model import HVPNeT
+from hvpnet_export.parity_cases import Request
+from hvpnet_export.processor import adds_int8_in_16_bits
 from hvpnet_export.smoothing import smooth
 
 METHOD = "MinMax"

@@ -12,17 +12,17 @@ from torch import Tensor
 from hvpnet.bench.eager import EagerBackend
 from hvpnet.bench.runtime import load_pipeline
 from hvpnet.bench.variants import BASELINE, Variant
-from hvpnet.checkpoint import load_checkpoint
 from hvpnet.data import Split
-from hvpnet.layout import Hints
-from hvpnet.model import HVPNeT
-from hvpnet.scoring import Scores, score_pipeline
+from hvpnet.evaluation.scoring import Scores, score_pipeline
+from hvpnet.modeling.checkpoint import load_checkpoint
+from hvpnet.modeling.infer_config import Hints
+from hvpnet.modeling.model import HVPNeT
 from hvpnet_export.parity import Disagreement, disagreements
 from hvpnet_runtime.backends import Backend, Prefix, TextInputs
 from hvpnet_runtime.bundle import Bundle
-from hvpnet_runtime.cache import PrefixCache
 from hvpnet_runtime.pipeline import CACHE_BYTES, Pipeline
-from hvpnet_runtime.preparation import Preparer
+from hvpnet_runtime.prefix_cache import PrefixCache
+from hvpnet_runtime.preprocessing.prepare import Preparer
 
 
 @dataclass(frozen=True)

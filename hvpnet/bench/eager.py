@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
-import hvpnet.torchvision_compat  # noqa: F401  before torchvision itself
+import hvpnet.modeling.torchvision_compat  # noqa: F401  before torchvision itself
 
 # isort: split
 import numpy as np
@@ -17,14 +17,14 @@ from torch import Tensor
 from torchvision import transforms
 
 from hvpnet.bench.stopwatch import Stopwatch
-from hvpnet.checkpoint import load_checkpoint
-from hvpnet.config import MAX_OBJECTS
-from hvpnet.encoding import text_encoder
-from hvpnet.layout import Hints
-from hvpnet.model import HVPNeT
+from hvpnet.modeling.checkpoint import load_checkpoint
+from hvpnet.modeling.config import MAX_OBJECTS
+from hvpnet.modeling.infer_config import Hints
+from hvpnet.modeling.model import HVPNeT
+from hvpnet.modeling.text_batches import text_encoder
 from hvpnet_runtime.backends import Prefix, TextInputs
+from hvpnet_runtime.bundle import PictureSpec
 from hvpnet_runtime.errors import PictureError, TextError
-from hvpnet_runtime.pictures import PictureSpec
 from hvpnet_runtime.types import Picture, Span, Tweet
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

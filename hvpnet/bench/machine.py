@@ -8,8 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from hvpnet.processor import cpuinfo
-from hvpnet_runtime.cuda import find_device
+from hvpnet_export.processor import cpuinfo
+from hvpnet_runtime.backends.cuda import find_device
 
 _PACKAGES = (
     "hvpnet", "numpy", "pillow", "tokenizers", "onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "openvino",

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from hvpnet.bench.stopwatch import Stopwatch
 from hvpnet_runtime.backends import Backend, Prefix, TextInputs
 from hvpnet_runtime.pipeline import Pipeline
-from hvpnet_runtime.preparation import Prepared
+from hvpnet_runtime.preprocessing.prepare import Prepared
 from hvpnet_runtime.types import Result, Tweet
 
 SomePipeline = TypeVar("SomePipeline", bound=Pipeline)

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 from tokenizers import Tokenizer
 
-from hvpnet.data.scenes import draw_scene
-from hvpnet_runtime.text import MARKERS
+from hvpnet.data.synthetic.scenes import draw_scene
+from hvpnet_runtime.preprocessing.encode_text import MARKERS
 from hvpnet_runtime.types import Tweet
 
 PICTURE_SIZE = (600, 450)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from hvpnet.cli.options import add_backend, add_json, add_pictures, add_precision, show
 from hvpnet_runtime.errors import InputError
-from hvpnet_runtime.preparation import OnBadImage
+from hvpnet_runtime.preprocessing.prepare import OnBadImage
 
 if TYPE_CHECKING:
     from hvpnet_runtime.bulk import Job, Report

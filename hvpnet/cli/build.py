@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Self, get_args
 
 from hvpnet.cli.options import add_json, progress, show
+from hvpnet_runtime.backends.tensorrt.build import BuildOptions, build_engines
+from hvpnet_runtime.backends.tensorrt.library import EngineName
+from hvpnet_runtime.backends.tensorrt.record import BuildRecord
 from hvpnet_runtime.bundle import Bundle
-from hvpnet_runtime.engines.api import EngineName
-from hvpnet_runtime.engines.build import BuildOptions, build_engines
-from hvpnet_runtime.engines.record import BuildRecord
 
 
 @dataclass(frozen=True)

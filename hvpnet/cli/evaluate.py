@@ -8,9 +8,9 @@ from typing import Self, get_args
 from hvpnet.cli.options import add_backend, add_json, add_pictures, add_precision, progress, show
 from hvpnet.data import load_split
 from hvpnet.data.examples import SplitName
-from hvpnet.scoring import score_pipeline
+from hvpnet.evaluation.scoring import score_pipeline
 from hvpnet_runtime.pipeline import Pipeline
-from hvpnet_runtime.preparation import OnBadImage
+from hvpnet_runtime.preprocessing.prepare import OnBadImage
 
 
 @dataclass(frozen=True)

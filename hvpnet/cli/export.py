@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self, cast, get_args
 
 from hvpnet.cli.options import add_json, add_pictures, progress, show
-from hvpnet.config import Task, Variant
 from hvpnet.errors import DataError
-from hvpnet_runtime.preparation import OnBadImage
+from hvpnet.modeling.config import Task, Variant
+from hvpnet_runtime.preprocessing.prepare import OnBadImage
 
 if TYPE_CHECKING:
     from hvpnet_export.parity import Precision
@@ -77,10 +77,10 @@ def _precisions(value: str) -> tuple[str, ...]:
 def run(options: Options) -> int:
     """Export, verify, write."""
     progress("loading PyTorch and the checkpoint")
-    from hvpnet.checkpoint import load_checkpoint, read_bert_config
     from hvpnet.data import load_split
-    from hvpnet.layout import Hints, read_labels
-    from hvpnet.tokenizer import load_tokenizer
+    from hvpnet.modeling.checkpoint import load_checkpoint, read_bert_config
+    from hvpnet.modeling.infer_config import Hints, read_labels
+    from hvpnet.modeling.tokenizer import load_tokenizer
     from hvpnet_export import CalibrationData, export_bundle
 
     hints = Hints(

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from hvpnet.cli.options import add_json, show
+from hvpnet_runtime.backends.tensorrt.record import BuildRecord, built_engines
 from hvpnet_runtime.bundle import Bundle
-from hvpnet_runtime.engines.record import BuildRecord, built_engines
 from hvpnet_runtime.errors import StaleEngineError
 
 

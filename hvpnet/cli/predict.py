@@ -14,7 +14,7 @@ from hvpnet.cli.options import add_backend, add_json, add_pictures, add_precisio
 from hvpnet_runtime.errors import InputError
 from hvpnet_runtime.jsonl import parse_line, result_to_dict, tweet_from_dict
 from hvpnet_runtime.pipeline import Pipeline
-from hvpnet_runtime.preparation import OnBadImage, Prepared
+from hvpnet_runtime.preprocessing.prepare import OnBadImage, Prepared
 from hvpnet_runtime.types import EntityResult, Result, Span, Tweet
 
 BATCH_SIZE = 32

@@ -29,11 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: Options) -> int:
     """Train, or go on training, and show the best checkpoint's scores."""
-    from hvpnet.training_config import TrainingConfig
+    from hvpnet.training.config import TrainingConfig
 
     config = TrainingConfig.read(options.config)
     progress("loading PyTorch")
-    from hvpnet.training import train
+    from hvpnet.training.run import train
 
     result = train(config)
     show(

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from hvpnet.cli.options import add_json, progress, show
 from hvpnet.data.examples import SplitName
 from hvpnet.errors import DataError
-from hvpnet.scoring import check_split
+from hvpnet.evaluation.scoring import check_split
 from hvpnet_runtime.bundle import Bundle
 
 
@@ -46,11 +46,11 @@ def run(options: Options) -> int:
     if "int8" in bundle.precisions and options.data is None:
         raise DataError("the bundle has int8 graphs, which are compared on tweets, not at random: give --data")
     progress("loading PyTorch and the checkpoint")
-    from hvpnet.checkpoint import load_checkpoint
     from hvpnet.data import load_split
-    from hvpnet.layout import Hints
+    from hvpnet.modeling.checkpoint import load_checkpoint
+    from hvpnet.modeling.infer_config import Hints
     from hvpnet_export.parity import Precision, compare, compare_decoder
-    from hvpnet_export.requests import example_requests, random_requests
+    from hvpnet_export.parity_cases import example_requests, random_requests
 
     model = load_checkpoint(options.checkpoint, Hints.of_bundle(bundle.manifest))
     if bundle.task == "ner":

@@ -1,8 +1,8 @@
 """Data sets: readers of the published layouts, and the generated picture-tweets."""
 
 from hvpnet.data.examples import NER_LABELS, EntityExample, Example, RelationExample, Split
-from hvpnet.data.picture_tweets import Sizes, write_picture_tweets, write_tokenizer
 from hvpnet.data.published import SplitFiles, find_split, load_split, read_split
+from hvpnet.data.synthetic.picture_tweets import Sizes, write_picture_tweets, write_tokenizer
 
 __all__ = [
     "NER_LABELS",

@@ -7,7 +7,6 @@ from typing import Literal, TypeAlias, get_args
 
 from PIL import Image
 
-from hvpnet.config import Task
 from hvpnet.data.examples import Example, Split, SplitName
 from hvpnet.data.readers import (
     collect_relations,
@@ -17,6 +16,7 @@ from hvpnet.data.readers import (
     read_relation_text,
 )
 from hvpnet.errors import DataError
+from hvpnet.modeling.config import Task
 
 OnBadImage: TypeAlias = Literal["error", "substitute"]
 """What to do with a whole picture that cannot be opened: raise, or take `inf.png` as the published loader does."""

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from tokenizers import Tokenizer
 
 from hvpnet.data import EntityExample
-from hvpnet.data.tweet_text import AMBIGUOUS
-from hvpnet.evaluation import score
-from hvpnet.model import HVPNeT
-from hvpnet.scoring import Prediction
-from hvpnet_runtime.decoding import entity_spans
+from hvpnet.data.synthetic.tweet_text import AMBIGUOUS
+from hvpnet.evaluation.eager import score
+from hvpnet.evaluation.scoring import Prediction
+from hvpnet.modeling.model import HVPNeT
+from hvpnet_runtime.decoding.entities import entity_spans
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from tokenizers import Tokenizer
 from hvpnet.bench.eager import EagerBackend, EagerSubject
 from hvpnet.bench.interleave import Budget, interleave
 from hvpnet.bench.statistics import Summary
-from hvpnet.features import SPEC
-from hvpnet.model import HVPNeT
+from hvpnet.modeling.model import HVPNeT
+from hvpnet.modeling.picture_features import SPEC
 from hvpnet_runtime import Pipeline, Tweet
 
 

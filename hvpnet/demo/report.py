@@ -8,7 +8,8 @@ from pathlib import Path
 from hvpnet.bench.statistics import Summary
 from hvpnet.demo.accuracy import Accuracy
 from hvpnet_runtime import EntityResult, Tweet
-from hvpnet_runtime.pictures import PictureSpec, open_picture
+from hvpnet_runtime.bundle import PictureSpec
+from hvpnet_runtime.preprocessing.pictures import open_picture
 
 _COLOURS = {"PER": "#c2410c", "LOC": "#15803d", "ORG": "#1d4ed8", "MISC": "#7e22ce"}
 

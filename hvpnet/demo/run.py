@@ -7,19 +7,19 @@ from pathlib import Path
 
 import torch
 
-from hvpnet.checkpoint import load_checkpoint
 from hvpnet.data import EntityExample, Sizes, load_split, write_picture_tweets, write_tokenizer
 from hvpnet.demo.accuracy import accuracy, without_pictures
 from hvpnet.demo.latency import measure
 from hvpnet.demo.report import Example, Figures, write_report
 from hvpnet.errors import DataError
-from hvpnet.evaluation import predict
-from hvpnet.scoring import Prediction
-from hvpnet.tokenizer import load_tokenizer
-from hvpnet.training import train
-from hvpnet.training_config import TrainingConfig
+from hvpnet.evaluation.eager import predict
+from hvpnet.evaluation.scoring import Prediction
+from hvpnet.modeling.checkpoint import load_checkpoint
+from hvpnet.modeling.tokenizer import load_tokenizer
+from hvpnet.training.config import TrainingConfig
+from hvpnet.training.run import train
 from hvpnet_export import compare, export_bundle
-from hvpnet_export.requests import example_requests
+from hvpnet_export.parity_cases import example_requests
 from hvpnet_runtime import EntityResult, Pipeline
 
 Progress = Callable[[str], None]

@@ -10,15 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from hvpnet_runtime.backends import Backend, Prefix, TextInputs, load_backend
+from hvpnet_runtime.backends.tensorrt.profiles import MAX_PICTURES
 from hvpnet_runtime.bundle import Bundle
-from hvpnet_runtime.cache import PrefixCache
-from hvpnet_runtime.crf import CrfDecoder
-from hvpnet_runtime.decoding import EntityDecoder, TaggedWindow, softmax
-from hvpnet_runtime.engines.profiles import MAX_PICTURES
+from hvpnet_runtime.decoding.crf import CrfDecoder
+from hvpnet_runtime.decoding.entities import EntityDecoder, TaggedWindow, softmax
 from hvpnet_runtime.errors import BackendError, BundleError, InputError
-from hvpnet_runtime.pictures import blank, digest, normalise
-from hvpnet_runtime.preparation import OnBadImage, Pixels, Prepared, Preparer
-from hvpnet_runtime.text import Encoding, TextEncoder
+from hvpnet_runtime.prefix_cache import PrefixCache
+from hvpnet_runtime.preprocessing.encode_text import Encoding, TextEncoder
+from hvpnet_runtime.preprocessing.pictures import blank, digest, normalise
+from hvpnet_runtime.preprocessing.prepare import OnBadImage, Pixels, Prepared, Preparer
 from hvpnet_runtime.types import EntityResult, RelationResult, Result, Tweet
 
 CACHE_BYTES = 256 * 2**20

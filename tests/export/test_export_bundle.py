@@ -14,14 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from places import ROOT
 from tokenizers import Tokenizer
 
 from hvpnet import HVPNeT
-from hvpnet.tokenizer import MARKERS, load_tokenizer
+from hvpnet.modeling.tokenizer import MARKERS, load_tokenizer
 from hvpnet_export import ExportError, ParityError, ParityReport, compare, export_bundle
 from hvpnet_runtime.bundle import Bundle
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def manifest_of(bundle: Path) -> dict[str, Any]:
@@ -294,7 +293,7 @@ SETUP = """
 import os, resource, signal, sys
 from pathlib import Path
 from hvpnet import BertConfig, HVPNeT, HVPNeTConfig, ResNetConfig
-from hvpnet.tokenizer import load_tokenizer
+from hvpnet.modeling.tokenizer import load_tokenizer
 from hvpnet_export import ExportError, export_bundle
 import torch
 

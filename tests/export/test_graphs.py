@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from hvpnet import HVPNeT, ResNetConfig
-from hvpnet.vision import ImageModel
+from hvpnet.modeling.visual_prefix import ImageModel
 from hvpnet_export import ExportError
 from hvpnet_export.graphs import TextGraph, export_text, export_vision, fold_batch_norm
 
-KINDS: list[dict[str, Any]] = [
+MODELS: list[dict[str, Any]] = [
     {"task": "ner", "variant": "full", "layers": 2},
     {"task": "re", "variant": "flat", "head": "markers"},
     {"task": "ner", "variant": "1t3", "layers": 2},
@@ -25,9 +25,9 @@ KINDS: list[dict[str, Any]] = [
     {"task": "re", "variant": "text_only", "head": "cls"},
     {"task": "ner", "variant": "text_only"},
 ]
-VISION_KINDS = KINDS[:3]  # the vision graph of only_obj is that of full
-TEXT_KINDS = KINDS[:2] + KINDS[3:]  # the text graph of 1t3 is that of full
-WHOLE_KINDS = [*KINDS[:2], KINDS[-1]]
+VISION = MODELS[:3]  # the vision graph of only_obj is that of full
+TEXT = MODELS[:2] + MODELS[3:]  # the text graph of 1t3 is that of full
+WHOLE = [*MODELS[:2], MODELS[-1]]
 
 BATCH_AND_LENGTH = [(1, 1), (1, 24), (2, 2), (3, 7), (7, 24), (16, 5)]  # 24 is the models' limit
 
@@ -47,7 +47,7 @@ def run(graph: Any, inputs: dict[str, Any]) -> Any:
     return output
 
 
-@pytest.mark.parametrize("kind", VISION_KINDS, ids=name_of)
+@pytest.mark.parametrize("kind", VISION, ids=name_of)
 def test_vision_answers_as_eager(graphs_of: Any, request_for: Any, kind: dict[str, Any]) -> None:
     exported = graphs_of(**kind)
     graph = session(exported.vision)
@@ -60,7 +60,7 @@ def test_vision_answers_as_eager(graphs_of: Any, request_for: Any, kind: dict[st
         assert np.abs(eager).max() > 0.1  # not compared with nothing
 
 
-@pytest.mark.parametrize("kind", TEXT_KINDS, ids=name_of)
+@pytest.mark.parametrize("kind", TEXT, ids=name_of)
 def test_text_answers_as_eager(graphs_of: Any, request_for: Any, kind: dict[str, Any]) -> None:
     exported = graphs_of(**kind)
     graph = session(exported.text)
@@ -76,7 +76,7 @@ def test_text_answers_as_eager(graphs_of: Any, request_for: Any, kind: dict[str,
     assert np.ptp(output, axis=0).max() > 0.1  # a model that always says the same would prove nothing
 
 
-@pytest.mark.parametrize("kind", KINDS[:2], ids=name_of)
+@pytest.mark.parametrize("kind", MODELS[:2], ids=name_of)
 def test_graphs_are_right_before_onnx_runtime_optimises_them(
     graphs_of: Any, request_for: Any, kind: dict[str, Any]
 ) -> None:
@@ -102,14 +102,14 @@ def signature(path: Path) -> list[list[Any]]:
     return [[(arg.name, arg.type, arg.shape) for arg in args] for args in (graph.get_inputs(), graph.get_outputs())]
 
 
-@pytest.mark.parametrize("kind", VISION_KINDS, ids=name_of)
+@pytest.mark.parametrize("kind", VISION, ids=name_of)
 def test_interface_of_vision(graphs_of: Any, kind: dict[str, Any]) -> None:
     inputs, outputs = signature(graphs_of(**kind).vision)
     assert inputs == [("images", FLOAT32, ["pictures", 3, 224, 224])]
     assert outputs == [("prefix", FLOAT32, ["pictures", kind.get("layers", 1), 2, 4 * 32])]
 
 
-@pytest.mark.parametrize("kind", TEXT_KINDS, ids=name_of)
+@pytest.mark.parametrize("kind", TEXT, ids=name_of)
 def test_interface_of_text(graphs_of: Any, kind: dict[str, Any]) -> None:
     inputs, outputs = signature(graphs_of(**kind).text)
     expected: list[Any] = [(name, INT64, ["batch", "length"]) for name in ("input_ids", "attention_mask")]
@@ -123,7 +123,7 @@ def test_interface_of_text(graphs_of: Any, kind: dict[str, Any]) -> None:
     assert outputs == [result or ("logits", FLOAT32, ["batch", 5])]
 
 
-@pytest.mark.parametrize("kind", WHOLE_KINDS, ids=name_of)
+@pytest.mark.parametrize("kind", WHOLE, ids=name_of)
 def test_what_is_in_the_files(graphs_of: Any, kind: dict[str, Any]) -> None:
     for path in graphs_of(**kind).graphs:
         loaded = onnx.load(path)
@@ -139,7 +139,7 @@ def test_what_is_in_the_files(graphs_of: Any, kind: dict[str, Any]) -> None:
 
 
 def test_operators_that_optimisers_fuse(graphs_of: Any) -> None:
-    exported = graphs_of(**KINDS[0])
+    exported = graphs_of(**MODELS[0])
     operators = [node.op_type for node in onnx.load(exported.text).graph.node]
     layers = exported.model.config.bert.num_hidden_layers
     assert operators.count("Softmax") == layers  # one attention a layer
@@ -152,7 +152,7 @@ def test_operators_that_optimisers_fuse(graphs_of: Any) -> None:
 # The model that is exported
 
 
-@pytest.mark.parametrize("kind", WHOLE_KINDS, ids=name_of)
+@pytest.mark.parametrize("kind", WHOLE, ids=name_of)
 def test_exporting_leaves_the_model_as_it_was(graphs_of: Any, kind: dict[str, Any]) -> None:
     exported = graphs_of(**kind)
     assert all(path.is_file() for path in exported.graphs)
@@ -198,7 +198,7 @@ def test_plain_attention_equals_fused(random_model: Any, request_for: Any) -> No
 
 
 def test_graphs_too_large_for_one_file(graphs_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    exported = graphs_of(**KINDS[-1])
+    exported = graphs_of(**MODELS[-1])
     program = SimpleNamespace(model=onnx_ir.load(exported.text))
     monkeypatch.setattr("torch.onnx.export", lambda *_args, **_options: program)
     monkeypatch.setattr("hvpnet_export.graphs._PROTOBUF_LIMIT", 1000)

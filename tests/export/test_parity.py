@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from hvpnet import HVPNeT
 from hvpnet_export import ExportError, ParityError, ParityReport, compare
 from hvpnet_export.parity import TOLERANCES, Disagreement, compare_decoder
-from hvpnet_export.requests import Case, default_cases, random_requests
+from hvpnet_export.parity_cases import Case, default_cases, random_requests
 
 TEXT_ONLY: dict[str, Any] = {"task": "ner", "variant": "text_only"}
 FULL: dict[str, Any] = {"task": "ner", "variant": "full", "layers": 2}
@@ -53,7 +53,7 @@ def copy_of(graphs_of: Any, tmp_path: Path) -> Callable[..., tuple[HVPNeT, Path]
 @pytest.fixture
 def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """One case instead of five, where one shows it."""
-    monkeypatch.setattr("hvpnet_export.requests.default_cases", lambda _limit: (Case(length=6, objects=(1, 0)),))
+    monkeypatch.setattr("hvpnet_export.parity_cases.default_cases", lambda _limit: (Case(length=6, objects=(1, 0)),))
 
 
 def edit_weight(path: Path, name: str, change: Callable[[Any], Any]) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hvpnet import HVPNeT
-from hvpnet.text import encode_text
+from hvpnet.modeling.text_encoder import encode_text
 from hvpnet_export import ExportError
 from hvpnet_export.graphs import TextGraph, export_text
 from hvpnet_export.precision import to_precision

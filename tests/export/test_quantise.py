@@ -14,17 +14,17 @@ from onnx import TensorProto, numpy_helper
 import hvpnet_export.quantise
 from hvpnet import HVPNeT
 from hvpnet.data import load_split
-from hvpnet.features import SPEC
-from hvpnet.processor import adds_int8_in_16_bits
-from hvpnet.tokenizer import load_tokenizer
+from hvpnet.modeling.picture_features import SPEC
+from hvpnet.modeling.tokenizer import load_tokenizer
 from hvpnet_export import CalibrationData, ExportError, compare, export_bundle
+from hvpnet_export.parity_cases import example_requests
+from hvpnet_export.processor import adds_int8_in_16_bits
 from hvpnet_export.quantise import quantise
-from hvpnet_export.requests import example_requests
 from hvpnet_runtime import Bundle, Pipeline, Tweet
-from hvpnet_runtime.pictures import blank, normalise
+from hvpnet_runtime.preprocessing.pictures import blank, normalise
 
 LAYERS = 4  # of the tiny BERT
-KINDS = [("ner", "full"), ("re", "full"), ("ner", "1t3"), ("ner", "flat"), ("ner", "text_only")]
+QUANTISED = [("ner", "full"), ("re", "full"), ("ner", "1t3"), ("ner", "flat"), ("ner", "text_only")]
 
 
 class Graph:
@@ -69,7 +69,7 @@ class Graph:
         return 1 / self.stored(divide.input[1])[:, None]
 
 
-@pytest.mark.parametrize("kind", KINDS, ids="-".join)
+@pytest.mark.parametrize("kind", QUANTISED, ids="-".join)
 def test_what_is_quantised(bundle_of: Callable[..., Path], kind: tuple[str, str]) -> None:
     folder = bundle_of(*kind, precisions=("fp32", "int8")) / "onnx" / "int8"
     if kind[1] != "text_only":

@@ -19,11 +19,11 @@ import pytest
 import torch
 
 from hvpnet import HVPNeT, load_checkpoint
-from hvpnet.layout import Hints, read_labels
-from hvpnet.tokenizer import MARKERS, load_tokenizer
+from hvpnet.modeling.infer_config import Hints, read_labels
+from hvpnet.modeling.tokenizer import MARKERS, load_tokenizer
 from hvpnet_export import export_bundle
 from hvpnet_runtime.bundle import Bundle
-from hvpnet_runtime.crf import CrfDecoder
+from hvpnet_runtime.decoding.crf import CrfDecoder
 
 pytestmark = pytest.mark.golden
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from kinds import KINDS
 from PIL import Image
 from tokenizers import Tokenizer
 
@@ -26,18 +27,9 @@ from hvpnet_runtime import (
     Tweet,
 )
 from hvpnet_runtime.backends import Prefix, TextInputs
-from hvpnet_runtime.pictures import PictureSpec, load_pixels, normalise
-from hvpnet_runtime.text import TextEncoder
-
-KINDS = [
-    ("ner", "full", "markers"),
-    ("ner", "flat", "markers"),
-    ("ner", "1t3", "markers"),
-    ("ner", "only_obj", "markers"),
-    ("ner", "text_only", "markers"),
-    ("re", "full", "markers"),
-    ("re", "full", "cls"),
-]
+from hvpnet_runtime.bundle import PictureSpec
+from hvpnet_runtime.preprocessing.encode_text import TextEncoder
+from hvpnet_runtime.preprocessing.pictures import load_pixels, normalise
 
 
 def picture(seed: int, size: tuple[int, int] = (60, 40)) -> Image.Image:

@@ -7,7 +7,7 @@ from hvpnet_runtime.backends.base import Backend, Prefix, TextInputs
 from hvpnet_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from hvpnet_runtime.backends.onnxruntime_gpu import OnnxRuntimeGpuBackend
 from hvpnet_runtime.backends.openvino import OpenVinoBackend
-from hvpnet_runtime.backends.tensorrt import TensorRTBackend
+from hvpnet_runtime.backends.tensorrt.backend import TensorRTBackend
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.errors import BackendError, HvpnetError, StaleEngineError
 

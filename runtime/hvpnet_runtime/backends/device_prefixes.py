@@ -4,7 +4,7 @@ import weakref
 from collections.abc import Sequence
 from threading import Lock
 
-from hvpnet_runtime.cuda import Address, Cuda, Event, Stream
+from hvpnet_runtime.backends.cuda import Address, Cuda, Event, Stream
 
 _SLOTS_PER_BLOCK = 64
 

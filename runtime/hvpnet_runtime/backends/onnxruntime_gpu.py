@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from hvpnet_runtime.backends.base import Prefix, TextInputs, no_pictures
+from hvpnet_runtime.backends.cuda import Address, Cuda, Pinned
 from hvpnet_runtime.backends.device_prefixes import DevicePrefix, PrefixPool
 from hvpnet_runtime.backends.onnxruntime import Providers, import_onnxruntime, load_session
 from hvpnet_runtime.bundle import Bundle
-from hvpnet_runtime.cuda import Address, Cuda, Pinned
 from hvpnet_runtime.errors import BackendError
 
 Kind: TypeAlias = Literal["onnxruntime-tensorrt", "onnxruntime-cuda"]

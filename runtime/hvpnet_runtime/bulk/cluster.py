@@ -9,13 +9,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hvpnet_runtime import errors
-from hvpnet_runtime.allocator import PICTURE_PROCESS
 from hvpnet_runtime.backends import CPU_BACKENDS
 from hvpnet_runtime.bulk.job import Job, Resources
 from hvpnet_runtime.bulk.source import Part
 from hvpnet_runtime.bulk.worker import Annotator, Done, Failed
 from hvpnet_runtime.errors import BulkError, HvpnetError
-from hvpnet_runtime.local_ray import prepare_local_ray
+from hvpnet_runtime.ray_processes import PICTURE_PROCESS, prepare_local_ray
 
 _OBJECT_STORE_BYTES = 512 * 2**20  # holds answers on their way to the driver, a few MB each
 _MOST_THREADS = 4  # beyond which another copy of the bundle gains more than another thread

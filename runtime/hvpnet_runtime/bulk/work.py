@@ -14,8 +14,8 @@ from filelock import FileLock, Timeout
 
 from hvpnet_runtime.bulk.answers import Answers, count_lines, join_files
 from hvpnet_runtime.bulk.source import Part
+from hvpnet_runtime.bundle.staging import flush
 from hvpnet_runtime.errors import BulkError, ResumeError
-from hvpnet_runtime.staging import flush
 
 Identity = Mapping[str, Any]
 """What a run's answers depend on, as JSON types by name."""

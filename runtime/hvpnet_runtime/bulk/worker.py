@@ -17,7 +17,7 @@ from hvpnet_runtime.bundle import sha256
 from hvpnet_runtime.errors import BulkError, BundleError
 from hvpnet_runtime.jsonl import tweet_from_dict
 from hvpnet_runtime.pipeline import Pipeline
-from hvpnet_runtime.preparation import Prepared
+from hvpnet_runtime.preprocessing.prepare import Prepared
 from hvpnet_runtime.types import Result
 
 BATCH_SIZE = 32

@@ -22,11 +22,11 @@ from ray.exceptions import (
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException, ReplicaUnavailableError
 from ray.serve.handle import DeploymentHandle
 
-from hvpnet_runtime.allocator import PICTURE_PROCESS
+from hvpnet_runtime.ray_processes import PICTURE_PROCESS
 from hvpnet_runtime.serving.admission import Admission
 from hvpnet_runtime.serving.api import create_api
-from hvpnet_runtime.serving.engine import Engine
 from hvpnet_runtime.serving.errors import Rejection, UnavailableError
+from hvpnet_runtime.serving.inference import Engine
 from hvpnet_runtime.serving.metrics import Metrics, collect
 from hvpnet_runtime.serving.preparation import Preparation
 from hvpnet_runtime.serving.settings import Replicas, Settings

@@ -11,7 +11,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from hvpnet_runtime.bundle import Bundle
-from hvpnet_runtime.local_ray import prepare_local_ray
+from hvpnet_runtime.ray_processes import prepare_local_ray
 from hvpnet_runtime.serving.errors import SettingsError, UnavailableError
 from hvpnet_runtime.serving.settings import Settings
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.errors import InputError
-from hvpnet_runtime.preparation import Prepared, Preparer
+from hvpnet_runtime.preprocessing.prepare import Prepared, Preparer
 from hvpnet_runtime.serving.errors import Rejection
 from hvpnet_runtime.serving.metrics import Metrics
 from hvpnet_runtime.types import Tweet

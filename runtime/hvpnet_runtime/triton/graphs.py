@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from hvpnet_runtime.backends.tensorrt.profiles import LENGTHS, MAX_PICTURES, Graph
+from hvpnet_runtime.backends.tensorrt.record import BuildRecord
 from hvpnet_runtime.bundle import Bundle
-from hvpnet_runtime.engines.profiles import LENGTHS, MAX_PICTURES, Graph
-from hvpnet_runtime.engines.record import BuildRecord
 from hvpnet_runtime.errors import BackendError, RepositoryError
 
 MAX_BATCH = 32

@@ -10,10 +10,10 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from hvpnet_runtime.bundle import Bundle
-from hvpnet_runtime.cache import PrefixCache
 from hvpnet_runtime.errors import BackendError, HvpnetError, InputError, RepositoryError
 from hvpnet_runtime.pipeline import Pipeline
-from hvpnet_runtime.preparation import Preparer
+from hvpnet_runtime.prefix_cache import PrefixCache
+from hvpnet_runtime.preprocessing.prepare import Preparer
 from hvpnet_runtime.triton.backend import Array, TritonBackend
 from hvpnet_runtime.triton.requests import Request, Strings, answer
 from hvpnet_runtime.triton.settings import BUNDLE, TRITON, Settings

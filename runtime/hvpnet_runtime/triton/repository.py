@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from hvpnet_runtime.bundle import Bundle, sha256
+from hvpnet_runtime.bundle.staging import staged
 from hvpnet_runtime.errors import RepositoryError
-from hvpnet_runtime.staging import staged
 from hvpnet_runtime.triton.config import graph_config, python_config, text_tensors, vision_tensors
 from hvpnet_runtime.triton.graphs import MAX_BATCH, Graphs, find_graphs
 from hvpnet_runtime.triton.settings import BUNDLE, TRITON, Settings

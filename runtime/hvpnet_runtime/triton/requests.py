@@ -22,7 +22,7 @@ import numpy.typing as npt
 from hvpnet_runtime.errors import InputError
 from hvpnet_runtime.jsonl import parse_line, result_to_dict, tweet_from_dict
 from hvpnet_runtime.pipeline import Pipeline
-from hvpnet_runtime.preparation import Prepared
+from hvpnet_runtime.preprocessing.prepare import Prepared
 from hvpnet_runtime.types import Result, Tweet
 
 Strings: TypeAlias = npt.NDArray[np.object_]

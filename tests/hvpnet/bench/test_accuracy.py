@@ -1,4 +1,4 @@
-"""F1 beside speed: the same scores as `hvpnet evaluate` and `hvpnet.evaluation`, and every difference counted."""
+"""F1 beside speed: the same scores as `hvpnet evaluate` and `hvpnet.evaluation.eager`, and every difference counted."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +10,11 @@ from tokenizers import Tokenizer
 from hvpnet import HVPNeT
 from hvpnet.bench.accuracy import Accuracy, assess
 from hvpnet.bench.variants import BASELINE, Variant
-from hvpnet.checkpoint import save_checkpoint
-from hvpnet.config import Task
 from hvpnet.data import Sizes, load_split, write_picture_tweets
 from hvpnet.errors import DataError
-from hvpnet.evaluation import evaluate
+from hvpnet.evaluation.eager import evaluate
+from hvpnet.modeling.checkpoint import save_checkpoint
+from hvpnet.modeling.config import Task
 from hvpnet_runtime.backends import BACKENDS
 from hvpnet_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from hvpnet_runtime.bundle import Bundle

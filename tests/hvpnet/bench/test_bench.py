@@ -16,9 +16,9 @@ from hvpnet.bench.variants import BASELINE, Variant
 from hvpnet.bench.worker import Setup, peak_bytes
 from hvpnet.bench.workers import Start, Worker, WorkerError
 from hvpnet.bench.workload import Case, Workload
-from hvpnet.checkpoint import save_checkpoint
 from hvpnet.cli import main
 from hvpnet.data import Sizes, write_picture_tweets
+from hvpnet.modeling.checkpoint import save_checkpoint
 
 
 class LocalWorker(Worker):

@@ -14,10 +14,9 @@ from hvpnet.bench.runtime import RuntimeSubject, load_pipeline
 from hvpnet.bench.stopwatch import GRAPHS, STAGES
 from hvpnet.bench.variants import BASELINE, Variant, find_variants
 from hvpnet.bench.workload import Case, Workload
-from hvpnet.checkpoint import save_checkpoint
-from hvpnet_runtime.bundle import Bundle
+from hvpnet.modeling.checkpoint import save_checkpoint
+from hvpnet_runtime.bundle import Bundle, PictureSpec
 from hvpnet_runtime.errors import BundleError, PictureError
-from hvpnet_runtime.pictures import PictureSpec
 from hvpnet_runtime.pipeline import Pipeline
 from hvpnet_runtime.types import Tweet
 

@@ -6,9 +6,9 @@ import pytest
 from tokenizers import Tokenizer
 
 from hvpnet.bench.workload import PICTURE_SIZE, Case, Workload, whole_words
-from hvpnet_runtime.bundle import Bundle
-from hvpnet_runtime.pictures import PictureSpec, digest, load_pixels, open_picture
+from hvpnet_runtime.bundle import Bundle, PictureSpec
 from hvpnet_runtime.pipeline import Pipeline
+from hvpnet_runtime.preprocessing.pictures import digest, load_pixels, open_picture
 from hvpnet_runtime.types import Tweet
 
 

@@ -1,0 +1,1 @@
+"""picture-tweets, the generated data set: its words, its pictures, and its files."""

@@ -1,0 +1,159 @@
+"""picture-tweets, the generated data set: short tweets that only their pictures disambiguate."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from hvpnet.data.synthetic.figures import pick
+from hvpnet.data.synthetic.scenes import Drawing, draw_scene
+from hvpnet.data.synthetic.tweet_text import entity_tweet, relation_tweet, word_list
+from hvpnet.errors import DataError
+from hvpnet.modeling.config import Task
+from hvpnet.modeling.tokenizer import load_tokenizer
+
+TYPES = ("PER", "LOC", "ORG", "MISC")
+RELATIONS = (
+    "/per/loc/place_of_residence",
+    "/per/org/member_of",
+    "/per/per/couple",
+    "/per/per/peer",
+    "None",
+)
+
+_RETWEETS = 0.1
+_CROP_SIDE = 112
+_JPEG_QUALITY = 80
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Tweets per split."""
+
+    train: int = 1600
+    dev: int = 200
+    test: int = 400
+
+
+def write_picture_tweets(out: Path | str, task: Task = "ner", sizes: Sizes | None = None, seed: int = 0) -> Path:
+    """Writes the data set in the layout that `load_split` reads.
+
+    The picture shows one of four entity types (or five relations), each as likely as any other, and the words are
+    drawn without regard to it: a model that reads only them is at chance. One tweet in ten shows an earlier picture
+    of its split again, as retweets do.
+
+    Args:
+        out: a folder that is new or empty.
+        task: entities or relations.
+        sizes: tweets per split.
+        seed: the same seed gives the same data; every split has a stream of its own.
+
+    Returns:
+        `out`.
+
+    Raises:
+        DataError: the folder is not empty.
+    """
+    out = Path(out)
+    if out.exists() and any(out.iterdir()):
+        raise DataError(f"{out} is not empty: choose a new folder for picture-tweets, or remove it")
+    for folder in (out, out / "images", out / "crops"):
+        folder.mkdir(parents=True, exist_ok=True)
+    if task == "re":
+        indices = {relation: index for index, relation in enumerate(RELATIONS)}
+        (out / "relations.json").write_text(json.dumps(indices) + "\n", encoding="utf-8")
+    for number, (split, size) in enumerate(asdict(sizes or Sizes()).items(), start=1):
+        rng = np.random.default_rng([seed, number])
+        album = _Album(out, TYPES if task == "ner" else RELATIONS, first_number=number * 1_000_000)
+        write = _write_entities if task == "ner" else _write_relations
+        write(out, split, [album.next(rng) for _ in range(size)], rng)
+    return out
+
+
+def write_tokenizer(out: Path | str) -> Path:
+    """Writes an uncased BERT tokenizer for these tweets, as tokenizer.json and vocab.txt.
+
+    Its vocabulary is `word_list`.
+
+    Returns:
+        `out`, the folder of the two files.
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "vocab.txt").write_text("".join(f"{word}\n" for word in word_list()), encoding="utf-8")
+    load_tokenizer(out, "ner").save(str(out / "tokenizer.json"))
+    return out
+
+
+@dataclass(frozen=True)
+class _Photo:
+    """A picture on disk: its number, what it shows, and the file names of its crops."""
+
+    number: int
+    kind: str
+    crops: tuple[str, ...]
+
+    @property
+    def image(self) -> str:
+        return f"{self.number}.jpg"
+
+
+class _Album:
+    """Draws the pictures of one split, and now and then returns an earlier one."""
+
+    def __init__(self, out: Path, kinds: Sequence[str], first_number: int) -> None:
+        self._out, self._kinds, self._first_number = out, tuple(kinds), first_number
+        self._photos: list[_Photo] = []
+
+    def next(self, rng: np.random.Generator) -> _Photo:
+        if self._photos and rng.random() < _RETWEETS:
+            return pick(rng, tuple(self._photos))
+        kind = pick(rng, self._kinds)
+        number = self._first_number + len(self._photos)
+        drawing = draw_scene(kind, rng)
+        drawing.picture.save(self._out / "images" / f"{number}.jpg", quality=_JPEG_QUALITY)
+        self._photos.append(_Photo(number, kind, self._save_crops(number, drawing, rng)))
+        return self._photos[-1]
+
+    def _save_crops(self, number: int, drawing: Drawing, rng: np.random.Generator) -> tuple[str, ...]:
+        count = int(rng.integers(len(drawing.boxes) + 1))
+        names = tuple(f"{number}_pred_yolo_crop_{index}.png" for index in range(count))
+        for name, box in zip(names, drawing.boxes, strict=False):
+            crop = drawing.picture.crop(box)
+            crop.thumbnail((_CROP_SIDE, _CROP_SIDE), Image.Resampling.BOX)
+            crop.save(self._out / "crops" / name)
+        return names
+
+
+def _write_entities(out: Path, split: str, photos: list[_Photo], rng: np.random.Generator) -> None:
+    blocks = []
+    for photo in photos:
+        words, tags = entity_tweet(photo.kind, rng)
+        lines = "\n".join(f"{word}\t{tag}" for word, tag in zip(words, tags, strict=True))
+        blocks.append(f"IMGID:{photo.number}\n{lines}\n")
+    (out / f"{split}.txt").write_text("\n".join(blocks), encoding="utf-8")
+    _write_objects(out, split, {photo.image: photo.crops for photo in photos})
+
+
+def _write_relations(out: Path, split: str, photos: list[_Photo], rng: np.random.Generator) -> None:
+    rows = []
+    for photo in photos:
+        words, head, tail = relation_tweet(rng)
+        row = {
+            "token": words,
+            "h": {"name": head.name, "pos": [head.start, head.end]},
+            "t": {"name": tail.name, "pos": [tail.start, tail.end]},
+            "img_id": photo.image,
+            "relation": photo.kind,
+        }
+        rows.append(f"{row}\n")
+    (out / f"{split}.txt").write_text("".join(rows), encoding="utf-8")
+    _write_objects(out, split, {str(row): photo.crops for row, photo in enumerate(photos)})
+
+
+def _write_objects(out: Path, split: str, crops: dict[str, tuple[str, ...]]) -> None:
+    lists = {key: names for key, names in crops.items() if names}
+    (out / f"{split}_objects.json").write_text(json.dumps(lists, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Published scores of predictions, by the eager model or by a bundle."""

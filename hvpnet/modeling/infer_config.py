@@ -1,0 +1,258 @@
+"""Read task, variant and sizes off the tensors of a published checkpoint.
+
+Published checkpoints are bare state dicts (zjunlp/HVPNeT saves `model.state_dict()`): names and shapes are all there
+is. What shapes cannot tell is asked for, never guessed: the relation names, the number of attention heads where it is
+not hidden / 64, and `only_obj`, whose tensors are those of `full`.
+
+A size is what most of the tensors that share it say. So a single misshapen tensor is outvoted, and then it, not all
+the others, is named when the checkpoint is held against the model.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import filter as matching
+from itertools import count, filterfalse
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, cast
+
+from hvpnet.data.examples import NER_LABELS
+from hvpnet.errors import CheckpointError, ConfigError
+from hvpnet.modeling.config import DEFAULT_MAX_LENGTH, BertConfig, Head, HVPNeTConfig, ResNetConfig, Task, Variant
+
+Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
+
+HEAD_SIZE = 64
+"""Width of an attention head in every published BERT of 128 hidden units or more, MiniLM's apart."""
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What the tensors cannot tell, or what the caller insists on.
+
+    Attributes:
+        task: refuse a checkpoint of another task.
+        variant: needed for `only_obj`; any other value must agree with the tensors.
+        labels: NER labels or relations by index; may be left out for the published 13 NER labels.
+        max_length: pieces per tweet; by default as in the published runs (128 for NER, 80 for relations).
+        bert: the text encoder's own configuration, for num_attention_heads, hidden_act and layer_norm_eps; one of
+            another hidden_size is another encoder's, and not read.
+    """
+
+    task: Task | None = None
+    variant: Variant | None = None
+    labels: Sequence[str] | None = None
+    max_length: int | None = None
+    bert: Mapping[str, object] | None = None
+
+    @classmethod
+    def of_bundle(cls, manifest: Mapping[str, Any]) -> "Hints":
+        """What the manifest of a bundle says of the checkpoint that it was exported from."""
+        limits, architecture = manifest["limits"], manifest["architecture"]
+        return cls(
+            manifest["task"], manifest["variant"], manifest["labels"], limits["max_length"], architecture["bert"]
+        )
+
+
+def infer_config(shapes: Shapes, hints: Hints = Hints()) -> HVPNeTConfig:
+    """The configuration of the model that a state dict of these shapes belongs to.
+
+    Raises:
+        CheckpointError: the tensors are not those of an HVPNeT model, or contradict the hints.
+    """
+    task = _task(shapes, hints.task)
+    try:
+        bert = _bert(shapes, hints.bert or {})
+        variant = _variant(shapes, hints.variant, bert.hidden_size)
+        return HVPNeTConfig(
+            task=task,
+            labels=_labels(shapes, task, hints.labels),
+            bert=bert,
+            resnet=None if variant == "text_only" else _resnet(shapes),
+            variant=variant,
+            head=_head(shapes, task, bert.hidden_size),
+            max_length=_max_length(task, bert) if hints.max_length is None else hints.max_length,
+            **_prefix_sizes(shapes, bert.hidden_size, variant),
+        )
+    except ConfigError as error:
+        raise CheckpointError(f"the checkpoint makes no HVPNeT model: {error}") from error
+
+
+def _size(shapes: Shapes, *sources: tuple[str, int]) -> int:
+    """The size that most tensors give; a source is a pattern of names and an axis, and the first wins a tie."""
+    return _most_common(
+        sources[0][0],
+        (
+            shapes[name][axis]
+            for pattern, axis in sources
+            for name in matching(shapes, pattern)
+            if len(shapes[name]) > axis
+        ),
+    )
+
+
+def _most_common(name: str, sizes: Iterable[int]) -> int:
+    votes = Counter(size for size in sizes if size > 0)
+    if not votes:
+        raise CheckpointError(f"not an HVPNeT checkpoint: it has no tensor {name} that tells a size")
+    return votes.most_common(1)[0][0]
+
+
+def _count(shapes: Shapes, prefix: str) -> int:
+    """How many modules there are of names `prefix0`, `prefix1`, ..."""
+    tensors = {int(match[1]): name for name in shapes if (match := re.match(rf"{re.escape(prefix)}(\d+)\.", name))}
+    last = max(tensors, default=-1)
+    if len(tensors) != last + 1:
+        gap = next(filterfalse(tensors.__contains__, count()))
+        raise CheckpointError(f"not an HVPNeT checkpoint: it has {tensors[last]}, but no tensor of {prefix}{gap}")
+    return len(tensors)
+
+
+def _task(shapes: Shapes, wanted: Task | None) -> Task:
+    entities, relations = (
+        sum(name.startswith(prefixes) for name in shapes) for prefixes in (("crf.", "fc."), ("classifier.",))
+    )
+    if not entities + relations:
+        raise CheckpointError(
+            "not an HVPNeT checkpoint: it has neither crf.transitions (entities) nor classifier.weight (relations)"
+        )
+    task: Task = "ner" if entities > relations else "re"
+    if wanted not in (None, task):
+        raise CheckpointError(f"the checkpoint is for task {task}, not {wanted}")
+    return task
+
+
+def _head(shapes: Shapes, task: Task, hidden: int) -> Head:
+    return "cls" if task == "re" and _size(shapes, ("classifier.weight", 1)) == hidden else "markers"
+
+
+def _max_length(task: Task, bert: BertConfig) -> int:
+    return min(DEFAULT_MAX_LENGTH[task], bert.max_position_embeddings)
+
+
+def _bert(shapes: Shapes, described: Mapping[str, object]) -> BertConfig:
+    hidden = _size(shapes, ("bert.embeddings.*_embeddings.weight", 1), ("bert.*LayerNorm.weight", 0))
+    # A vocabulary is often borrowed from another BERT, whose config.json then says nothing about this one.
+    known = described if described.get("hidden_size") == hidden else {}
+    heads = known.get("num_attention_heads")
+    if heads is None and hidden % HEAD_SIZE:
+        raise CheckpointError(
+            f"the number of attention heads cannot be read off hidden size {hidden}: put the text encoder's config.json"
+            " beside its tokenizer"
+        )
+    return BertConfig(
+        vocab_size=_size(shapes, ("bert.embeddings.word_embeddings.weight", 0)),
+        hidden_size=hidden,
+        num_hidden_layers=_count(shapes, "bert.encoder.layer."),
+        num_attention_heads=hidden // HEAD_SIZE if heads is None else cast("int", heads),
+        intermediate_size=_size(
+            shapes,
+            ("bert.encoder.layer.*.intermediate.dense.*", 0),
+            ("bert.encoder.layer.*[0-9].output.dense.weight", 1),
+        ),
+        max_position_embeddings=_size(shapes, ("bert.embeddings.position_embeddings.weight", 0)),
+        type_vocab_size=_size(shapes, ("bert.embeddings.token_type_embeddings.weight", 0)),
+        hidden_act=cast("str", known.get("hidden_act", BertConfig.hidden_act)),
+        layer_norm_eps=cast("float", known.get("layer_norm_eps", BertConfig.layer_norm_eps)),
+    )
+
+
+def _variant(shapes: Shapes, wanted: Variant | None, hidden: int) -> Variant:
+    found: Variant
+    if not (matching(shapes, "image_model.*") and matching(shapes, "encoder_conv.*")):
+        found = "text_only"
+    elif len(matching(shapes, "encoder_conv.?.?.*")) > len(matching(shapes, "gates.*")):
+        found = "1t3"
+    else:
+        found = _flat_or_full(shapes, hidden)
+    if wanted == "only_obj" and found == "full":
+        return "only_obj"
+    if wanted not in (None, found):
+        raise CheckpointError(f"the checkpoint's tensors are those of variant {found}, not {wanted}")
+    return found
+
+
+def _flat_or_full(shapes: Shapes, hidden: int) -> Literal["flat", "full"]:
+    """Tell by the projection's inputs, which times prefix_length must be the pooled channels x 4."""
+    channels = _resnet(shapes).stage_channels
+    inputs = _size(shapes, ("encoder_conv.0.weight", 1)) * _prefix_sizes(shapes, hidden, "full")["prefix_length"]
+    if inputs == 4 * sum(channels):
+        return "full"
+    if inputs == 4 * channels[-1]:
+        return "flat"
+    raise CheckpointError(
+        f"encoder_conv.0.weight reads {inputs} features a picture, but the ResNet gives {4 * sum(channels)}"
+        f" (or {4 * channels[-1]} from its last stage)"
+    )
+
+
+def _prefix_sizes(shapes: Shapes, hidden: int, variant: Variant) -> dict[str, int]:
+    if variant == "text_only":
+        return {}
+    if variant == "1t3":
+        return {
+            "prefix_length": _most_common(
+                "encoder_conv.0.0.weight",
+                (
+                    channels * 4 // _size(shapes, (f"encoder_conv.{stage}.0.weight", 1))
+                    for stage, channels in enumerate(_resnet(shapes).stage_channels)
+                ),
+            ),
+            "projection_size": _size(shapes, ("encoder_conv.?.0.*", 0), ("encoder_conv.?.2.weight", 1)),
+        }
+    return {
+        "prefix_length": max(1, _size(shapes, ("gates.*.weight", 1)) // (2 * hidden)),
+        "splits": _size(shapes, ("gates.*", 0)),
+        "projection_size": _size(shapes, ("encoder_conv.0.*", 0), ("encoder_conv.2.weight", 1)),
+    }
+
+
+def _resnet(shapes: Shapes) -> ResNetConfig:
+    base = "image_model.resnet.layer"
+    layers = cast("tuple[int, int, int, int]", tuple(_count(shapes, f"{base}{stage}.") for stage in (1, 2, 3, 4)))
+    if 2 * len(matching(shapes, f"{base}*.conv3.weight")) <= len(matching(shapes, f"{base}*.conv1.weight")):
+        return ResNetConfig(block="basic", layers=layers)
+    # torchvision: a bottleneck of layer1 is width_per_group * groups wide
+    width = _size(shapes, (f"{base}1.*.conv2.weight", 0), (f"{base}1.*.bn2.*", 0))
+    kernels = [shapes[name] for name in matching(shapes, f"{base}*.conv2.weight") if len(shapes[name]) == 4]
+    groups = _most_common(f"{base}1.0.conv2.weight", (outputs // max(1, inputs) for outputs, inputs, *_ in kernels))
+    return ResNetConfig(block="bottleneck", layers=layers, groups=groups, width_per_group=width // groups)
+
+
+def _labels(shapes: Shapes, task: Task, given: Sequence[str] | None) -> tuple[str, ...]:
+    what, layer = ("labels", "fc") if task == "ner" else ("relations", "classifier")
+    number = _size(shapes, (f"{layer}.*", 0), ("crf.*", 0))
+    if given is None and task == "ner" and number == len(NER_LABELS):
+        return NER_LABELS
+    if given is None:
+        raise CheckpointError(f"the checkpoint has {number} {what} and not their names: give them with --labels FILE")
+    if len(given) != number:
+        raise CheckpointError(f"the label file names {len(given)} {what}, the checkpoint ({layer}.weight) has {number}")
+    return tuple(given)
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Label names by index: a JSON object {name: index}, a JSON list, or one name a line.
+
+    Raises:
+        ConfigError: the file is none of these, or its indices are not 0, 1, 2, ...
+    """
+    try:
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the label file {path} cannot be read: {error}") from error
+    try:
+        values = json.loads(text)
+    except ValueError:
+        values = [line.strip() for line in text.splitlines() if line.strip()]
+    if isinstance(values, dict):
+        if sorted(map(str, values.values())) != sorted(map(str, range(len(values)))):
+            raise ConfigError(f"the label file {path} does not number its {len(values)} labels 0 to {len(values) - 1}")
+        values = sorted(values, key=lambda name: int(values[name]))
+    if not isinstance(values, list) or not values or not all(isinstance(name, str) for name in values):
+        raise ConfigError(f"the label file {path} holds no list of names and no object of name: index")
+    if len(set(values)) != len(values):
+        raise ConfigError(f"the label file {path} names a label twice")
+    return tuple(values)

@@ -1,0 +1,121 @@
+"""BERT whose attention also sees the prefix keys and values of the pictures.
+
+Embeddings, weights and configuration are transformers' `BertModel`; the attention is ours, because transformers 5
+has no place for a prefix per layer. Source: published code, `modeling_bert.py`.
+"""
+
+import hvpnet.modeling.torchvision_compat  # noqa: F401  first, because transformers imports torchvision too
+
+# isort: split
+from collections.abc import Callable
+from typing import TypeAlias, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  the field's name for it
+from transformers import BertConfig as TransformersBertConfig
+from transformers import BertModel
+from transformers.activations import ACT2FN
+from transformers.models.bert.modeling_bert import BertEmbeddings, BertLayer, BertSelfAttention
+
+from hvpnet.errors import ConfigError
+from hvpnet.modeling.config import BertConfig
+
+MASKED = -10000.0
+"""What a masked score is lowered by (published code): finite, so FP16 holds it and no row becomes NaN."""
+
+
+def build_bert(config: BertConfig) -> BertModel:
+    """A `BertModel` of these sizes, without its pooler, which HVPNeT does not read.
+
+    Raises:
+        ConfigError: transformers has no such activation.
+    """
+    if config.hidden_act not in ACT2FN:
+        raise ConfigError(f"hidden_act must be one of {', '.join(ACT2FN)}, not {config.hidden_act!r}")
+    sizes = TransformersBertConfig(
+        vocab_size=config.vocab_size,
+        hidden_size=config.hidden_size,
+        num_hidden_layers=config.num_hidden_layers,
+        num_attention_heads=config.num_attention_heads,
+        intermediate_size=config.intermediate_size,
+        max_position_embeddings=config.max_position_embeddings,
+        type_vocab_size=config.type_vocab_size,
+        hidden_act=config.hidden_act,
+        layer_norm_eps=config.layer_norm_eps,
+    )
+    return BertModel(sizes, add_pooling_layer=False)
+
+
+Attention: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]
+"""(query, key, value, additive mask, dropout) -> context [B, heads, T, head_size]."""
+
+
+def fused_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout: float) -> Tensor:
+    """PyTorch's fused kernel, for eager mode."""
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+
+
+def encode_text(
+    bert: BertModel,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    prefix: Tensor | None,
+    attention: Attention = fused_attention,
+) -> Tensor:
+    """Run BERT over the text with the pictures' prefix in front of the keys and values of every layer.
+
+    Args:
+        bert: the encoder; dropout follows its training mode.
+        input_ids: [B, T] int64.
+        attention_mask: [B, T], 1 = token. The prefix is never masked, blank pictures included.
+        prefix: [B, pictures, layers, 2, prefix_length * hidden], or None for text alone.
+        attention: how to attend; an exporter writes it in the operators its target fuses.
+
+    Returns:
+        The last hidden states [B, T, hidden].
+    """
+    hidden = _embed(bert.embeddings, input_ids)  # [B, T, hidden]
+    mask = (1.0 - attention_mask[:, None, None, :].to(hidden.dtype)) * MASKED  # [B, 1, 1, T]
+    pairs = None
+    if prefix is not None:
+        pairs = _split_heads(prefix, bert.config.num_attention_heads, hidden.shape[-1])
+        mask = F.pad(mask, (pairs.shape[-2], 0))  # [B, 1, 1, pictures * P + T]
+    for index, layer in enumerate(cast("list[BertLayer]", bert.encoder.layer)):
+        self_attention = cast("BertSelfAttention", layer.attention.self)
+        query, key, value = (
+            _heads(projection(hidden), self_attention.attention_head_size)  # [B, heads, T, head_size]
+            for projection in (self_attention.query, self_attention.key, self_attention.value)
+        )
+        if pairs is not None:
+            key = torch.cat([pairs[2 * index], key], dim=2)  # [B, heads, pictures * P + T, head_size]
+            value = torch.cat([pairs[2 * index + 1], value], dim=2)
+        dropout = self_attention.dropout.p if bert.training else 0.0
+        context = attention(query, key, value, mask, dropout).transpose(1, 2).flatten(2)  # [B, T, hidden]
+        attended = layer.attention.output(context, hidden)  # [B, T, hidden]
+        hidden = layer.output(layer.intermediate(attended), attended)  # [B, T, hidden]
+    return hidden
+
+
+def _embed(embeddings: BertEmbeddings, input_ids: Tensor) -> Tensor:
+    """Positions start at 0 whatever the prefix; token types are all 0. [B, T] -> [B, T, hidden]."""
+    words = embeddings.word_embeddings(input_ids) + embeddings.token_type_embeddings.weight[0]  # [B, T, hidden]
+    positions = embeddings.position_embeddings.weight[: input_ids.shape[1]]  # [T, hidden]
+    embedded: Tensor = embeddings.dropout(embeddings.LayerNorm(words + positions))
+    return embedded
+
+
+def _heads(projected: Tensor, size: int) -> Tensor:
+    """[B, T, hidden] -> [B, heads, T, head_size]."""
+    batch, length, _ = projected.shape
+    return projected.reshape(batch, length, -1, size).transpose(1, 2)
+
+
+def _split_heads(prefix: Tensor, heads: int, hidden: int) -> Tensor:
+    """[B, pictures, layers, 2, P * hidden] -> [layers * 2, B, heads, pictures * P, head_size].
+
+    Published order: pictures one after the other, flat, then *reshaped*, not transposed, to heads.
+    """
+    batch, _, layers, _, _ = prefix.shape
+    by_layer = prefix.permute(2, 3, 0, 1, 4)  # [layers, 2, B, pictures, P * hidden]
+    return by_layer.reshape(layers * 2, batch, heads, -1, hidden // heads)

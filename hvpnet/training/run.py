@@ -1,0 +1,175 @@
+"""Training runs: the published recipe over a data set, resumable.
+
+Source: published code, modules/train.py. It differs in two things: CRF and classifier are trained (see
+`RunOptions.head_lr`), and the ResNet stays in evaluation mode, so that its features are those of serving and are
+computed once.
+"""
+
+import logging
+import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+
+from hvpnet.data import NER_LABELS, Split, find_split, read_split
+from hvpnet.data.examples import SplitName
+from hvpnet.errors import DataError, HvpnetError
+from hvpnet.evaluation.eager import evaluate
+from hvpnet.evaluation.metrics import F1, EntityScores, RelationScores
+from hvpnet.evaluation.scoring import Scores
+from hvpnet.modeling.checkpoint import load_checkpoint
+from hvpnet.modeling.model import HVPNeT
+from hvpnet.modeling.picture_features import PICTURES_PER_RUN, PictureFeatures, load_images, picture_files
+from hvpnet.modeling.tokenizer import load_tokenizer
+from hvpnet.training.config import TrainingConfig
+from hvpnet.training.initialise import fit_batch_norms, new_model
+from hvpnet.training.run_folder import RunFolder, TrainingState
+from hvpnet.training.trainer import Optimisation
+
+logger = logging.getLogger(__name__)
+
+Entry: TypeAlias = dict[str, Any]
+"""A line of `history.jsonl`: the epoch, its mean loss, and its scores on dev if they were taken."""
+
+_PICTURES_TO_FIT = 64  # for the batch norms of a random ResNet
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a finished run has reached.
+
+    Attributes:
+        best_epoch: the last epoch with the best dev F1.
+        dev: scores of its checkpoint.
+        test: likewise; None if the data set has no test split.
+        checkpoint: its folder, with the tokenizer.
+    """
+
+    best_epoch: int
+    dev: Scores
+    test: Scores | None
+    checkpoint: Path
+
+
+def train(config: TrainingConfig, *, progress: bool = True) -> TrainingResult:
+    """Trains a model, on the GPU if there is one, or goes on with a run that was cut off.
+
+    On a CPU a run that was cut off ends with the same weights, to the bit, as one that was not.
+
+    Args:
+        config: what to train, and where to.
+        progress: show bars, if stderr is a terminal.
+
+    Raises:
+        ConfigError: the configuration is impossible, or its folder holds something else.
+        DataError: the data set cannot be read, or has no pictures for a model that reads them.
+        CheckpointError: given weights cannot be read or do not fit.
+        PictureError: a picture cannot be read.
+        HvpnetError: the loss diverged, or the folder cannot be written.
+    """
+    run = _Run(config, progress=progress)
+    state = run.folder.read_state()
+    if state is None or len(state.history) < config.train.epochs:
+        history, best_epoch = run.fit(state)
+    else:
+        history, best_epoch = state.history, state.best_epoch
+    return run.result(history[best_epoch - 1])
+
+
+class _Run:
+    """One training run, with what all of it needs."""
+
+    def __init__(self, config: TrainingConfig, *, progress: bool) -> None:
+        self.config, self.progress = config, progress
+        self.folder = RunFolder(config.train.out)
+        self.folder.check(config)
+        self.training, self.dev = self._load("train"), self._load("dev")
+        self.tokenizer = load_tokenizer(config.model.tokenizer, self.training.task)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def fit(self, state: TrainingState | None) -> tuple[list[Entry], int]:
+        """Trains from the state, or from the beginning, to the last epoch; returns the history and the best epoch."""
+        model = self._model(state)
+        tweets = [example.tweet for split in (self.training, self.dev) for example in split.examples]
+        features = PictureFeatures.compute(model, tweets, progress=self.progress)
+        optimisation = Optimisation(model, self.tokenizer, self.training.examples, features, self.config.train)
+        history: list[Entry] = []
+        best_epoch = 0
+        if state is None:
+            self.folder.begin(self.config)
+        else:
+            optimisation.load_state_dicts(state.optimizer, state.scheduler)
+            history, best_epoch = state.history, state.best_epoch
+        for number in range(len(history) + 1, self.config.train.epochs + 1):
+            entry = self._epoch(number, model, optimisation, features)
+            history.append(entry)
+            if entry["dev"] and (not best_epoch or entry["dev"]["f1"] >= history[best_epoch - 1]["dev"]["f1"]):
+                best_epoch = number
+                self.folder.write_best(model, self.tokenizer)
+            states = optimisation.state_dicts()
+            self.folder.write_state(TrainingState(model.state_dict(), *states, history, best_epoch))
+        return history, best_epoch
+
+    def result(self, best: Entry) -> TrainingResult:
+        """The scores of the best epoch; the test split is scored with its checkpoint."""
+        number, dev = best["epoch"], _scores(best["dev"])
+        try:
+            find_split(self.config.data.root, "test")
+        except DataError:
+            return TrainingResult(number, dev, None, self.folder.best)
+        model = load_checkpoint(self.folder.best).to(self.device)
+        test = evaluate(model, self.tokenizer, self._load("test").examples)
+        logger.info("best epoch %d: dev F1 %.4f, test F1 %.4f", number, dev.f1, test.f1)
+        return TrainingResult(number, dev, test, self.folder.best)
+
+    def _load(self, name: SplitName) -> Split:
+        data, variant = self.config.data, self.config.model.variant
+        split = read_split(find_split(data.root, name), data.on_bad_image)
+        if variant != "text_only" and not split.has_pictures:
+            raise DataError(
+                f"the {name} split of {data.root} has no folder of pictures, which variant {variant} reads: add it, or "
+                'train model.variant = "text_only"'
+            )
+        return split
+
+    def _model(self, state: TrainingState | None) -> HVPNeT:
+        """A new model, or the one of the state."""
+        torch.manual_seed(self.config.train.seed)
+        options = self.config.model
+        model = new_model(options, self.training.task, self.training.relations or NER_LABELS, self.tokenizer)
+        if state is not None:
+            model.load_state_dict(state.model)
+        elif model.config.pictures and options.resnet_weights is None:
+            self._fit_batch_norms(model)
+        return model.to(self.device)
+
+    def _fit_batch_norms(self, model: HVPNeT) -> None:
+        files = picture_files((example.tweet for example in self.training.examples), model.config)
+        chosen = files[:: max(1, len(files) // _PICTURES_TO_FIT)]
+        logger.info("ResNet: no weights given, random; batch norms fitted to %d training pictures", len(chosen))
+        with ThreadPoolExecutor() as pool:
+            starts = range(0, len(chosen), PICTURES_PER_RUN)
+            fit_batch_norms(model.image_model, (load_images(chosen[i : i + PICTURES_PER_RUN], pool) for i in starts))
+
+    def _epoch(self, number: int, model: HVPNeT, optimisation: Optimisation, features: PictureFeatures) -> Entry:
+        """Trains one epoch, and scores it if it is time to."""
+        options = self.config.train
+        loss = optimisation.epoch(number, progress=self.progress)
+        if not math.isfinite(loss):
+            raise HvpnetError(f"the loss of epoch {number} is {loss}: lower train.lr or train.head_lr")
+        dev = None
+        if number >= options.eval_begin_epoch:
+            dev = evaluate(model, self.tokenizer, self.dev.examples, features)
+        f1 = "" if dev is None else f", dev F1 {dev.f1:.4f}"
+        logger.info("epoch %d of %d: loss %.4f%s", number, options.epochs, loss, f1)
+        return {"epoch": number, "loss": loss, "dev": None if dev is None else asdict(dev)}
+
+
+def _scores(values: dict[str, Any]) -> Scores:
+    """The inverse of `asdict`."""
+    if "per_type" not in values:
+        return RelationScores(**values)
+    return EntityScores(**values | {"per_type": {name: F1(**score) for name, score in values["per_type"].items()}})

@@ -1,0 +1,1 @@
+"""TensorRT engines of a bundle: how they are built, found again and run; needs no PyTorch."""

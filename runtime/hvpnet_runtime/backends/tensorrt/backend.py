@@ -1,0 +1,224 @@
+"""The bundle's TensorRT engines: buffers made once per bucket, one CUDA graph a request, prefixes on the device.
+
+A request takes a lane: a stream with its own executors, so that several threads run at once. Between the vision and the
+text engine nothing waits on the host; the text engine's stream waits for the events of the prefixes it reads.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from queue import LifoQueue
+from threading import Lock
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from hvpnet_runtime.backends.base import Prefix, TextInputs, no_pictures
+from hvpnet_runtime.backends.cuda import Address, Cuda
+from hvpnet_runtime.backends.device_prefixes import DevicePrefix, PrefixPool
+from hvpnet_runtime.backends.tensorrt.executor import Executor
+from hvpnet_runtime.backends.tensorrt.library import Api, EngineName, load_api
+from hvpnet_runtime.backends.tensorrt.profiles import Bucket, Graph, Profile, choose_bucket
+from hvpnet_runtime.backends.tensorrt.record import find_engine
+from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.errors import BackendError
+
+LANES = 2
+"""Requests on the device at the same time: one computes while another copies."""
+
+_ON_DEVICE = frozenset({"prefix"})
+
+
+class TensorRTBackend:
+    """See `Backend`. Prefixes are `DevicePrefix`.
+
+    Attributes:
+        name: `tensorrt` or `tensorrt-rtx`.
+        precision: of the graphs that the engines were built from.
+        folder: the engines that were loaded.
+        max_length: what `--max-seq` was when they were built, if that was less than the bundle's limit.
+
+    Args:
+        bundle: a checked bundle.
+        engine: which library.
+        lanes: requests at the same time.
+        cuda_graphs: whether to launch CUDA graphs, or kernels one by one.
+        cuda: the device; by default the current one.
+        api: the library; by default the one of this name.
+
+    Raises:
+        MissingExtraError: the library or cuda-bindings is not installed.
+        StaleEngineError: the engine was built from other graphs, with another version or for another GPU.
+        BackendError: there is no GPU or no engine, or the library does not load it.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        engine: EngineName,
+        *,
+        lanes: int = LANES,
+        cuda_graphs: bool = True,
+        cuda: Cuda | None = None,
+        api: Api | None = None,
+    ) -> None:
+        self.name: str = engine
+        self._api = load_api(engine) if api is None else api
+        self._cuda = Cuda() if cuda is None else cuda
+        self.folder, record = find_engine(bundle, self._api, self._cuda.device())
+        self.precision = record.precision
+        self._bundle, self._profiles = bundle, record.profiles
+        longest = max(profile.length or 0 for profile in record.profiles["text"])
+        self.max_length: int | None = longest if longest < bundle.max_length else None
+        runtime = self._api.trt.Runtime(self._api.logger)
+        self._engines = {graph: self._deserialise(runtime, self.folder / f"{graph}.plan") for graph in record.profiles}
+        self._pool: PrefixPool | None = None
+        if bundle.sizes.pictures:
+            dtype = np.dtype(self._api.trt.nptype(self._engines["vision"].get_tensor_dtype("prefix")))
+            self._pool = PrefixPool(self._cuda, int(np.prod(bundle.sizes.prefix_shape)) * dtype.itemsize)
+        self._lanes: LifoQueue[_Lane] = LifoQueue()
+        self._all_lanes = [_Lane(self._cuda, self._api, self._engines, cuda_graphs=cuda_graphs) for _ in range(lanes)]
+        for lane in self._all_lanes:
+            self._lanes.put(lane)
+        self._closing, self._closed = Lock(), False
+
+    def encode_pictures(self, images: npt.NDArray[np.float32]) -> Sequence[Prefix]:
+        """See `Backend`. Returns as soon as the work is queued."""
+        if self._pool is None:
+            raise BackendError(no_pictures(self.name, closed=self._closed))
+        most = _most_rows(self._profiles["vision"])
+        prefixes: list[DevicePrefix] = []
+        for start in range(0, len(images), most):
+            part = images[start : start + most]  # [n, 3, side, side]
+            bucket = choose_bucket(self._profiles["vision"], len(part))
+            with self._lane() as lane:
+                executor = lane.executor("vision", bucket, self._shapes(bucket))
+                executor.host["images"][: len(part)] = part
+                executor.start()
+                prefixes += self._pool.store(executor.device["prefix"], len(part), lane.stream)
+        return prefixes
+
+    def encode_text(self, text: TextInputs, prefixes: Sequence[Sequence[Prefix]]) -> npt.NDArray[np.float32]:
+        """See `Backend`."""
+        most = _most_rows(self._profiles["text"])
+        outputs = [
+            self._encode_rows(text, prefixes, slice(start, min(start + most, len(text.input_ids))))
+            for start in range(0, len(text.input_ids), most)
+        ]
+        return np.concatenate(outputs)
+
+    def close(self) -> None:
+        """See `Backend`. Waits for requests under way."""
+        with self._closing:
+            if self._closed:
+                return
+            for _ in self._all_lanes:
+                self._lanes.get()
+            self._closed = True
+            for lane in self._all_lanes:
+                lane.close()
+                self._lanes.put(lane)  # so that a late request fails instead of waiting for ever
+            if self._pool is not None:
+                self._pool.close()
+            self._engines = {}
+
+    def _encode_rows(
+        self, text: TextInputs, prefixes: Sequence[Sequence[Prefix]], rows: slice
+    ) -> npt.NDArray[np.float32]:
+        arrays = text.rows(rows).arrays()
+        count, length = arrays["input_ids"].shape
+        bucket = choose_bucket(self._profiles["text"], count, length)
+        with self._lane() as lane:
+            executor = lane.executor("text", bucket, self._shapes(bucket))
+            for name, array in arrays.items():
+                _fill(executor.host[name], array)
+            if self._pool is not None:
+                gathered = cast("list[DevicePrefix]", [prefix for row in prefixes[rows] for prefix in row])
+                self._pool.gather(executor.device["prefix"], gathered, lane.stream)
+            executor.start()
+            lane.synchronize()
+            output = executor.host["emissions" if self._bundle.task == "ner" else "logits"]
+            return np.array(output[:count, :length] if self._bundle.task == "ner" else output[:count], np.float32)
+
+    def _shapes(self, bucket: Bucket) -> dict[str, tuple[int, ...]]:
+        profile = Profile((bucket.rows, bucket.rows, bucket.rows), bucket.length)
+        return {name: shapes[0] for name, shapes in profile.shapes(self._bundle).items()}
+
+    def _deserialise(self, runtime: Any, path: Path) -> Any:  # noqa: ANN401  TensorRT has no types
+        engine = runtime.deserialize_cuda_engine(path.read_bytes())
+        if engine is None:
+            raise BackendError(f"{self.name} cannot load {path} on this GPU: {self._api.last_error()}")
+        return engine
+
+    @contextmanager
+    def _lane(self) -> Iterator["_Lane"]:
+        lane = self._lanes.get()
+        try:
+            if self._closed:
+                raise BackendError(f"the backend {self.name} is closed")
+            yield lane
+        finally:
+            self._lanes.put(lane)
+
+
+class _Lane:
+    """A stream, and the executors that run on it one after the other."""
+
+    def __init__(self, cuda: Cuda, api: Api, engines: dict[Graph, Any], *, cuda_graphs: bool) -> None:
+        self.stream = cuda.stream()
+        self._cuda, self._api, self._engines, self._cuda_graphs = cuda, api, engines, cuda_graphs
+        self._executors: dict[tuple[Graph, Bucket], Executor] = {}
+        self._scratch: dict[Graph, tuple[Address, int]] = {}
+
+    def executor(self, graph: Graph, bucket: Bucket, shapes: dict[str, tuple[int, ...]]) -> Executor:
+        """The executor of a bucket, made when first asked for, free to be filled."""
+        found = self._executors.get((graph, bucket))
+        if found is None:
+            self.synchronize()  # what runs on the shared scratch memory must be done
+            found = self._executors[graph, bucket] = Executor(
+                self._cuda,
+                self._api,
+                self._engines[graph],
+                bucket.profile,
+                shapes,
+                _ON_DEVICE,
+                self._scratch_of(graph),
+                self.stream,
+                cuda_graph=self._cuda_graphs,
+            )
+        elif found.running:  # its pinned inputs may still be read
+            self.synchronize()
+        return found
+
+    def synchronize(self) -> None:
+        """Wait for everything queued."""
+        self._cuda.synchronize(self.stream)
+        for executor in self._executors.values():
+            executor.running = False
+
+    def close(self) -> None:
+        """Free everything."""
+        self.synchronize()
+        for executor in self._executors.values():
+            executor.close()
+        for address, _ in self._scratch.values():
+            self._cuda.free(address)
+        self._executors, self._scratch = {}, {}
+        self._cuda.destroy_stream(self.stream)
+
+    def _scratch_of(self, graph: Graph) -> tuple[Address, int]:
+        if graph not in self._scratch:
+            size = int(self._engines[graph].device_memory_size_v2)
+            self._scratch[graph] = self._cuda.malloc(size), size
+        return self._scratch[graph]
+
+
+def _most_rows(profiles: tuple[Profile, ...]) -> int:
+    return max(profile.batch[2] for profile in profiles)
+
+
+def _fill(target: npt.NDArray[Any], source: npt.NDArray[Any]) -> None:
+    """Copy into the corner of a larger array; what is left is padding, 0."""
+    target.fill(0)
+    target[tuple(slice(0, size) for size in source.shape)] = source

@@ -1,0 +1,202 @@
+"""Build the TensorRT engines of a bundle: staged beside their place and renamed; a failed build leaves nothing."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hvpnet_runtime.backends.cuda import cuda_runtime_version, find_device
+from hvpnet_runtime.backends.tensorrt.library import Api, EngineName, load_api
+from hvpnet_runtime.backends.tensorrt.network import check, parse
+from hvpnet_runtime.backends.tensorrt.profiles import Graph, Profile, text_profiles, vision_profiles
+from hvpnet_runtime.backends.tensorrt.record import BuildRecord, engine_folder
+from hvpnet_runtime.bundle import Bundle, sha256
+from hvpnet_runtime.bundle.staging import staged
+from hvpnet_runtime.errors import BuildError
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How engines are built.
+
+    Attributes:
+        engine: which library.
+        precision: of the ONNX graphs that are built.
+        max_batch: most texts in one run.
+        max_length: most pieces of a text; None for the bundle's own limit.
+        workspace: most bytes of scratch memory that a layer may take; None leaves it to the library.
+        optimisation_level: 0 to 5, TensorRT's builder optimisation level; None leaves it to the library.
+
+    Raises:
+        BuildError: a number is out of its range.
+    """
+
+    engine: EngineName
+    precision: str = "fp16"
+    max_batch: int = 32
+    max_length: int | None = None
+    workspace: int | None = None
+    optimisation_level: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_batch", 1), ("max_length", 3), ("workspace", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise BuildError(f"{name.replace('_', '-')} must be {least} or more, not {value}")
+        if self.optimisation_level not in (None, *range(6)):
+            raise BuildError(f"the optimisation level is 0 to 5, not {self.optimisation_level}")
+
+
+def build_engines(bundle: Bundle, options: BuildOptions, progress: Progress = lambda _: None) -> Path:
+    """Build both engines of a bundle and put them under engines/.
+
+    Args:
+        bundle: a checked bundle.
+        options: see `BuildOptions`.
+        progress: is told each step of the build as it begins.
+
+    Returns:
+        The folder of the engines. Those built before with the same version for the same GPU are replaced.
+
+    Raises:
+        MissingExtraError: the library is not installed.
+        BundleError: the bundle does not have this precision.
+        BuildError: the library failed, the graphs are not what it says, or the disk is full; nothing is changed.
+    """
+    bundle.onnx("text", options.precision)  # before anything takes time
+    limit = bundle.max_length if options.max_length is None else options.max_length
+    if limit > bundle.max_length:
+        raise BuildError(f"max-seq {limit} is beyond the bundle's limit of {bundle.max_length} pieces")
+    api = load_api(options.engine)
+    profiles: dict[Graph, tuple[Profile, ...]] = {"text": text_profiles(limit, options.max_batch)}
+    if bundle.sizes.pictures:
+        profiles = {"vision": vision_profiles(), **profiles}
+    device = find_device()
+    folder = engine_folder(bundle, api, device)
+    with _staged(folder) as stage:
+        cache = folder.parent / f"{folder.name}.timing"
+        built = {
+            graph: _build(api, bundle, graph, profiles[graph], options, stage, cache, progress) for graph in profiles
+        }
+        sources = {f"onnx/{options.precision}/{graph}.onnx" for graph in profiles}
+        BuildRecord(
+            engine=api.engine,
+            version=api.version,
+            cuda=cuda_runtime_version(),
+            driver=device.driver if device else None,
+            gpu=device.name if device else None,
+            compute_capability=device.compute_capability if device else None,
+            precision=options.precision,
+            profiles=profiles,
+            sources={name: bundle.manifest["files"][name]["sha256"] for name in sorted(sources)},
+            files={
+                path.name: {"sha256": sha256(path), "bytes": path.stat().st_size} for path in sorted(stage.iterdir())
+            },
+            networks={graph: network for graph, (network, _) in built.items()},
+            settings={"workspace": options.workspace, "optimisation_level": options.optimisation_level},
+            seconds={graph: seconds for graph, (_, seconds) in built.items()},
+        ).write(stage)
+    return folder
+
+
+def _build(
+    api: Api,
+    bundle: Bundle,
+    graph: Graph,
+    profiles: tuple[Profile, ...],
+    options: BuildOptions,
+    stage: Path,
+    cache: Path,
+    progress: Progress,
+) -> tuple[dict[str, Any], float]:
+    """Write one plan; what its network is, and the seconds it took."""
+    start = time.perf_counter()
+    progress(f"parsing {graph}.onnx")
+    builder = api.trt.Builder(api.logger)
+    if not builder:
+        raise BuildError(f"{api.engine} cannot build here: {api.last_error()}")
+    network = parse(api, builder, bundle.onnx(graph, options.precision))
+    facts = check(network, graph, bundle, options.precision)
+    config = _config(api, builder, options)
+    config.progress_monitor = _monitor(api, f"{graph}.plan", progress)
+    for profile in profiles:
+        _add_profile(builder, config, profile.shapes(bundle))
+    timing = _timing_cache(api, config, cache)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise BuildError(f"{api.engine} {api.version} could not build {graph}.plan: {api.last_error()}")
+    (stage / f"{graph}.plan").write_bytes(plan)
+    if timing is not None:
+        cache.write_bytes(timing.serialize())
+    return facts, round(time.perf_counter() - start, 3)
+
+
+def _config(api: Api, builder: Any, options: BuildOptions) -> Any:  # noqa: ANN401
+    config = builder.create_builder_config()
+    config.clear_flag(api.trt.BuilderFlag.TF32)  # FP32 means FP32
+    if api.portable:
+        config.set_flag(api.trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # without it, no CUDA graph can be captured
+    if options.workspace is not None:
+        config.set_memory_pool_limit(api.trt.MemoryPoolType.WORKSPACE, options.workspace)
+    if options.optimisation_level is not None:
+        config.builder_optimization_level = options.optimisation_level
+    return config
+
+
+def _add_profile(builder: Any, config: Any, shapes: dict[str, list[tuple[int, ...]]]) -> None:  # noqa: ANN401
+    profile = builder.create_optimization_profile()
+    for name, (least, expected, most) in shapes.items():
+        profile.set_shape(name, least, expected, most)
+    if config.add_optimization_profile(profile) < 0:
+        raise BuildError(f"the library refuses the optimisation profile {shapes}")
+
+
+def _timing_cache(api: Api, config: Any, path: Path) -> Any:  # noqa: ANN401
+    """What was measured in earlier builds; TensorRT for RTX measures nothing and has none."""
+    if api.portable:
+        return None
+    for content in (path.read_bytes() if path.is_file() else b"", b""):
+        timing = config.create_timing_cache(content)
+        if timing is not None and config.set_timing_cache(timing, ignore_mismatch=False):
+            return timing  # a damaged one, or one of another GPU, is refused: then begin an empty one
+    raise BuildError(f"{api.engine} {api.version} takes no timing cache: {api.last_error()}")
+
+
+def _monitor(api: Api, name: str, progress: Progress) -> Any:  # noqa: ANN401
+    """An `IProgressMonitor` that reports the outermost phases; the library calls it from its own threads."""
+
+    class Monitor(api.trt.IProgressMonitor):  # type: ignore[misc,name-defined]
+        def __init__(self) -> None:
+            api.trt.IProgressMonitor.__init__(self)
+
+            self.outermost: dict[str, int] = {}
+
+        def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
+            if parent is None:
+                self.outermost[phase] = steps
+
+        def phase_finish(self, phase: str) -> None:
+            self.outermost.pop(phase, None)
+
+        def step_complete(self, phase: str, step: int) -> bool:
+            if phase in self.outermost:
+                progress(f"{name}: {phase.lower()}, step {step + 1} of {self.outermost[phase]}")
+            return True  # False would cancel the build
+
+    return Monitor()
+
+
+@contextmanager
+def _staged(folder: Path) -> Iterator[Path]:
+    try:
+        with staged(folder, replace=True) as stage:
+            yield stage
+    except OSError as error:
+        raise BuildError(f"the engines could not be written to {folder}: {error}") from error
+    finally:
+        with suppress(OSError):
+            folder.parent.rmdir()  # an empty engines/ was not there before

@@ -1,0 +1,78 @@
+"""Parse a bundle's ONNX graph into a TensorRT network, and check that it is what the runtime will feed and read."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from hvpnet_runtime.backends.tensorrt.library import Api
+from hvpnet_runtime.backends.tensorrt.profiles import Graph
+from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.errors import BuildError
+
+_FULL = "FLOAT"
+_PRODUCTS = ("CONVOLUTION", "MATRIX_MULTIPLY")
+_SENSITIVE = ("SOFTMAX", "NORMALIZATION")
+
+
+def parse(api: Api, builder: Any, path: Path) -> Any:  # noqa: ANN401  TensorRT has no types
+    """Read an ONNX file into a strongly typed network.
+
+    Returns:
+        The `INetworkDefinition`.
+
+    Raises:
+        BuildError: the parser does not understand it; every node it stumbled over is named.
+    """
+    flag = 1 << int(api.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    network = builder.create_network(flag)
+    parser = api.trt.OnnxParser(network, api.logger)
+    if not parser.parse_from_file(str(path)):
+        errors = [parser.get_error(index) for index in range(parser.num_errors)]
+        nodes = "; ".join(f"node {error.node_name()} ({error.node_operator()}): {error.desc()}" for error in errors)
+        raise BuildError(f"{api.engine} {api.version} cannot parse {path}: {nodes or api.last_error()}")
+    return network
+
+
+def check(network: Any, graph: Graph, bundle: Bundle, precision: str) -> dict[str, Any]:  # noqa: ANN401
+    """Hold a network's inputs, outputs and layer types against the bundle's contract.
+
+    Returns:
+        Types by input and output, and by kind of layer how many have which type, for build.json.
+
+    Raises:
+        BuildError: an input or output has another name or type, a product is not in the precision asked for, or a
+            softmax or layer norm is not in FP32.
+    """
+    narrow = "HALF" if precision == "fp16" else _FULL
+    expected = _interface(graph, bundle, narrow)
+    inputs = {tensor.name: tensor.dtype.name for tensor in map(network.get_input, range(network.num_inputs))}
+    outputs = {tensor.name: tensor.dtype.name for tensor in map(network.get_output, range(network.num_outputs))}
+    if (inputs, outputs) != expected:
+        raise BuildError(f"{graph}.onnx has the inputs and outputs {inputs}, {outputs}; the runtime needs {expected}")
+    layers = Counter(
+        (layer.type.name, layer.get_output(0).dtype.name)
+        for layer in map(network.get_layer, range(network.num_layers))
+        if layer.type.name in _PRODUCTS + _SENSITIVE
+    )
+    wide = [f"{kind} in {dtype}" for kind, dtype in layers if kind in _SENSITIVE and dtype != _FULL]
+    # The classifier is the one product that stays FP32.
+    products = {
+        dtype: sum(n for (kind, t), n in layers.items() if kind in _PRODUCTS and t == dtype) for _, dtype in layers
+    }
+    if wide or products.get(narrow, 0) < sum(products.values()) - (graph == "text"):
+        raise BuildError(f"{graph}.onnx is not a {precision} graph of this version: {dict(layers)}; export it again")
+    counts: dict[str, dict[str, int]] = {}
+    for (kind, dtype), number in sorted(layers.items()):
+        counts.setdefault(kind, {})[dtype] = number
+    return {"inputs": inputs, "outputs": outputs, "layers": counts}
+
+
+def _interface(graph: Graph, bundle: Bundle, prefix: str) -> tuple[dict[str, str], dict[str, str]]:
+    if graph == "vision":
+        return {"images": _FULL}, {"prefix": prefix}
+    inputs = {"input_ids": "INT64", "attention_mask": "INT64"}
+    if bundle.sizes.pictures:
+        inputs["prefix"] = prefix
+    if bundle.head == "markers":
+        inputs |= {"head_index": "INT64", "tail_index": "INT64"}
+    return inputs, {"emissions" if bundle.task == "ner" else "logits": _FULL}

@@ -1,0 +1,147 @@
+"""build.json: what an engine was built from, with what and for what; and whether it may be loaded here."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hvpnet_runtime.backends.cuda import Device
+from hvpnet_runtime.backends.tensorrt.library import Api
+from hvpnet_runtime.backends.tensorrt.profiles import Graph, Profile
+from hvpnet_runtime.bundle import Bundle, sha256
+from hvpnet_runtime.errors import BackendError, StaleEngineError
+
+
+@dataclass(frozen=True)
+class BuildRecord:
+    """The content of build.json.
+
+    Attributes:
+        engine: `tensorrt` or `tensorrt-rtx`.
+        version: of that library.
+        cuda: version of the CUDA runtime, or None where cuda-bindings is not installed.
+        driver: CUDA version of the driver; None where there was no GPU.
+        gpu: name of the GPU it was built on; None where there was none.
+        compute_capability: of that GPU, as in `9.0`.
+        precision: of the ONNX graphs.
+        profiles: optimisation profiles by graph, in the engine's order.
+        sources: sha256 of every ONNX file it was built from, by its path in the bundle.
+        files: sha256 and bytes of every plan.
+        networks: by graph, names and types of inputs and outputs, and how many layers of each kind have which type.
+        settings: workspace bytes and optimisation level.
+        seconds: build time by graph.
+    """
+
+    engine: str
+    version: str
+    cuda: str | None
+    driver: str | None
+    gpu: str | None
+    compute_capability: str | None
+    precision: str
+    profiles: Mapping[Graph, tuple[Profile, ...]]
+    sources: Mapping[str, str]
+    files: Mapping[str, Mapping[str, Any]]
+    networks: Mapping[Graph, Mapping[str, Any]]
+    settings: Mapping[str, Any]
+    seconds: Mapping[Graph, float]
+
+    @property
+    def runs_on(self) -> str:
+        """The GPU it is for, in words."""
+        if self.engine == "tensorrt-rtx":
+            return "any GPU that TensorRT for RTX supports"
+        return f"{self.gpu} ({self.compute_capability})"
+
+    @classmethod
+    def read(cls, folder: Path) -> "BuildRecord":
+        """Read build.json.
+
+        Raises:
+            StaleEngineError: it is missing or damaged.
+        """
+        try:
+            values = json.loads((folder / "build.json").read_text("utf-8"))
+            values["profiles"] = {
+                graph: tuple(map(Profile.from_json, profiles)) for graph, profiles in values["profiles"].items()
+            }
+            return cls(**values)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise StaleEngineError(f"{folder} has no readable build.json ({error!r})") from error
+
+    def write(self, folder: Path) -> None:
+        """Write build.json."""
+        (folder / "build.json").write_text(json.dumps(asdict(self), indent=2) + "\n", "utf-8")
+
+    def check(self, bundle: Bundle, folder: Path, api: Api, device: Device) -> None:
+        """Refuse an engine that was built from other graphs, with another version, or for another GPU.
+
+        Raises:
+            StaleEngineError: it is stale; the message says why.
+        """
+        if self.version != api.version:
+            raise StaleEngineError(f"{folder.name} was built with version {self.version}, {api.version} is installed")
+        if not api.portable and (self.gpu, self.compute_capability) != (device.name, device.compute_capability):
+            raise StaleEngineError(
+                f"{folder.name} was built on {self.gpu} ({self.compute_capability}),"
+                f" this is {device.name} ({device.compute_capability})"
+            )
+        self.check_files(bundle, folder)
+
+    def check_files(self, bundle: Bundle, folder: Path) -> None:
+        """Refuse an engine that was built from other graphs or is damaged, wherever it is to run.
+
+        Raises:
+            StaleEngineError: it is stale; the message says why.
+        """
+        for name, digest in self.sources.items():
+            if bundle.manifest["files"].get(name, {}).get("sha256") != digest:
+                raise StaleEngineError(f"{folder.name} was built from another {name}")
+        for name, facts in self.files.items():
+            path = folder / name
+            if not path.is_file() or sha256(path) != facts["sha256"]:
+                raise StaleEngineError(f"{path} is missing or was changed")
+
+
+def engine_folder(bundle: Bundle, api: Api, device: Device | None) -> Path:
+    """Where an engine of this library for this GPU stands; without a GPU, where a portable one does."""
+    gpu = "portable" if api.portable or device is None else re.sub(r"[^a-z0-9]+", "-", device.name.lower()).strip("-")
+    return bundle.path / "engines" / f"{api.engine}-{api.version}-{gpu}"
+
+
+def built_engines(bundle: Bundle) -> dict[str, BuildRecord | StaleEngineError]:
+    """What `hvpnet build` left in a bundle, by folder: the record, or why the engine cannot be loaded anywhere."""
+    found: dict[str, BuildRecord | StaleEngineError] = {}
+    for path in sorted((bundle.path / "engines").glob("tensorrt-*/build.json")):
+        try:
+            record = BuildRecord.read(path.parent)
+            record.check_files(bundle, path.parent)
+            found[path.parent.name] = record
+        except StaleEngineError as error:
+            found[path.parent.name] = error
+    return found
+
+
+def find_engine(bundle: Bundle, api: Api, device: Device) -> tuple[Path, BuildRecord]:
+    """The engine of a bundle that this library can run on this GPU.
+
+    Raises:
+        BackendError: none was built.
+        StaleEngineError: those that were built are stale; the message says why, and how to build again.
+    """
+    command = f"hvpnet build {bundle.path} --engine {api.engine}"
+    reasons = []
+    # `tensorrt-*` alone would find those of TensorRT for RTX too: versions begin with a digit.
+    for folder in sorted((bundle.path / "engines").glob(f"{api.engine}-[0-9]*"), reverse=True):
+        try:
+            record = BuildRecord.read(folder)
+            record.check(bundle, folder, api, device)
+        except StaleEngineError as error:
+            reasons.append(str(error))
+        else:
+            return folder, record
+    if not reasons:
+        raise BackendError(f"{bundle.path} has no {api.engine} engine: {command}")
+    raise StaleEngineError(f"{'; '.join(reasons)}: build again with {command}")

@@ -1,0 +1,1 @@
+"""Emissions to tags, entities and their scores, on the CPU."""

@@ -1,0 +1,114 @@
+"""From the text graph's output to entities and relations."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from hvpnet_runtime.decoding.crf import CrfDecoder
+from hvpnet_runtime.preprocessing.encode_text import EntityWindow
+from hvpnet_runtime.preprocessing.split_words import Word
+from hvpnet_runtime.types import Entity
+
+OUTSIDE = "O"
+
+
+@dataclass(frozen=True)
+class WordSpan:
+    """An entity in words, `last` inclusive."""
+
+    type: str
+    first: int
+    last: int
+
+
+def entity_spans(tags: Sequence[str]) -> Iterator[WordSpan]:
+    """Group BIO tags as seqeval's default mode does: an I- tag that continues nothing of its type begins an entity."""
+    first, current = 0, ""  # of the open entity; no type: none is open
+    for index, tag in enumerate((*tags, OUTSIDE)):
+        position, _, kind = tag.partition("-")
+        if position == "I" and kind == current:
+            continue
+        if current:
+            yield WordSpan(current, first, index - 1)
+        first, current = index, kind
+
+
+@dataclass(frozen=True)
+class TaggedWindow:
+    """A window of a text with its emissions float32 [length, labels] and decoded tag indices [length]."""
+
+    window: EntityWindow
+    emissions: npt.NDArray[np.float32]
+    path: list[int]
+
+
+class EntityDecoder:
+    """Stitches the windows of a text together and scores its entities.
+
+    Args:
+        labels: by index; those that are not BIO tags (PAD, X, [CLS], [SEP]) count as O.
+        crf: of the same labels.
+    """
+
+    def __init__(self, labels: Sequence[str], crf: CrfDecoder) -> None:
+        self._tags = [label if label[:2] in ("B-", "I-") else OUTSIDE for label in labels]
+        self._crf = crf
+
+    def decode(self, emissions: npt.NDArray[np.float32], mask: npt.NDArray[np.int64]) -> list[list[int]]:
+        """Viterbi: emissions [B, T, labels], mask [B, T] -> the best tag indices of every row."""
+        return self._crf.decode(emissions, mask)
+
+    def word_tags(self, windows: Sequence[TaggedWindow]) -> tuple[str, ...]:
+        """One BIO tag per word: that of its first piece, O for a word without one."""
+        return tuple(
+            OUTSIDE if position is None else self._tags[tagged.path[position]]
+            for tagged in windows
+            for position in tagged.window.owned_pieces
+        )
+
+    def entities(self, windows: Sequence[TaggedWindow], text: str, words: Sequence[Word]) -> tuple[Entity, ...]:
+        """The entities of a text, in order, with their CRF marginals.
+
+        Args:
+            windows: of the text, in order.
+            text: what the words' offsets count in.
+            words: all words of the text.
+        """
+        spans = list(entity_spans(self.word_tags(windows)))
+        return tuple(
+            Entity(
+                text=text[words[span.first].start : words[span.last].end],
+                type=span.type,
+                start=words[span.first].start,
+                end=words[span.last].end,
+                first_word=span.first,
+                last_word=span.last,
+                score=score,
+            )
+            for span, score in zip(spans, self._scores(windows, spans), strict=True)
+        )
+
+    def _scores(self, windows: Sequence[TaggedWindow], spans: Sequence[WordSpan]) -> Iterator[float]:
+        """The marginal of each span, in the window that owns its first word; one forward-backward pass per window."""
+        for tagged in windows:
+            first, end = tagged.window.owned
+            own = [_piece_span(tagged.window, span) for span in spans if first <= span.first < end]
+            if own:
+                yield from self._crf.span_probabilities(tagged.emissions, tagged.path, own)
+
+
+def _piece_span(window: EntityWindow, span: WordSpan) -> tuple[int, int]:
+    """From the first piece of the span to its last in this window, inclusive."""
+    words = slice(span.first - window.offset, span.last + 1 - window.offset)
+    starts = [position for position in window.encoding.first_pieces[words] if position is not None]
+    ends = [position for position in window.encoding.piece_ends[words] if position is not None]
+    return starts[0], ends[-1] - 1
+
+
+def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Along the last axis."""
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    probabilities: npt.NDArray[np.float32] = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return probabilities

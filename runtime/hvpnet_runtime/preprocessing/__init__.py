@@ -1,0 +1,1 @@
+"""Tweets to token ids and pixels, as the published loaders do it."""

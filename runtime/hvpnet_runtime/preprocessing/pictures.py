@@ -1,0 +1,224 @@
+"""Pictures to normalised pixels, as published: Resize(256), CenterCrop(224), ToTensor, Normalize.
+
+Pixels equal those of torchvision's transforms on PIL images bit for bit. In between, a picture is uint8
+[crop, crop, 3]: small enough to keep, and what the prefix cache is keyed by.
+"""
+
+import hashlib
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from hvpnet_runtime.bundle import PictureSpec
+from hvpnet_runtime.compiled import _pixels
+from hvpnet_runtime.errors import PictureError
+from hvpnet_runtime.types import Box, Picture
+
+# Pillow reads more formats, but some of them start other programs (EPS) or hide a picture's real size (ICO).
+_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
+
+_header_lock = threading.Lock()
+
+
+def picture_name(picture: Picture) -> str:
+    """How messages call a picture: its path, or `<bytes>`, `<array>` or `<image>`."""
+    if isinstance(picture, str | Path):
+        return str(picture)
+    return {bytes: "<bytes>", np.ndarray: "<array>"}.get(type(picture), "<image>")
+
+
+def load_pixels(picture: Picture, spec: PictureSpec, box: Box | None = None) -> npt.NDArray[np.uint8]:
+    """Opens, crops and resizes one picture; for several boxes of one picture, `open_picture` once and `to_pixels` each.
+
+    Args:
+        picture: a path, the bytes of an image file, a PIL image, or an RGB array uint8 [height, width, 3].
+        spec: sizes and limits.
+        box: the part of the picture to take instead of the whole.
+
+    Returns:
+        RGB pixels uint8 [crop, crop, 3].
+
+    Raises:
+        PictureError: as `open_picture` and `to_pixels`.
+    """
+    return to_pixels(open_picture(picture, spec), spec, box, name=picture_name(picture))
+
+
+def open_picture(picture: Picture, spec: PictureSpec) -> Image.Image:
+    """Decodes a picture as the published loader does, `Image.open(picture).convert("RGB")`.
+
+    EXIF rotation is ignored, and of an animation this is the first frame. Thread-safe; decoding releases the GIL.
+
+    Args:
+        picture: a path, the bytes of an image file, a PIL image, or an RGB array uint8 [height, width, 3].
+        spec: for `max_pixels`, checked from the header before anything is decoded.
+
+    Returns:
+        A decoded image of mode RGB, independent of `picture`.
+
+    Raises:
+        PictureError: the file is missing, no picture, truncated, corrupt or too large, or the array is no RGB picture.
+    """
+    name = picture_name(picture)
+    with ExitStack() as stack:
+        if isinstance(picture, np.ndarray):
+            image = _from_array(picture, name, spec)
+        elif isinstance(picture, Image.Image):
+            image = picture
+        else:
+            image = stack.enter_context(_read_header(stack.enter_context(_open_file(picture, name)), name))
+        _check_size(image.width, image.height, spec, name)
+        with _decoding(name):
+            image.load()
+            return image if image is not picture and image.mode == "RGB" else image.convert("RGB")
+
+
+def to_pixels(
+    image: Image.Image, spec: PictureSpec, box: Box | None = None, *, name: str = "<image>"
+) -> npt.NDArray[np.uint8]:
+    """Crops an opened picture to a box, then resizes its shorter side and takes the middle, as published.
+
+    Args:
+        image: what `open_picture` returned.
+        spec: sizes and limits.
+        box: (x0, y0, x1, y1) in pixels, right and bottom exclusive, each rounded to the nearest whole pixel.
+        name: how messages call the picture.
+
+    Returns:
+        RGB pixels uint8 [crop, crop, 3].
+
+    Raises:
+        PictureError: the box is empty, lies outside the picture or is not four numbers, or the part to resize is so
+            elongated that it would exceed `max_pixels`.
+    """
+    if box is not None:
+        image = image.crop(_whole_pixels(box, image, name))
+    short, long = sorted(image.size)
+    resized_long = int(spec.resize * long / short)  # torchvision rounds down
+    if spec.resize * resized_long > spec.max_pixels:
+        raise PictureError(
+            f"picture {name}: {image.width} x {image.height} pixels are too elongated to resize the shorter side to "
+            f"{spec.resize} (limit {spec.max_pixels} pixels); crop it"
+        )
+    width, height = (spec.resize, resized_long) if image.width <= image.height else (resized_long, spec.resize)
+    left, top = round((width - spec.crop) / 2), round((height - spec.crop) / 2)
+    if image.height > 2 * image.width:  # which axis Pillow begins with depends on its version
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+        return np.asarray(image.crop((left, top, left + spec.crop, top + spec.crop)))  # [crop, crop, 3]
+    # The same bits for less than a third of the time: only what is kept is resized. Pillow's own resize(box=...)
+    # rounds the box to float32, and one pixel in four would come out different.
+    whole = np.frombuffer(image.tobytes("raw", "RGBX"), np.uint8).reshape(image.height, image.width, 4)
+    pixels = np.empty((spec.crop, spec.crop, 3), np.uint8)
+    _pixels.resize_part(whole, height, width, top, left, pixels)
+    return pixels
+
+
+def normalise(pixels: npt.NDArray[np.uint8], spec: PictureSpec) -> npt.NDArray[np.float32]:
+    """Scales to [0, 1], subtracts the mean and divides by the deviation, in the order of torchvision.
+
+    Args:
+        pixels: uint8 [n, crop, crop, 3].
+        spec: mean and deviation.
+
+    Returns:
+        Contiguous float32 [n, 3, crop, crop].
+    """
+    values = np.repeat(np.arange(256, dtype=np.float32)[None], 3, axis=0)  # [3, 256], every value of each channel
+    values /= np.float32(255)
+    values -= np.asarray(spec.mean, np.float32)[:, None]
+    values /= np.asarray(spec.std, np.float32)[:, None]
+    images = np.empty((len(pixels), 3, *pixels.shape[1:3]), np.float32)  # [n, 3, crop, crop]
+    _pixels.look_up(np.ascontiguousarray(pixels), values, images)
+    return images
+
+
+def blank(spec: PictureSpec) -> npt.NDArray[np.float32]:
+    """The picture that stands for a missing object in the published loaders: zeros *after* normalisation.
+
+    Returns:
+        float32 [1, 3, crop, crop].
+    """
+    return np.zeros((1, 3, spec.crop, spec.crop), np.float32)
+
+
+def digest(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """16 bytes that are equal for equal pixels: the key of the prefix cache."""
+    return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).digest()
+
+
+def _open_file(picture: str | Path | bytes, name: str) -> BinaryIO:
+    if isinstance(picture, bytes):
+        if not picture:
+            raise PictureError(f"picture {name} is empty; give the bytes of an image file")
+        return BytesIO(picture)
+    if not isinstance(picture, str | Path):
+        raise PictureError(f"a picture is a path, bytes, a PIL image or an array, not {type(picture).__name__}")
+    try:
+        return Path(picture).open("rb")
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        reason = getattr(error, "strerror", None) or error
+        raise PictureError(f"picture {name} cannot be opened: {reason}; check the path") from error
+
+
+def _read_header(file: BinaryIO, name: str) -> Image.Image:
+    # Pillow warns of large pictures on its own terms, ours follow. Filters of warnings belong to the whole process,
+    # hence the lock; it is held for the header only.
+    with _decoding(name), _header_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(file, formats=_FORMATS)
+
+
+@contextmanager
+def _decoding(name: str) -> Iterator[None]:
+    try:
+        yield
+    except UnidentifiedImageError as error:
+        raise PictureError(f"picture {name} is not an image file; formats read: {', '.join(_FORMATS)}") from error
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"picture {name} has too many pixels ({_line(error)}); resize it") from error
+    except Exception as error:  # corrupt data makes Pillow raise nearly anything: SyntaxError, struct.error, KeyError
+        reason = f"{type(error).__name__}: {_line(error)}"
+        raise PictureError(f"picture {name} is truncated or corrupt ({reason}); replace the file") from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _from_array(array: npt.NDArray[np.uint8], name: str, spec: PictureSpec) -> Image.Image:
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        raise PictureError(
+            f"picture {name} must be RGB, uint8 [height, width, 3], not {array.dtype} {list(array.shape)}; convert it"
+        )
+    _check_size(array.shape[1], array.shape[0], spec, name)
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+def _check_size(width: int, height: int, spec: PictureSpec, name: str) -> None:
+    if width < 1 or height < 1:
+        raise PictureError(f"picture {name} has no pixels ({width} x {height}); give one that has")
+    if width * height > spec.max_pixels:
+        raise PictureError(
+            f"picture {name} has too many pixels: {width} x {height}, the limit is {spec.max_pixels}; resize it"
+        )
+
+
+def _whole_pixels(box: Box, image: Image.Image, name: str) -> tuple[int, int, int, int]:
+    try:
+        x0, y0, x1, y1 = (round(float(edge)) for edge in box)
+    except (TypeError, ValueError, OverflowError) as error:  # not four, not numbers, NaN, infinite
+        raise PictureError(f"picture {name}: box {box!r} is not four finite numbers (x0, y0, x1, y1)") from error
+    if not (0 <= x0 < x1 <= image.width and 0 <= y0 < y1 <= image.height):
+        raise PictureError(
+            f"picture {name}: box {box!r} is empty or outside the picture of {image.width} x {image.height} pixels; "
+            "clip it"
+        )
+    return x0, y0, x1, y1

@@ -1,0 +1,189 @@
+"""A tweet to token ids and pixels: everything that needs no engine, so that it can run elsewhere or ahead."""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from tokenizers import Tokenizer
+
+from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.errors import BundleError, InputError, PictureError, TextError
+from hvpnet_runtime.preprocessing.encode_text import Encoding, EntityWindow, TextEncoder
+from hvpnet_runtime.preprocessing.pictures import load_pixels, open_picture, picture_name, to_pixels
+from hvpnet_runtime.preprocessing.split_words import Word, split_words
+from hvpnet_runtime.types import Picture, Tweet
+
+Pixels: TypeAlias = npt.NDArray[np.uint8]
+OnBadImage: TypeAlias = Literal["error", "substitute"]
+
+SUBSTITUTE = "inf.png"
+"""What the published loaders take for a whole picture that cannot be read, from the same folder."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One tweet, ready for the engines.
+
+    Attributes:
+        tweet: what was given.
+        text: what the words' offsets count in.
+        words: with their offsets in `text`.
+        windows: of entity extraction; one unless the text is long and windows were asked for.
+        encoding: of relation extraction.
+        pixels: as many as the model reads, uint8 [crop, crop, 3] each; None is the blank picture.
+    """
+
+    tweet: Tweet
+    text: str
+    words: tuple[Word, ...]
+    windows: tuple[EntityWindow, ...]
+    encoding: Encoding | None
+    pixels: tuple[Pixels | None, ...]
+
+    @property
+    def encodings(self) -> tuple[Encoding, ...]:
+        """What the text graph reads: one row each."""
+        return (self.encoding,) if self.encoding else tuple(window.encoding for window in self.windows)
+
+    @property
+    def predicted_words(self) -> tuple[bool, ...]:
+        """Of entity extraction, per word: whether it has a piece within the budget, and so a prediction."""
+        return tuple(position is not None for window in self.windows for position in window.owned_pieces)
+
+
+class Preparer:
+    """Turns tweets into `Prepared` for one bundle. Thread-safe.
+
+    Args:
+        bundle: says which task, sizes and limits.
+        encoder: of the bundle's tokeniser.
+        window: read texts beyond the piece budget in overlapping windows instead of cutting them.
+        on_bad_image: `error`, or `substitute`: take inf.png beside an unreadable whole picture, as published.
+        threads: that decode the pictures of one tweet at the same time; by default as many as there are cores.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        encoder: TextEncoder,
+        *,
+        window: bool,
+        on_bad_image: OnBadImage,
+        threads: int | None = None,
+    ) -> None:
+        if on_bad_image not in ("error", "substitute"):
+            raise ValueError(f"on_bad_image must be error or substitute, not {on_bad_image!r}")
+        self.encoder = encoder
+        self._bundle = bundle
+        self._window, self._on_bad_image = window, on_bad_image
+        self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, "hvpnet-pictures")
+
+    @classmethod
+    def of(
+        cls, bundle: Bundle, *, window: bool = False, on_bad_image: OnBadImage = "error", threads: int | None = None
+    ) -> "Preparer":
+        """With the bundle's own tokeniser.
+
+        Raises:
+            BundleError: it is no tokeniser file, or not the text graph's.
+        """
+        return cls(bundle, _text_encoder(bundle), window=window, on_bad_image=on_bad_image, threads=threads)
+
+    def __call__(self, tweet: Tweet) -> Prepared:
+        """Prepare one tweet.
+
+        Raises:
+            TextError: the text is empty or its marked pair is missing or impossible.
+            PictureError: a picture or box cannot be used.
+            InputError: the tweet contradicts itself.
+        """
+        text, words = _words(tweet)
+        spelled = [word.text for word in words]
+        windows: Sequence[EntityWindow] = ()
+        encoding = None
+        if self._bundle.task == "re":
+            if tweet.head is None or tweet.tail is None:
+                raise TextError("relation extraction needs head and tail, each [start, end) in words")
+            encoding = self.encoder.encode_relation(spelled, tweet.head, tweet.tail, window=self._window)
+        elif self._window:
+            windows = self.encoder.entity_windows(spelled)
+        else:
+            windows = [EntityWindow(self.encoder.encode_entities(spelled), 0, (0, len(words)))]
+        return Prepared(tweet, text, tuple(words), tuple(windows), encoding, self._pixels(tweet))
+
+    def _pixels(self, tweet: Tweet) -> tuple[Pixels | None, ...]:
+        """Whole picture, then objects, filled up with blanks; only_obj has no whole picture, text_only none at all."""
+        if tweet.objects and tweet.boxes:
+            raise InputError("a tweet has objects or boxes, not both")
+        if tweet.boxes and tweet.image is None:
+            raise InputError("boxes need the image they are boxes of")
+        slots = self._bundle.sizes.pictures
+        if not slots:
+            return ()
+        spec, objects = self._bundle.pictures, self._bundle.max_objects
+        reads_whole = slots > objects
+        steps: list[Callable[[], Pixels | None]] = []
+        if tweet.boxes and tweet.image is not None:
+            image, name = self._open_whole(tweet.image)
+            steps += [partial(to_pixels, image, spec, name=name)] if reads_whole else []
+            steps += [partial(to_pixels, image, spec, box, name=name) for box in tweet.boxes[:objects]]
+        elif reads_whole:
+            steps.append(partial(self._load_whole, tweet.image))
+        steps += [partial(load_pixels, crop, spec) for crop in tweet.objects[:objects]]
+        return (*self._at_once(steps), *[None] * (slots - len(steps)))
+
+    def _at_once(self, steps: Sequence[Callable[[], Pixels | None]]) -> list[Pixels | None]:
+        if len(steps) == 1:  # most tweets: a second thread would only cost
+            return [steps[0]()]
+        return list(self._pool.map(lambda step: step(), steps))
+
+    def _load_whole(self, picture: Picture | None) -> Pixels | None:
+        if picture is None:
+            return None
+        image, name = self._open_whole(picture)
+        return to_pixels(image, self._bundle.pictures, name=name)
+
+    def _open_whole(self, picture: Picture) -> tuple[Image.Image, str]:
+        try:
+            return open_picture(picture, self._bundle.pictures), picture_name(picture)
+        except PictureError:
+            if self._on_bad_image == "error" or not isinstance(picture, str | Path):
+                raise
+        substitute = Path(picture).with_name(SUBSTITUTE)
+        return open_picture(substitute, self._bundle.pictures), str(substitute)
+
+
+def _text_encoder(bundle: Bundle) -> TextEncoder:
+    try:
+        tokenizer = Tokenizer.from_file(str(bundle.path / "tokenizer.json"))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise BundleError(f"{bundle.path / 'tokenizer.json'} is not a tokeniser file: {error}") from error
+    if tokenizer.get_vocab_size() != bundle.sizes.vocabulary:
+        raise BundleError(
+            f"tokenizer.json has {tokenizer.get_vocab_size()} pieces, the text graph {bundle.sizes.vocabulary}"
+        )
+    return TextEncoder(tokenizer, bundle.max_length, markers=bundle.task == "re")
+
+
+def _words(tweet: Tweet) -> tuple[str, list[Word]]:
+    if (tweet.text is None) == (tweet.words is None):
+        raise InputError("a tweet has text or words, and not both")
+    if tweet.text is not None:
+        if not isinstance(tweet.text, str):
+            raise TextError(f"text must be a string, not {type(tweet.text).__name__}")
+        return tweet.text, split_words(tweet.text)
+    words = list(tweet.words or ())
+    if isinstance(tweet.words, str) or not all(isinstance(word, str) for word in words):
+        raise TextError("words must be a list of strings")
+    placed, start = [], 0
+    for word in words:
+        placed.append(Word(word, start, start + len(word)))
+        start += len(word) + 1
+    return " ".join(words), placed

@@ -1,0 +1,101 @@
+"""The deployment that runs the engines: loads a bundle once, and batches what all requests want of it."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray import serve
+
+from hvpnet_runtime.errors import BackendError
+from hvpnet_runtime.pipeline import Pipeline
+from hvpnet_runtime.preprocessing.prepare import Prepared
+from hvpnet_runtime.serving.errors import Rejection
+from hvpnet_runtime.serving.metrics import Metrics
+from hvpnet_runtime.serving.settings import Batching
+from hvpnet_runtime.types import Result
+
+
+@dataclass(frozen=True)
+class Call:
+    """Prepared tweets, and since when (`time.perf_counter`) they have been waiting for the engine."""
+
+    tweets: Sequence[Prepared]
+    since: float
+
+
+def count_tweets(calls: Sequence[Call]) -> int:
+    """How large a batch is, for Ray Serve."""
+    return sum(len(call.tweets) for call in calls)
+
+
+class Engine:
+    """One loaded bundle.
+
+    Args:
+        name: of the bundle.
+        path: its folder.
+        backend: see `Pipeline.load`, and so for the rest.
+        precision: of the graphs.
+        threads: of one run.
+        cache_bytes: limit of the prefix cache.
+
+    Raises:
+        BundleError: the bundle is missing, damaged or edited.
+        BackendError: no backend runs here, or the one named does not.
+    """
+
+    def __init__(
+        self, name: str, path: Path, *, backend: str, precision: str | None, threads: int | None, cache_bytes: int
+    ) -> None:
+        self._pipeline = Pipeline.load(path, backend, precision=precision, cache_bytes=cache_bytes, threads=threads)
+        if self._pipeline.backend.max_length is not None:  # the preparation, elsewhere, knows the bundle's limit only
+            raise BackendError(f"the engine of {path} was built for short texts: build it without --max-seq to serve")
+        self._name, self._metrics, self._size = name, Metrics(), Batching().size
+        self._thread = ThreadPoolExecutor(1, "engine")  # an engine runs one batch at a time
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def reconfigure(self, batching: dict[str, Any]) -> None:
+        """Ray Serve calls this at the start, and whenever the settings of batching change in a running service."""
+        settings = Batching(**batching)
+        self._size = settings.size
+        self._run.set_max_batch_size(settings.size)
+        self._run.set_batch_wait_timeout_s(settings.wait_ms / 1000)
+
+    async def __call__(self, prepared: list[Prepared] | list[Rejection]) -> list[Result] | list[Rejection]:
+        """Run what the preparation made of tweets; what it rejected goes back as it came.
+
+        Raises:
+            BackendError: the engine failed.
+        """
+        tweets = [each for each in prepared if isinstance(each, Prepared)]
+        if len(tweets) < len(prepared):
+            return [each for each in prepared if isinstance(each, Rejection)]
+        since = time.perf_counter()
+        # Ray's batcher closes a batch when its wait is over, even if the engine is busy: under load it would queue up
+        # small batches. Whoever comes while the engine runs waits here, and all of them enter the batcher together.
+        await self._idle.wait()
+        calls = [Call(tweets[first : first + self._size], since) for first in range(0, len(tweets), self._size)]
+        return [result for results in await asyncio.gather(*map(self._run, calls)) for result in results]
+
+    @serve.batch(max_batch_size=Batching().size, batch_wait_timeout_s=0, batch_size_fn=count_tweets)  # type: ignore[untyped-decorator]
+    async def _run(self, calls: list[Call]) -> list[list[Result]]:
+        self._idle.clear()
+        try:
+            start = time.perf_counter()
+            for call in calls:
+                self._metrics.stage(self._name, "queue", start - call.since)
+            tweets = [tweet for call in calls for tweet in call.tweets]
+            cache = self._pipeline.cache
+            hits, misses = cache.hits, cache.misses
+            results = await asyncio.get_running_loop().run_in_executor(self._thread, self._pipeline.run, tweets)
+            self._metrics.batch(self._name, len(tweets), cache.hits - hits, cache.misses - misses)
+            self._metrics.stage(self._name, "engine", time.perf_counter() - start)
+        finally:
+            self._idle.set()
+        rest = iter(results)
+        return [[next(rest) for _ in call.tweets] for call in calls]

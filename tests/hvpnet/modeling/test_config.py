@@ -1,0 +1,217 @@
+"""Configurations refuse what no model can be, and survive JSON."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hvpnet import BertConfig, HVPNeTConfig, ResNetConfig
+from hvpnet.errors import ConfigError
+from hvpnet.modeling.config import Variant
+
+FULL = HVPNeTConfig(task="ner", labels=("O", "B-PER"), bert=BertConfig(), resnet=ResNetConfig())
+
+
+@pytest.mark.parametrize(
+    ("variant", "pictures", "channels"),
+    [
+        ("full", 4, (256 + 512 + 1024 + 2048,)),
+        ("flat", 4, (2048,)),
+        ("1t3", 4, (256, 512, 1024, 2048)),
+        ("only_obj", 3, (3840,)),
+    ],
+)
+def test_pictures_and_channels_of_variants(variant: Any, pictures: int, channels: tuple[int, ...]) -> None:
+    config = replace(FULL, variant=variant)
+    assert (config.pictures, config.projected_channels, config.feature_channels) == (pictures, channels, sum(channels))
+
+
+def test_text_only_has_no_pictures() -> None:
+    config = replace(FULL, variant="text_only", resnet=None)
+    assert (config.pictures, config.projected_channels, config.feature_channels) == (0, (), 0)
+
+
+def test_stage_channels() -> None:
+    assert ResNetConfig().stage_channels == (256, 512, 1024, 2048)
+    assert ResNetConfig(block="basic", layers=(2, 2, 2, 2)).stage_channels == (64, 128, 256, 512)
+
+
+def test_lists_become_tuples() -> None:
+    config = replace(FULL, labels=["a", "b"], resnet=ResNetConfig(layers=[1, 2, 3, 4]))  # type: ignore[arg-type]
+    assert config.labels == ("a", "b")
+    assert config.resnet is not None
+    assert config.resnet.layers == (1, 2, 3, 4)
+    assert hash(config) == hash(replace(config))
+
+
+WRONG_MODELS: list[tuple[dict[str, Any], str]] = [
+    ({"task": "pos"}, "task must be one of ner, re, not 'pos'"),
+    ({"variant": "half"}, "variant must be one of"),
+    ({"variant": None}, "variant must be one of"),
+    ({"head": "mean"}, "head must be one of markers, cls"),
+    ({"labels": ("O",)}, "labels must be at least two different names"),
+    ({"labels": ("O", "O", "B")}, "labels must be at least two different names"),
+    ({"labels": ("O", 1)}, "labels must be at least two different names"),
+    ({"labels": ("O", ["B"])}, "labels must be at least two different names"),
+    ({"resnet": None}, "resnet must be given for every variant but text_only"),
+    ({"variant": "text_only"}, "resnet must be given for every variant but text_only"),
+    ({"prefix_length": 0}, "prefix_length must be a positive whole number, not 0"),
+    ({"prefix_length": 4.0}, "prefix_length must be a positive whole number"),
+    ({"prefix_length": True}, "prefix_length must be a positive whole number"),
+    ({"prefix_length": 7}, "prefix_length 7 does not divide the 15360 features"),
+    ({"splits": -1}, "splits must be a positive whole number"),
+    ({"projection_size": "800"}, "projection_size must be a positive whole number"),
+    ({"max_length": 2}, "max_length 2 is not between 3 and the 512 positions"),
+    ({"max_length": 513}, "max_length 513 is not between 3 and the 512 positions"),
+    ({"max_length": "128"}, "max_length must be a positive whole number"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG_MODELS)
+def test_impossible_models(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        replace(FULL, **change)
+
+
+def test_prefix_length_must_divide_every_stage_of_1t3() -> None:
+    resnet = ResNetConfig(block="basic", layers=(2, 2, 2, 2))
+    assert replace(FULL, resnet=resnet, prefix_length=3).prefix_length == 3  # 3840 features at once
+    with pytest.raises(ConfigError, match="prefix_length 3 does not divide the 256 features"):
+        replace(FULL, resnet=resnet, prefix_length=3, variant="1t3")
+
+
+WRONG_BERTS: list[tuple[dict[str, Any], str]] = [
+    ({"vocab_size": 0}, "vocab_size must be a positive whole number"),
+    ({"hidden_size": 768.0}, "hidden_size must be a positive whole number"),
+    ({"num_hidden_layers": 0}, "num_hidden_layers must be a positive whole number"),
+    ({"num_attention_heads": 0}, "num_attention_heads must be a positive whole number"),
+    ({"num_attention_heads": 7}, "hidden_size 768 is not a multiple of num_attention_heads 7"),
+    ({"intermediate_size": None}, "intermediate_size must be a positive whole number"),
+    ({"max_position_embeddings": "512"}, "max_position_embeddings must be a positive whole number"),
+    ({"type_vocab_size": 0}, "type_vocab_size must be a positive whole number"),
+    ({"layer_norm_eps": 0}, "layer_norm_eps must be a small positive number"),
+    ({"layer_norm_eps": float("nan")}, "layer_norm_eps must be a small positive number"),
+    ({"layer_norm_eps": "1e-12"}, "layer_norm_eps must be a small positive number"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG_BERTS)
+def test_impossible_text_encoders(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        BertConfig(**change)
+
+
+WRONG_RESNETS: list[tuple[dict[str, Any], str]] = [
+    ({"block": "dense"}, "block must be one of basic, bottleneck"),
+    ({"layers": (3, 4, 6)}, "layers must be four positive block counts"),
+    ({"layers": (3, 4, 6, 0)}, "layers must be four positive block counts"),
+    ({"groups": 0}, "groups must be a positive whole number"),
+    ({"width_per_group": 1.5}, "width_per_group must be a positive whole number"),
+    ({"block": "basic", "groups": 32}, "basic blocks have groups 1"),
+    ({"block": "basic", "width_per_group": 128}, "basic blocks have groups 1"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG_RESNETS)
+def test_impossible_picture_encoders(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ResNetConfig(**change)
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> HVPNeTConfig:
+    variant: Variant = draw(st.sampled_from(get_args(Variant)))
+    heads = draw(st.integers(1, 16))
+    bert = BertConfig(
+        vocab_size=draw(st.integers(1, 10**6)),
+        hidden_size=heads * draw(st.integers(1, 128)),
+        num_hidden_layers=draw(st.integers(1, 24)),
+        num_attention_heads=heads,
+        hidden_act=draw(st.sampled_from(["gelu", "relu"])),
+        layer_norm_eps=draw(st.sampled_from([1e-12, 1e-5])),
+    )
+    block: Any = draw(st.sampled_from(["basic", "bottleneck"]))
+    depths = draw(st.tuples(*[st.integers(1, 36)] * 4))
+    return HVPNeTConfig(
+        task=draw(st.sampled_from(["ner", "re"])),
+        labels=tuple(draw(st.lists(st.text(), min_size=2, max_size=5, unique=True))),
+        bert=bert,
+        resnet=None if variant == "text_only" else ResNetConfig(block=block, layers=depths),
+        variant=variant,
+        head=draw(st.sampled_from(["markers", "cls"])),
+        prefix_length=draw(st.sampled_from([1, 2, 4, 8, 16])),
+        splits=draw(st.integers(1, 8)),
+        projection_size=draw(st.integers(1, 1000)),
+        max_length=draw(st.integers(3, 512)),
+    )
+
+
+@settings(deadline=None)
+@given(configs())
+def test_survives_json(config: HVPNeTConfig) -> None:
+    assert HVPNeTConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_survives_a_file(tmp_path: Path) -> None:
+    config = replace(FULL, labels=("O", "B-Ω"))
+    config.write(tmp_path / "config.json")
+    assert HVPNeTConfig.read(tmp_path / "config.json") == config
+
+
+def edited(**changes: Any) -> dict[str, Any]:
+    return FULL.to_dict() | changes
+
+
+WRONG_DICTS: list[tuple[dict[str, Any], str]] = [
+    ({}, "incomplete or malformed: 'bert'"),
+    ({"bert": {}, "resnet": None}, "incomplete or malformed: .*task"),
+    (edited(bert=None), "incomplete or malformed"),
+    (edited(bert=[1, 2]), "."),
+    (edited(bert={"hidden": 768}), "unknown configuration keys: hidden"),
+    (edited(resnet={"depth": 50, "blocks": 3}), "unknown configuration keys: blocks, depth"),
+    (edited(resnet={"layers": 5}), "incomplete or malformed"),
+    (edited(resnet={"layers": "3463"}), "incomplete or malformed"),
+    (edited(labels=None), "incomplete or malformed"),
+    (edited(label=["O"]), "unknown configuration keys: label"),
+    (edited(splits=None), "splits must be a positive whole number"),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), WRONG_DICTS)
+def test_edited_configurations(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        HVPNeTConfig.from_dict(values)
+    assert "\n" not in str(caught.value)
+
+
+def test_from_dict_leaves_its_argument_alone() -> None:
+    values = FULL.to_dict()
+    HVPNeTConfig.from_dict(values)
+    assert values == FULL.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not a readable configuration"),
+        (b"{", "not a readable configuration"),
+        (b"\xff\xfe{}", "not a readable configuration"),
+        (b"[]", "expected a JSON object"),
+        (b"null", "expected a JSON object"),
+    ],
+)
+def test_unreadable_files(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=message) as caught:
+        HVPNeTConfig.read(path)
+    assert str(path) in str(caught.value)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not a readable configuration"):
+        HVPNeTConfig.read(tmp_path / "config.json")

@@ -1,0 +1,319 @@
+"""Engines of TensorRT for RTX, really built: it needs a GPU to run them, not to build them."""
+
+import inspect
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import fake_gpu
+import numpy as np
+import onnx
+import pytest
+import tensorrt_rtx
+from kinds import KINDS
+from onnx import TensorProto, helper
+
+from hvpnet.cli import main
+from hvpnet_runtime import BackendError, Bundle, BundleError
+from hvpnet_runtime.backends import load_backend
+from hvpnet_runtime.backends.cuda import Cuda, Device, Pinned, cuda_runtime_version, find_device
+from hvpnet_runtime.backends.tensorrt.build import BuildOptions, build_engines
+from hvpnet_runtime.backends.tensorrt.library import Api, load_api
+from hvpnet_runtime.backends.tensorrt.network import parse
+from hvpnet_runtime.backends.tensorrt.profiles import Bucket, Profile, choose_bucket, text_profiles, vision_profiles
+from hvpnet_runtime.backends.tensorrt.record import BuildRecord, built_engines, engine_folder, find_engine
+from hvpnet_runtime.bundle import sha256
+from hvpnet_runtime.errors import BuildError
+
+PRECISIONS = ("fp32", "fp16")
+OPTIONS = BuildOptions("tensorrt-rtx", max_batch=4)
+GPU = Device("NVIDIA Fake 1", "8.9", "13.0")
+
+
+@pytest.fixture
+def api() -> Api:
+    return load_api("tensorrt-rtx")
+
+
+@pytest.fixture
+def copy_of(bundle_of: Callable[..., Path], tmp_path: Path) -> Callable[..., Bundle]:
+    def make(*kind: str) -> Bundle:
+        shutil.copytree(bundle_of(*kind, precisions=PRECISIONS), tmp_path / "bundle")
+        return Bundle.load(tmp_path / "bundle")
+
+    return make
+
+
+@pytest.fixture
+def bundle(copy_of: Callable[..., Bundle]) -> Bundle:
+    return copy_of("ner", "text_only", "markers")
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): sha256(path) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("kind", KINDS, ids="-".join)
+def test_builds(copy_of: Callable[..., Bundle], api: Api, kind: tuple[str, ...]) -> None:
+    bundle, said = copy_of(*kind), []
+    before = files(bundle.path)
+    folder = build_engines(bundle, OPTIONS, said.append)
+    assert folder == engine_folder(bundle, api, None)
+    graphs = ("text",) if kind[1] == "text_only" else ("vision", "text")
+    assert {path.name for path in folder.iterdir()} == {"build.json"} | {f"{graph}.plan" for graph in graphs}
+    record = BuildRecord.read(folder)
+    assert (record.engine, record.version, record.precision) == ("tensorrt-rtx", tensorrt_rtx.__version__, "fp16")
+    assert record.cuda == cuda_runtime_version()
+    if find_device() is None:
+        assert (record.gpu, record.compute_capability, record.driver) == (None, None, None)
+    assert record.profiles["text"] == text_profiles(64, 4)
+    assert record.profiles.get("vision", vision_profiles()) == vision_profiles()
+    for graph in graphs:
+        plan, onnx_file = folder / f"{graph}.plan", f"onnx/fp16/{graph}.onnx"
+        assert record.sources[onnx_file] == sha256(bundle.path / onnx_file)
+        assert record.files[plan.name] == {"sha256": sha256(plan), "bytes": plan.stat().st_size}
+        assert plan.stat().st_size > (bundle.path / onnx_file).stat().st_size / 2  # the weights are in it
+        assert record.networks[graph] == expected_network(kind, graph)
+        assert record.seconds[graph] > 0
+        assert f"parsing {graph}.onnx" in said
+        assert any(line.startswith(f"{graph}.plan: building engine, step 1 of ") for line in said)
+    after = files(bundle.path)
+    assert before == {name: digest for name, digest in after.items() if not name.startswith("engines/")}
+    assert find_engine(Bundle.load(bundle.path), api, GPU) == (folder, record)
+
+
+def expected_network(kind: tuple[str, ...], graph: str) -> dict[str, Any]:
+    """Of the tiny models: four BERT layers, and a ResNet of four basic blocks."""
+    task, variant, head = kind
+    if graph == "vision":
+        convolutions = {"CONVOLUTION": {"HALF": 1 + 4 * 2 + 3}}  # the first, two a block, three on shortcuts
+        gated = {"MATRIX_MULTIPLY": {"HALF": 4}, "SOFTMAX": {"FLOAT": 1}}  # projection, gates, weighted sum
+        layers = {"MATRIX_MULTIPLY": {"HALF": 4 * 2}} if variant == "1t3" else gated  # a projection a stage
+        return {"inputs": {"images": "FLOAT"}, "outputs": {"prefix": "HALF"}, "layers": convolutions | layers}
+    inputs = {"input_ids": "INT64", "attention_mask": "INT64"} | ({"prefix": "HALF"} if variant != "text_only" else {})
+    if (task, head) == ("re", "markers"):
+        inputs |= {"head_index": "INT64", "tail_index": "INT64"}
+    layers = {
+        "MATRIX_MULTIPLY": {"FLOAT": 1, "HALF": 4 * 8},  # the classifier; six linear layers and two of attention
+        "NORMALIZATION": {"FLOAT": 1 + 4 * 2},
+        "SOFTMAX": {"FLOAT": 4},
+    }
+    return {"inputs": inputs, "outputs": {"emissions" if task == "ner" else "logits": "FLOAT"}, "layers": layers}
+
+
+@pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX:DeprecationWarning")
+def test_fp32_engines_and_the_timing_cache(bundle: Bundle) -> None:
+    """As `tensorrt` would: the libraries share the API, so the RTX one stands in for it."""
+    api = replace(load_api("tensorrt-rtx"), engine="tensorrt")
+    options = BuildOptions("tensorrt", precision="fp32", max_batch=1, max_length=40, workspace=2**28)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hvpnet_runtime.backends.tensorrt.build.load_api", lambda _: api)
+        folder = build_engines(bundle, options)
+        assert (folder.parent / f"{folder.name}.timing").is_file()
+        first = BuildRecord.read(folder)
+        assert build_engines(bundle, options) == folder  # with the cache of the first
+    record = BuildRecord.read(folder)
+    assert record.profiles == {"text": (Profile((1, 1, 1), 32), Profile((1, 1, 1), 40))}
+    assert record.networks == first.networks
+    assert record.networks["text"]["layers"]["MATRIX_MULTIPLY"] == {"FLOAT": 33}
+    assert record.settings == {"workspace": 2**28, "optimisation_level": None}
+
+
+def test_profiles_reach_the_library(api: Api, copy_of: Callable[..., Bundle]) -> None:
+    bundle = copy_of("re", "full", "markers")
+    profile = api.trt.Builder(api.logger).create_optimization_profile()
+    for name, shapes in Profile((2, 8, 32), 64).shapes(bundle).items():
+        profile.set_shape(name, *shapes)
+    found = {
+        name: [tuple(shape) for shape in profile.get_shape(name)] for name in ("input_ids", "prefix", "head_index")
+    }
+    assert found == {
+        "input_ids": [(2, 64), (8, 64), (32, 64)],
+        "prefix": [(rows, 4, 4, 2, 4 * 128) for rows in (2, 8, 32)],
+        "head_index": [(2,), (8,), (32,)],
+    }
+    assert Profile((1, 1, 1)).shapes(bundle) == {"images": [(1, 3, 224, 224)] * 3}
+
+
+def test_buckets() -> None:
+    profiles = text_profiles(80, 32)
+    assert [(profile.length, profile.batch) for profile in profiles] == [
+        (length, batch) for length in (32, 64, 80) for batch in ((1, 1, 1), (2, 8, 32))
+    ]
+    assert choose_bucket(profiles, 1, 1) == Bucket(1, 32, 0)
+    assert choose_bucket(profiles, 3, 33) == Bucket(4, 64, 3)
+    assert choose_bucket(profiles, 17, 80) == Bucket(32, 80, 5)
+    assert choose_bucket(text_profiles(80, 6), 5, 80) == Bucket(6, 80, 5)  # never more than the engine takes
+    assert choose_bucket(vision_profiles(), 9) == Bucket(16, None, 1)
+    for rows, length in ((33, 10), (1, 81)):
+        with pytest.raises(BackendError, match=f"not built for {rows} rows of {length} pieces"):
+            choose_bucket(profiles, rows, length)
+
+
+# Builds that fail
+
+
+def test_a_failed_build_names_the_node_and_leaves_the_bundle_as_it_was(bundle: Bundle) -> None:
+    path = bundle.onnx("text", "fp16")
+    model = onnx.load(path)
+    (softmax, *_) = [node for node in model.graph.node if node.op_type == "Softmax"]
+    softmax.op_type, softmax.domain, softmax.name = "Wizardry", "nowhere", "the_culprit"
+    model.opset_import.append(helper.make_opsetid("nowhere", 1))
+    onnx.save(model, path)
+    before = files(bundle.path)
+    with pytest.raises(BuildError, match=r"cannot parse .*text\.onnx: .*the_culprit \(Wizardry\)") as caught:
+        build_engines(bundle, OPTIONS)
+    assert "\n" not in str(caught.value)
+    assert files(bundle.path) == before
+    assert not (bundle.path / "engines").exists()
+
+
+def test_a_failed_build_keeps_the_engines_that_were_there(bundle: Bundle) -> None:
+    folder = build_engines(bundle, replace(OPTIONS, precision="fp32", max_batch=1))
+    before = files(bundle.path)
+    bundle.onnx("text", "fp16").write_bytes(bundle.onnx("text", "fp32").read_bytes())
+    with pytest.raises(BuildError, match=r"text.onnx is not a fp16 graph of this version: .*; export it again"):
+        build_engines(bundle, OPTIONS)
+    assert {name: digest for name, digest in files(bundle.path).items() if "engines" in name} == {
+        name: digest for name, digest in before.items() if "engines" in name
+    }
+    assert BuildRecord.read(folder).precision == "fp32"
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_a_graph_with_other_inputs_is_refused(bundle: Bundle) -> None:
+    other = replace(bundle, head="markers")
+    with pytest.raises(BuildError, match=r"the runtime needs .*'head_index': 'INT64'"):
+        build_engines(other, OPTIONS)
+
+
+def test_a_softmax_in_half_precision_is_refused(bundle: Bundle) -> None:
+    path = bundle.onnx("text", "fp16")
+    model = onnx.load(path)
+    (softmax, *_) = [node for node in model.graph.node if node.op_type == "Softmax"]
+    narrow = helper.make_node("Cast", [softmax.input[0]], ["narrow"], to=TensorProto.FLOAT16)
+    wide = helper.make_node("Cast", ["narrow_softmax"], [softmax.output[0]], to=TensorProto.FLOAT)
+    softmax.input[0], softmax.output[0] = "narrow", "narrow_softmax"
+    place = list(model.graph.node).index(softmax)
+    model.graph.node.insert(place + 1, wide)
+    model.graph.node.insert(place, narrow)
+    del model.graph.value_info[:]
+    onnx.save(model, path)
+    with pytest.raises(BuildError, match="is not a fp16 graph"):
+        build_engines(bundle, OPTIONS)
+
+
+def test_what_cannot_be_built_is_said_before_anything_is(bundle: Bundle, ner_bundle: Path) -> None:
+    with pytest.raises(BuildError, match="max-seq 65 is beyond the bundle's limit of 64 pieces"):
+        build_engines(bundle, replace(OPTIONS, max_length=65))
+    with pytest.raises(BundleError, match="has no fp16 graphs, only fp32"):
+        build_engines(Bundle.load(ner_bundle), OPTIONS)
+    for name, value in {"max_batch": 0, "max_length": 2, "workspace": 0, "optimisation_level": 6}.items():
+        with pytest.raises(BuildError, match=str(value)):
+            BuildOptions("tensorrt-rtx", **{name: value})
+
+
+def test_a_damaged_onnx_file_is_a_typed_error(api: Api, tmp_path: Path) -> None:
+    (tmp_path / "text.onnx").write_bytes(b"no protobuf")
+    with pytest.raises(BuildError, match=r"cannot parse .*text\.onnx"):
+        parse(api, api.trt.Builder(api.logger), tmp_path / "text.onnx")
+
+
+# As a user
+
+
+def test_build_and_inspect(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["build", str(bundle.path), "--engine", "tensorrt-rtx", "--max-batch", "2", "--max-seq", "32", "--json"]
+    assert main([*command, "--workspace", "64", "--optimisation-level", "1"]) == 0
+    output = capsys.readouterr()
+    shown = json.loads(output.out)
+    assert (shown["precision"], shown["text profiles"]) == ("fp16", 2)
+    assert "hvpnet: parsing text.onnx" in output.err
+    (name,) = built_engines(bundle)
+    record = BuildRecord.read(bundle.path / "engines" / name)
+    assert record.settings == {"workspace": 64 * 2**20, "optimisation_level": 1}
+    assert main(["inspect", str(bundle.path)]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith(f"engines/{name}"))
+    assert "fp16, for any GPU that TensorRT for RTX supports, up to 2 texts of 32 pieces" in line
+    assert main(["inspect", str(bundle.path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["engines"][name]["sources"] == dict(record.sources)
+    (bundle.path / "engines" / name / "build.json").write_text("{}")
+    assert main(["inspect", str(bundle.path)]) == 0
+    assert "has no readable build.json" in capsys.readouterr().out
+
+
+def test_tensorrt_is_an_extra(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "tensorrt", None)
+        assert main(["build", str(bundle.path), "--engine", "tensorrt"]) == 1
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message == ("hvpnet: error: the engine tensorrt needs the package tensorrt: pip install 'hvpnet[tensorrt]'")
+
+
+# What the fake GPU of the other tests stands for
+
+
+def test_without_a_gpu_the_error_says_so(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cuda.bindings import runtime
+
+    build_engines(bundle, OPTIONS)
+    monkeypatch.setattr(runtime, "cudaGetDeviceCount", lambda: (runtime.cudaError_t.cudaErrorInsufficientDriver, 0))
+    with pytest.raises(BackendError, match=r"no usable CUDA GPU \(cudaErrorInsufficientDriver\): check nvidia-smi"):
+        load_backend(bundle, "tensorrt-rtx")
+    assert load_backend(bundle).name == "onnxruntime-cpu"
+
+
+@pytest.mark.skipif(find_device() is not None, reason="the addresses are not real ones")
+def test_the_cuda_bindings_take_our_calls() -> None:
+    """Wrong arguments would be a TypeError; without a driver every call gets as far as its error code."""
+    from cuda.bindings import runtime
+
+    cuda = Cuda.__new__(Cuda)
+    cuda._cuda = runtime
+    address, stream, event, graph = 64, 16, 32, 48
+    calls: dict[str, tuple[Any, ...]] = {
+        "device": (),
+        "malloc": (8,),
+        "free": (address,),
+        "malloc_host": ((2,), np.float32),
+        "free_host": (Pinned(address, np.zeros(1)),),
+        "stream": (),
+        "destroy_stream": (stream,),
+        "synchronize": (stream,),
+        "copy": (address, address, 4, stream),
+        "event": (),
+        "destroy_event": (event,),
+        "record": (event, stream),
+        "wait": (stream, event),
+        "begin_capture": (stream,),
+        "end_capture": (stream,),
+        "launch": (graph, stream),
+        "destroy_graph": (graph,),
+    }
+    assert set(calls) == {name for name, _ in inspect.getmembers(Cuda, inspect.isfunction) if not name.startswith("_")}
+    for name, arguments in calls.items():
+        with pytest.raises(BackendError, match=r"^cuda\w+ failed: cudaError(InsufficientDriver|NoDevice)$"):
+            getattr(cuda, name)(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("fake", "real"),
+    [(fake_gpu.FakeContext, "IExecutionContext"), (fake_gpu.FakeEngine, "ICudaEngine")],
+    ids=["context", "engine"],
+)
+def test_the_fake_library_has_nothing_that_the_real_one_lacks(fake: type, real: str) -> None:
+    offered = {name for name in vars(fake) if not name.startswith("_")}
+    assert offered <= set(dir(getattr(tensorrt_rtx, real)))
+    assert {"num_io_tensors", "device_memory_size_v2"} <= set(dir(tensorrt_rtx.ICudaEngine))
+
+
+def test_the_real_library_has_what_contexts_need() -> None:
+    configured = {"set_execution_context_allocation_strategy", "dynamic_shapes_kernel_specialization_strategy"}
+    assert configured <= set(dir(tensorrt_rtx.IRuntimeConfig))
+    assert tensorrt_rtx.ExecutionContextAllocationStrategy.USER_MANAGED
+    assert tensorrt_rtx.DynamicShapesKernelSpecializationStrategy.EAGER
+    assert tensorrt_rtx.nptype(tensorrt_rtx.float16) == np.float16

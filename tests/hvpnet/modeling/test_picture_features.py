@@ -6,8 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from hvpnet import features
 from hvpnet.errors import DataError
+from hvpnet.modeling import picture_features as features
 from hvpnet.modeling.picture_features import PictureFeatures, load_images, picture_files, picture_slots
 from hvpnet_runtime.errors import PictureError
 from hvpnet_runtime.preprocessing.pictures import load_pixels, normalise

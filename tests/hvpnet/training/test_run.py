@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from hvpnet import ResNetConfig, load_checkpoint, training
+from hvpnet import ResNetConfig, load_checkpoint
 from hvpnet.data import Sizes, load_split, write_picture_tweets
 from hvpnet.errors import CheckpointError, ConfigError, DataError, HvpnetError
 from hvpnet.evaluation.eager import evaluate, predict
 from hvpnet.evaluation.metrics import EntityScores
 from hvpnet.modeling.tokenizer import load_tokenizer
+from hvpnet.training import run as training
 from hvpnet.training.config import BertSizes, DataOptions, ModelOptions, RunOptions, TrainingConfig
 from hvpnet.training.run import train
 from hvpnet.training.trainer import Optimisation

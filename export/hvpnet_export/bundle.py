@@ -1,35 +1,30 @@
 """Write a bundle: staged in a temporary sibling, verified there, and renamed, so that a crash leaves no half bundle."""
 
-import hashlib
-import json
-import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import torch
 from tokenizers import Tokenizer
 
-from hvpnet.modeling.config import MAX_OBJECTS, HVPNeTConfig
+from hvpnet.modeling.config import HVPNeTConfig
 from hvpnet.modeling.model import HVPNeT
-from hvpnet.modeling.picture_features import SPEC
 from hvpnet.modeling.tokenizer import MARKERS
+from hvpnet.modeling.visual_prefix import blank_picture
 from hvpnet_export.calibration import CalibrationData
 from hvpnet_export.errors import ExportError
 from hvpnet_export.graphs import export_text, export_vision
-from hvpnet_export.parity import ParityReport, Precision, compare
-from hvpnet_export.parity_cases import example_requests
+from hvpnet_export.manifest import new_manifest
+from hvpnet_export.parity import ParityReport, compare
+from hvpnet_export.parity_cases import example_cases
 from hvpnet_export.precision import to_precision
 from hvpnet_export.quantise import METHOD, quantise
-
-SCHEMA_VERSION = 1
-
-Progress = Callable[[str], None]
+from hvpnet_runtime.bundle import Precision, file_digests
+from hvpnet_runtime.bundle.staging import staged
+from hvpnet_runtime.types import Progress
 
 
 def export_bundle(
@@ -63,48 +58,61 @@ def export_bundle(
         raise ExportError("int8 needs calibration data, the folder of the training data, and nothing else does")
     with _staged(out) as stage:
         (stage / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), "utf-8")  # save() raises no OSError
-        if model.config.task == "ner":
-            _write_decoder(model, stage / "decoder.npz")
-        reports: dict[Precision, ParityReport] = {
-            name: _export_graphs(model, name, stage / "onnx" / name, progress) for name in precisions if name != "int8"
-        }
+        write_arrays(model, stage)
+        reports: dict[Precision, ParityReport] = {}
+        for precision in precisions:
+            if precision != "int8":
+                _write_graphs(model, precision, stage, progress)
+                progress(f"verifying the {precision} graphs against the eager model")
+                reports[precision] = compare(model, stage, precision).require()
         if calibration is not None:
-            reports["int8"] = _quantise_graphs(model, tokenizer, calibration, stage / "onnx", progress)
+            reports["int8"] = _quantise_graphs(model, tokenizer, calibration, stage, progress)
         progress("writing the manifest")
-        manifest = _manifest(model.config, reports, calibration) | {"files": _digests(stage)}
-        (stage / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
+        manifest = replace(
+            new_manifest(model.config),
+            precision=tuple(reports),
+            calibration={"method": METHOD, "tweets": len(calibration.calibration)} if calibration else None,
+            parity={name: report.to_dict() for name, report in reports.items()},
+            files=file_digests(stage),
+        )
+        (stage / "manifest.json").write_text(manifest.to_json(), "utf-8")
     return reports
 
 
-def _export_graphs(model: HVPNeT, precision: Precision, folder: Path, progress: Progress) -> ParityReport:
-    _write_graphs(model, precision, folder, progress)
-    progress(f"verifying the {precision} graphs against the eager model")
-    return compare(model, folder, precision).require()
+@torch.no_grad()
+def write_arrays(model: HVPNeT, folder: Path) -> None:
+    """Write decoder.npz, the scores of the CRF, and blank.npz, the prefix of the blank picture, where they are read."""
+    if model.config.task == "ner":
+        scores = {name: parameter.float().numpy() for name, parameter in model.crf.named_parameters()}
+        np.savez(folder / "decoder.npz", allow_pickle=False, **scores)
+    if model.config.pictures:
+        prefix = model.encode_pictures(blank_picture())[0].numpy()  # [layers, 2, P * hidden]
+        np.savez(folder / "blank.npz", allow_pickle=False, prefix=prefix)
 
 
 def _quantise_graphs(
-    model: HVPNeT, tokenizer: Tokenizer, data: CalibrationData, onnx: Path, progress: Progress
+    model: HVPNeT, tokenizer: Tokenizer, data: CalibrationData, stage: Path, progress: Progress
 ) -> ParityReport:
-    """From the FP32 graphs, which stay only if they were asked for."""
-    source, target = onnx / "fp32", onnx / "int8"
+    """Quantise the FP32 graphs, which stay only if they were asked for."""
+    source = stage / "onnx" / "fp32"
     with ExitStack() as stack:
         if not source.exists():
             stack.callback(shutil.rmtree, source)
-            _write_graphs(model, "fp32", source, progress)
+            _write_graphs(model, "fp32", stage, progress)
         progress(f"quantising to int8, calibrated on {len(data.calibration)} tweets")
-        tweets = example_requests(model.config, tokenizer, data.calibration, batch_size=4)
-        quantise(model, source, target, list(tweets))
+        tweets = example_cases(model.config, tokenizer, data.calibration, batch_size=4)
+        quantise(model, source, stage / "onnx" / "int8", list(tweets))
     progress(f"verifying the int8 graphs against the eager model on {len(data.verification)} other tweets")
-    return compare(model, target, "int8", example_requests(model.config, tokenizer, data.verification)).require()
+    return compare(model, stage, "int8", example_cases(model.config, tokenizer, data.verification)).require()
 
 
-def _write_graphs(model: HVPNeT, precision: Precision, folder: Path, progress: Progress) -> None:
-    converted = to_precision(model, precision)
+def _write_graphs(model: HVPNeT, precision: Precision, stage: Path, progress: Progress) -> None:
+    converted, folder = to_precision(model, precision), stage / "onnx" / precision
     if model.config.pictures:
         progress(f"exporting the {precision} vision.onnx")
-        export_vision(converted, folder / "vision.onnx")
+        export_vision(converted, folder / "vision.onnx", precision)
     progress(f"exporting the {precision} text.onnx")
-    export_text(converted, folder / "text.onnx")
+    export_text(converted, folder / "text.onnx", precision)
 
 
 def _check_vocabulary(config: HVPNeTConfig, tokenizer: Tokenizer) -> None:
@@ -118,78 +126,13 @@ def _check_vocabulary(config: HVPNeTConfig, tokenizer: Tokenizer) -> None:
         raise ExportError(f"the tokeniser lacks the entity markers {' '.join(MARKERS)}")
 
 
-def _write_decoder(model: HVPNeT, path: Path) -> None:
-    names = ("start_transitions", "end_transitions", "transitions")
-    arrays = {name: getattr(model.crf, name).detach().float().numpy() for name in names}
-    np.savez(path, allow_pickle=False, **arrays)
-
-
-def _manifest(
-    config: HVPNeTConfig, reports: Mapping[Precision, ParityReport], calibration: CalibrationData | None
-) -> dict[str, Any]:
-    bert, preprocessing = config.bert, asdict(SPEC)
-    max_pixels = preprocessing.pop("max_pixels")
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "task": config.task,
-        "variant": config.variant,
-        "head": config.head if config.task == "re" else None,
-        "labels": list(config.labels),
-        "sizes": {
-            "hidden": bert.hidden_size,
-            "layers": bert.num_hidden_layers,
-            "heads": bert.num_attention_heads,
-            "vocabulary": bert.vocab_size,
-            "prefix_length": config.prefix_length,
-            "pictures": config.pictures,
-        },
-        "architecture": {"bert": asdict(bert), "resnet": asdict(config.resnet) if config.resnet else None},
-        "preprocessing": preprocessing,
-        "precision": list(reports),
-        "calibration": None if calibration is None else {"method": METHOD, "tweets": len(calibration.calibration)},
-        "limits": {"max_length": config.max_length, "max_objects": MAX_OBJECTS, "max_pixels": max_pixels},
-        "produced_by": {name: version(name) for name in ("hvpnet", "torch", "transformers", "onnx", "onnxscript")},
-        "parity": {name: report.to_dict() for name, report in reports.items()},
-    }
-
-
-def _digests(folder: Path) -> dict[str, dict[str, Any]]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    digests = {}
-    for path in files:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        digests[path.relative_to(folder).as_posix()] = {"sha256": digest, "bytes": path.stat().st_size}
-    return digests
-
-
 @contextmanager
 def _staged(out: Path) -> Iterator[Path]:
     """A temporary sibling of `out` that takes its name at the end, or is removed."""
-    if out.exists():
-        raise ExportError(f"{out} exists: remove it or choose another --out")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise ExportError(f"cannot write beside {out}: {error}") from error
-    try:
-        yield stage
-        stage.chmod(0o755)  # mkdtemp makes it private
-        for path in stage.rglob("*"):
-            if path.is_file():
-                _flush(path)
-        stage.rename(out)
+        with staged(out) as stage:
+            yield stage
+    except FileExistsError as error:
+        raise ExportError(f"{out} exists: remove it or choose another --out") from error
     except OSError as error:
         raise ExportError(f"the bundle could not be written to {out}: {error}") from error
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)  # a renamed stage is no longer there
-
-
-def _flush(path: Path) -> None:
-    """On the disk before the name is: a power cut must not leave a bundle of empty files."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -22,14 +22,21 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from hvpnet.modeling.model import HVPNeT
 from hvpnet.modeling.text_encoder import encode_text
+from hvpnet.modeling.visual_prefix import normalise
 from hvpnet_export.errors import ExportError
+from hvpnet_export.manifest import new_manifest
+from hvpnet_runtime.bundle import Axis, GraphName, Precision, graph_specs
 
 OPSET = 20
 _PROTOBUF_LIMIT = 2**31 - 1
 
 
+NORMALISED = "normalised"
+"""Name of the tensor that the first nodes of the vision graph make of its pixels, float32 [N, 3, 224, 224]."""
+
+
 class VisionGraph(nn.Module):
-    """images FP32 [N, 3, 224, 224] -> prefix [N, layers, 2, prefix_length * hidden] in the model's precision."""
+    """images uint8 [N, 224, 224, 3] -> prefix [N, layers, 2, prefix_length * hidden] in the model's precision."""
 
     def __init__(self, model: HVPNeT) -> None:
         super().__init__()
@@ -37,9 +44,10 @@ class VisionGraph(nn.Module):
         self.image_model = fold_batch_norm(copy.deepcopy(model.image_model))
         self.dtype = next(model.image_model.parameters()).dtype
 
-    def forward(self, images: Tensor) -> Tensor:
-        """See the class."""
-        return self.model.prefix(self.image_model(images.to(self.dtype)))
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class; the normalised pictures come second, so that the exporter names them."""
+        normalised = normalise(images)
+        return self.model.prefix(self.image_model(normalised.to(self.dtype))), normalised
 
 
 class TextGraph(nn.Module):
@@ -81,48 +89,43 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
     return module
 
 
-def export_vision(model: HVPNeT, path: Path) -> None:
+def export_vision(model: HVPNeT, path: Path, precision: Precision = "fp32") -> None:
     """Write vision.onnx, dynamic in the number of pictures.
 
-    Raises:
-        ExportError: the exporter failed, or the graph is too large for one file.
-    """
-    images = torch.zeros(2, 3, 224, 224)  # any picture: only its shape is read
-    _export(VisionGraph(model), {"images": images}, {"images": {0: Dim("pictures")}}, "prefix", path)
-
-
-def export_text(model: HVPNeT, path: Path) -> None:
-    """Write text.onnx, dynamic in batch and length.
+    Args:
+        model: as `to_precision` gives it.
+        path: of the file.
+        precision: of the model.
 
     Raises:
         ExportError: the exporter failed, or the graph is too large for one file.
     """
-    config = model.config
-    batch, length = Dim("batch"), Dim("length", max=config.bert.max_position_embeddings)
-    inputs = {name: torch.ones(2, 8, dtype=torch.int64) for name in ("input_ids", "attention_mask")}
-    axes = {name: {0: batch, 1: length} for name in inputs}
-    if config.pictures:
-        size = config.prefix_length * config.bert.hidden_size
-        dtype = next(model.image_model.parameters()).dtype
-        inputs["prefix"] = torch.zeros(2, config.pictures, config.bert.num_hidden_layers, 2, size, dtype=dtype)
-        axes["prefix"] = {0: batch}
-    if config.task == "re" and config.head == "markers":
-        for name in ("head_index", "tail_index"):
-            inputs[name], axes[name] = torch.ones(2, dtype=torch.int64), {0: batch}
-    _export(TextGraph(model), inputs, axes, "emissions" if config.task == "ner" else "logits", path)
+    _export(VisionGraph(model), model, "vision", precision, path, NORMALISED)
 
 
-def _export(
-    module: nn.Module, inputs: dict[str, Tensor], axes: dict[str, dict[int, Dim]], output: str, path: Path
-) -> None:
-    module = module.eval()
+def export_text(model: HVPNeT, path: Path, precision: Precision = "fp32") -> None:
+    """Write text.onnx, dynamic in batch and length; arguments and errors as in `export_vision`."""
+    _export(TextGraph(model), model, "text", precision, path)
+
+
+def _export(module: nn.Module, model: HVPNeT, graph: GraphName, precision: Precision, path: Path, *inner: str) -> None:
+    """Export a module whose outputs are the graph's own, and then tensors that are to be named `inner`."""
+    spec = graph_specs(new_manifest(model.config), precision)[graph]
+    sizes: dict[Axis, int] = {"pictures": 2, "batch": 2, "length": 8}  # any: the graph takes others too
+    longest = model.config.bert.max_position_embeddings
+    dims = {axis: Dim(axis, max=longest if axis == "length" else None) for axis in sizes}
+    inputs = {each.name: torch.ones(each.shape(sizes), dtype=getattr(torch, each.dtype.name)) for each in spec.inputs}
+    axes = {
+        each.name: {place: dims[axis] for place, axis in enumerate(each.axes) if not isinstance(axis, int)}
+        for each in spec.inputs
+    }
     with torch.no_grad(), _quiet():
         try:
             program = torch.onnx.export(
-                module,
+                module.eval(),
                 kwargs=inputs,
                 input_names=list(inputs),
-                output_names=[output],
+                output_names=[spec.output.name, *inner],
                 dynamic_shapes=axes,
                 opset_version=OPSET,
                 dynamo=True,
@@ -132,6 +135,7 @@ def _export(
             raise ExportError(f"torch.onnx could not export {path.name}: {str(error).splitlines()[0]}") from error
     if program is None:
         raise ExportError(f"torch.onnx exported nothing for {path.name}")
+    del program.model.graph.outputs[1:]
     size = sum(tensor.const_value.nbytes for tensor in program.model.graph.initializers.values() if tensor.const_value)
     if size > _PROTOBUF_LIMIT:
         raise ExportError(f"{path.name} would hold {size / 2**30:.1f} GiB of weights; an ONNX file holds at most 2")

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +12,13 @@ from torch import Tensor
 
 from hvpnet.errors import MissingExtraError
 from hvpnet.modeling.model import HVPNeT
+from hvpnet.modeling.visual_prefix import blank_picture, normalise
 from hvpnet_export.errors import ParityError
-from hvpnet_export.parity_cases import Request, random_requests
+from hvpnet_export.parity_cases import ParityCase, random_cases
+from hvpnet_runtime.bundle import Precision
+from hvpnet_runtime.bundle.arrays import read_arrays
 
 Array: TypeAlias = npt.NDArray[np.float32]
-
-Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
 
 TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.1, "int8": 2.0}
 """Largest |eager - graph|, relative to the eager value where that exceeds 1. FP16 of bert-base is off by 0.03. INT8
@@ -107,39 +108,38 @@ class ParityReport:
 
 
 def compare(
-    model: HVPNeT, folder: Path, precision: Precision = "fp32", requests: Iterable[Request] | None = None
+    model: HVPNeT, bundle: Path, precision: Precision = "fp32", cases: Iterable[ParityCase] | None = None
 ) -> ParityReport:
-    """Run the eager model and the graphs of a folder on the same requests.
+    """Run the eager model and the graphs of a bundle on the same inputs.
 
     Args:
         model: the eager model, in evaluation mode.
-        folder: holds vision.onnx (unless text_only) and text.onnx.
+        bundle: the bundle's folder, or one that is still to become a bundle.
         precision: of the graphs; it sets what `ParityReport` asks of them.
-        requests: by default `random_requests`.
+        cases: by default `random_cases`.
 
     Raises:
+        BundleError: blank.npz cannot be read.
         ParityError: a graph cannot be run, or answers in another shape.
         MissingExtraError: ONNX Runtime is not installed.
     """
-    graphs = {
-        name: _session(folder / f"{name}.onnx") for name in (("vision", "text") if model.config.pictures else ("text",))
-    }
-    prefix_error = output_error = 0.0
-    cases, decisions, found = 0, 0, []
-    for index, (images, text) in enumerate(random_requests(model) if requests is None else requests):
-        eager_prefix, eager = _eager(model, images, text)
-        prefix, output = _graphs(graphs, images, text)
-        if eager_prefix is not None and prefix is not None:
-            prefix_error = max(prefix_error, _error(eager_prefix, prefix.astype(np.float32)))
-        tokens = text["attention_mask"].bool()  # [B, T]
+    eager, graphs = _Eager(model), _Graphs(bundle, precision, pictures=bool(model.config.pictures))
+    prefix_error = output_error = 0.0 if eager.blank is None else _error(eager.blank.numpy(), graphs.blank.numpy())
+    count, decisions, found = 0, 0, []
+    for index, case in enumerate(random_cases(model) if cases is None else cases):
+        eager_prefix, eager_output = eager(case)
+        prefix, output = graphs(case)
+        if eager_prefix is not None and prefix is not None and len(prefix):
+            prefix_error = max(prefix_error, _error(eager_prefix.numpy(), prefix.float().numpy()))
+        tokens = case.text["attention_mask"].bool()  # [B, T]
         # Padding has no meaningful emissions.
         compared = tokens if model.config.task == "ner" else torch.ones(len(tokens), dtype=torch.bool)
-        output_error = max(output_error, _error(eager.numpy(), output, compared.numpy()))
-        cases += 1
+        output_error = max(output_error, _error(eager_output.numpy(), output.numpy(), compared.numpy()))
+        count += 1
         decisions += int(compared.sum())
-        found += disagreements(model, index, eager, torch.from_numpy(output), tokens)
+        found += disagreements(model, index, eager_output, output, tokens)
     bounds = TOLERANCES[precision], TIES[precision], AGREEMENT[precision]
-    return ParityReport(*bounds, cases, decisions, prefix_error, output_error, tuple(found))
+    return ParityReport(*bounds, count, decisions, prefix_error, output_error, tuple(found))
 
 
 def disagreements(model: HVPNeT, case: int, eager: Tensor, graph: Tensor, mask: Tensor) -> list[Disagreement]:
@@ -172,6 +172,44 @@ def compare_decoder(model: HVPNeT, path: Path) -> None:
                 raise ParityError(f"{path} has other {name} than the checkpoint: it was exported from another one")
 
 
+class _Eager:
+    """Prefixes and outputs of the eager model."""
+
+    @torch.no_grad()
+    def __init__(self, model: HVPNeT) -> None:
+        self._model = model
+        self.blank = model.encode_pictures(blank_picture())[0] if model.config.pictures else None
+
+    @torch.no_grad()
+    def __call__(self, case: ParityCase) -> tuple[Tensor | None, Tensor]:
+        if case.pixels is None or self.blank is None:
+            return None, self._model(**case.text)
+        prefixes = self._model.encode_pictures(normalise(case.pixels))  # [N, layers, 2, P * hidden]
+        return prefixes, self._model(**case.text, prefix=case.gather(prefixes, self.blank))
+
+
+class _Graphs:
+    """Prefixes and outputs of a bundle's graphs, in ONNX Runtime on the CPU."""
+
+    def __init__(self, bundle: Path, precision: Precision, *, pictures: bool) -> None:
+        folder = bundle / "onnx" / precision
+        self._text = _session(folder / "text.onnx")
+        if pictures:
+            self._vision = _session(folder / "vision.onnx")
+            self.blank = torch.from_numpy(read_arrays(bundle / "blank.npz", "prefix")["prefix"])
+
+    def __call__(self, case: ParityCase) -> tuple[Tensor | None, Tensor]:
+        feeds, prefixes = {name: tensor.numpy() for name, tensor in case.text.items()}, None
+        try:
+            if case.pixels is not None:
+                prefixes = torch.from_numpy(self._vision.run(None, {"images": case.pixels.numpy()})[0])
+                feeds["prefix"] = case.gather(prefixes, self.blank.to(prefixes.dtype)).numpy()
+            (output,) = self._text.run(None, feeds)
+        except Exception as error:  # see _session
+            raise ParityError(f"ONNX Runtime cannot run the graphs: {_first_line(error)}") from error
+        return prefixes, torch.from_numpy(output)
+
+
 def _session(path: Path) -> Any:  # noqa: ANN401  onnxruntime has no types
     try:
         import onnxruntime
@@ -181,29 +219,6 @@ def _session(path: Path) -> Any:  # noqa: ANN401  onnxruntime has no types
         return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions have no base class of their own
         raise ParityError(f"ONNX Runtime cannot load {path}: {_first_line(error)}") from error
-
-
-@torch.no_grad()
-def _eager(
-    model: HVPNeT, images: Tensor | None, text: dict[str, Tensor]
-) -> tuple[npt.NDArray[np.float32] | None, Tensor]:
-    if images is None:
-        return None, model(**text)
-    prefix = model.encode_pictures(images.flatten(0, 1))  # [B * pictures, layers, 2, P * hidden]
-    return prefix.numpy(), model(**text, prefix=prefix.reshape(*images.shape[:2], *prefix.shape[1:]))
-
-
-def _graphs(graphs: dict[str, Any], images: Tensor | None, text: dict[str, Tensor]) -> tuple[Array | None, Array]:
-    feeds = {name: tensor.numpy() for name, tensor in text.items()}
-    prefix = None
-    try:
-        if images is not None:
-            (prefix,) = graphs["vision"].run(None, {"images": images.flatten(0, 1).numpy()})
-            feeds["prefix"] = prefix.reshape(*images.shape[:2], *prefix.shape[1:])
-        (output,) = graphs["text"].run(None, feeds)
-    except Exception as error:  # see _session
-        raise ParityError(f"ONNX Runtime cannot run the graphs: {_first_line(error)}") from error
-    return prefix, output
 
 
 def _first_line(error: Exception) -> str:

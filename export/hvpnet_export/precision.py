@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812  the field's name for it
 
 from hvpnet.modeling.model import HVPNeT
 from hvpnet_export.errors import ExportError
-from hvpnet_export.parity import Precision
+from hvpnet_runtime.bundle import Precision
 
 
 class NarrowLinear(nn.Linear):

@@ -23,11 +23,11 @@ from typing import Any
 
 import onnx
 import torch
-from torch import Tensor
 
 from hvpnet.errors import MissingExtraError
 from hvpnet.modeling.model import HVPNeT
-from hvpnet_export.parity_cases import Request
+from hvpnet.modeling.visual_prefix import blank_picture, normalise
+from hvpnet_export.parity_cases import ParityCase
 from hvpnet_export.processor import adds_int8_in_16_bits
 from hvpnet_export.smoothing import smooth
 
@@ -39,14 +39,14 @@ _LINEAR = ("MatMul", "Gemm")  # a Gemm is the classifier of relations at most, w
 
 
 @torch.no_grad()
-def quantise(model: HVPNeT, source: Path, target: Path, requests: Sequence[Request]) -> None:
+def quantise(model: HVPNeT, source: Path, target: Path, cases: Sequence[ParityCase]) -> None:
     """Write INT8 graphs from FP32 graphs.
 
     Args:
         model: the eager model; it computes the prefixes that the text graph is calibrated with.
         source: folder of the FP32 vision.onnx (unless text_only) and text.onnx.
         target: folder of the INT8 graphs; made if need be.
-        requests: to calibrate with.
+        cases: to calibrate with. The blank picture is not among their pictures, for the vision graph never reads it.
 
     Raises:
         MissingExtraError: ONNX Runtime is not installed.
@@ -54,12 +54,12 @@ def quantise(model: HVPNeT, source: Path, target: Path, requests: Sequence[Reque
     target.mkdir(parents=True, exist_ok=True)
     if model.config.pictures:
         vision = onnx.load(source / "vision.onnx")
-        pictures = _distinct(images for images, _ in requests)
-        _quantise(vision, target / "vision.onnx", resnet_nodes(vision), ({"images": each.numpy()} for each in pictures))
+        feeds = ({"images": case.pixels.numpy()} for case in cases if case.pixels is not None and len(case.pixels))
+        _quantise(vision, target / "vision.onnx", resnet_nodes(vision), feeds)
     text = onnx.load(source / "text.onnx")
-    feeds, layers = [_text_feed(model, *each) for each in requests], linear_nodes(text)
-    smooth(text, layers, feeds)
-    _quantise(text, target / "text.onnx", layers, feeds)
+    texts, layers = [_text_feed(model, case) for case in cases], linear_nodes(text)
+    smooth(text, layers, texts)
+    _quantise(text, target / "text.onnx", layers, texts)
 
 
 def resnet_nodes(model: Any) -> list[str]:  # noqa: ANN401  onnx has no types
@@ -75,22 +75,11 @@ def linear_nodes(model: Any) -> list[str]:  # noqa: ANN401
     return [node.name for node in model.graph.node if node.op_type in _LINEAR and node.input[1] in weights][:-1]
 
 
-def _distinct(batches: Iterable[Tensor | None]) -> Iterator[Tensor]:
-    """Pictures [B, pictures, 3, 224, 224] without the blank ones -> [N, 3, 224, 224]; one blank picture at the end."""
-    for images in batches:
-        if images is not None:
-            flat = images.flatten(0, 1)
-            given = flat[flat.flatten(1).any(1)]
-            if len(given):
-                yield given
-    yield torch.zeros(1, 3, 224, 224)
-
-
-def _text_feed(model: HVPNeT, images: Tensor | None, text: dict[str, Tensor]) -> dict[str, Any]:
-    feed = {name: tensor.numpy() for name, tensor in text.items()}
-    if images is not None:
-        prefix = model.encode_pictures(images.flatten(0, 1))  # [B * pictures, layers, 2, P * hidden]
-        feed["prefix"] = prefix.reshape(*images.shape[:2], *prefix.shape[1:]).numpy()
+def _text_feed(model: HVPNeT, case: ParityCase) -> dict[str, Any]:
+    feed = {name: tensor.numpy() for name, tensor in case.text.items()}
+    if case.pixels is not None:
+        prefixes = model.encode_pictures(normalise(case.pixels))  # [N, layers, 2, P * hidden]
+        feed["prefix"] = case.gather(prefixes, model.encode_pictures(blank_picture())[0]).numpy()
     return feed
 
 

@@ -7,9 +7,9 @@ from typing import TypeAlias
 from hvpnet.data.examples import EntityExample, Example, RelationExample, Split
 from hvpnet.errors import DataError
 from hvpnet.evaluation.metrics import EntityScores, RelationScores, entity_scores, relation_scores
-from hvpnet.modeling.config import Task
+from hvpnet_runtime.bundle import Task
 from hvpnet_runtime.pipeline import Pipeline
-from hvpnet_runtime.types import EntityResult, Tweet
+from hvpnet_runtime.types import EntityResult, Rejection, Result, Tweet
 
 Prediction: TypeAlias = tuple[str, ...] | str
 """One BIO tag per word, or the name of a relation."""
@@ -18,9 +18,6 @@ Scores: TypeAlias = EntityScores | RelationScores
 
 NO_RELATION = "None"
 """The relation that published scores leave out."""
-
-BATCH_SIZE = 32
-"""Tweets that `score_pipeline` runs at a time."""
 
 
 def score_entities(
@@ -83,21 +80,23 @@ def score_pipeline(pipeline: Pipeline, split: Split, *, with_pictures: bool = Tr
     prediction alike.
 
     Raises:
-        DataError: see `check_split`; or the split has a relation that the bundle does not know.
+        DataError: see `check_split`; or a tweet cannot be processed, or has a relation that the bundle does not know.
     """
     bundle = pipeline.bundle
     check_split(split, bundle.task, with_pictures=with_pictures and bundle.sizes.pictures > 0)
-    predictions: list[Prediction] = []
-    seen: list[tuple[bool, ...]] = []
-    for start in range(0, len(split.examples), BATCH_SIZE):
-        examples = split.examples[start : start + BATCH_SIZE]
-        batch = [pipeline.prepare(_tweet(example.tweet, with_pictures=with_pictures)) for example in examples]
-        results = pipeline.run(batch)
-        predictions += [result.tags if isinstance(result, EntityResult) else result.relation for result in results]
-        seen += [prepared.predicted_words for prepared in batch]
-    if bundle.task == "ner":
-        return score_entities(split.examples, predictions, seen)
-    return score_relations(bundle.labels, split.examples, predictions)
+    tweets = [_tweet(example.tweet, with_pictures=with_pictures) for example in split.examples]
+    predictions = [_prediction(outcome) for outcome in pipeline.stream(tweets)]
+    if bundle.task == "re":
+        return score_relations(bundle.labels, split.examples, predictions)
+    encodings = (pipeline.text_encoder.encode_entities(tweet.words or ()) for tweet in tweets)
+    seen = [[position is not None for position in encoding.first_pieces] for encoding in encodings]
+    return score_entities(split.examples, predictions, seen)
+
+
+def _prediction(outcome: Result | Rejection) -> Prediction:
+    if isinstance(outcome, Rejection):
+        raise DataError(f"tweet {outcome.row} of the data: {outcome.message}")
+    return outcome.tags if isinstance(outcome, EntityResult) else outcome.relation
 
 
 def _tweet(tweet: Tweet, *, with_pictures: bool) -> Tweet:

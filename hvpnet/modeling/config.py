@@ -3,19 +3,13 @@
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, get_args
 
 from hvpnet.errors import ConfigError
-
-Task: TypeAlias = Literal["ner", "re"]
-Variant: TypeAlias = Literal["full", "flat", "1t3", "only_obj", "text_only"]
-Head: TypeAlias = Literal["markers", "cls"]
+from hvpnet_runtime.bundle import MAX_OBJECTS, Head, Task, Variant
 
 STAGES = 4
 """Stages of a ResNet whose outputs make the pyramid (layer1 to layer4)."""
-
-MAX_OBJECTS = 3
-"""Object crops read per tweet (published code)."""
 
 DEFAULT_MAX_LENGTH: dict[str, int] = {"ner": 128, "re": 80}
 """Pieces per tweet, [CLS] and [SEP] included, in the published runs."""

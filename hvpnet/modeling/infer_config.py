@@ -4,8 +4,8 @@ Published checkpoints are bare state dicts (zjunlp/HVPNeT saves `model.state_dic
 is. What shapes cannot tell is asked for, never guessed: the relation names, the number of attention heads where it is
 not hidden / 64, and `only_obj`, whose tensors are those of `full`.
 
-A size is what most of the tensors that share it say. So a single misshapen tensor is outvoted, and then it, not all
-the others, is named when the checkpoint is held against the model.
+Sizes are decided by majority vote among the tensors that share them. A single misshapen tensor is therefore outvoted,
+and it alone is named when the checkpoint is held against the model.
 """
 
 import json
@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from fnmatch import filter as matching
 from itertools import count, filterfalse
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast
+from typing import Literal, TypeAlias, cast
 
 from hvpnet.data.examples import NER_LABELS
 from hvpnet.errors import CheckpointError, ConfigError
 from hvpnet.modeling.config import DEFAULT_MAX_LENGTH, BertConfig, Head, HVPNeTConfig, ResNetConfig, Task, Variant
+from hvpnet_runtime.bundle import Manifest
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 
@@ -48,11 +49,14 @@ class Hints:
     bert: Mapping[str, object] | None = None
 
     @classmethod
-    def of_bundle(cls, manifest: Mapping[str, Any]) -> "Hints":
+    def of_bundle(cls, manifest: Manifest) -> "Hints":
         """What the manifest of a bundle says of the checkpoint that it was exported from."""
-        limits, architecture = manifest["limits"], manifest["architecture"]
         return cls(
-            manifest["task"], manifest["variant"], manifest["labels"], limits["max_length"], architecture["bert"]
+            task=manifest.task,
+            variant=manifest.variant,
+            labels=manifest.labels,
+            max_length=manifest.limits.max_length,
+            bert=manifest.architecture["bert"],
         )
 
 

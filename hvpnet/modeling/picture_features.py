@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -13,12 +14,9 @@ from tqdm import tqdm
 from hvpnet.errors import DataError
 from hvpnet.modeling.config import MAX_OBJECTS, HVPNeTConfig
 from hvpnet.modeling.model import HVPNeT
-from hvpnet_runtime.bundle import PictureSpec
-from hvpnet_runtime.preprocessing.pictures import blank, load_pixels, normalise
+from hvpnet.modeling.visual_prefix import PICTURES, blank_picture, normalise
+from hvpnet_runtime.preprocessing.pictures import load_pixels
 from hvpnet_runtime.types import Tweet
-
-SPEC = PictureSpec()
-"""The published transforms, as in every bundle."""
 
 PICTURES_PER_RUN = 32
 """Bounds the activations of the ResNet."""
@@ -49,14 +47,22 @@ def picture_files(tweets: Iterable[Tweet], config: HVPNeTConfig) -> list[Path]:
     return [path for path in dict.fromkeys(slots) if path is not None]
 
 
-def load_images(paths: Sequence[Path], pool: ThreadPoolExecutor) -> Tensor:
-    """Pixels as the runtime prepares them, float32 [N, 3, 224, 224].
+def load_pixels_of(paths: Sequence[Path], pool: ThreadPoolExecutor) -> npt.NDArray[np.uint8]:
+    """Pixels as the runtime prepares them, uint8 [N, 224, 224, 3].
 
     Raises:
         PictureError: a file is missing or no picture.
     """
-    pixels = list(pool.map(lambda path: load_pixels(path, SPEC), paths))
-    images = torch.from_numpy(normalise(np.stack(pixels), SPEC))
+    return np.stack(list(pool.map(lambda path: load_pixels(path, PICTURES), paths)))
+
+
+def load_images(paths: Sequence[Path], pool: ThreadPoolExecutor) -> Tensor:
+    """Normalised pictures, float32 [N, 3, 224, 224].
+
+    Raises:
+        PictureError: a file is missing or no picture.
+    """
+    images = normalise(torch.from_numpy(load_pixels_of(paths, pool)))
     return images.to(memory_format=torch.channels_last)  # convolutions on a CPU are a third faster so
 
 
@@ -95,7 +101,7 @@ class PictureFeatures:
         image_model = model.image_model.eval()
         device = next(image_model.parameters()).device
         table = torch.empty(1 + len(paths), config.feature_channels, 2, 2)  # [1 + pictures, channels, 2, 2]
-        table[_BLANK] = image_model(torch.from_numpy(blank(SPEC)).to(device))[0]
+        table[_BLANK] = image_model(blank_picture(device))[0]
         with (
             ThreadPoolExecutor() as pool,
             tqdm(total=len(paths), desc="pictures", disable=None if progress else True) as bar,

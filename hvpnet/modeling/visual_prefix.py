@@ -14,9 +14,32 @@ from torch.nn import functional as F  # noqa: N812  the field's name for it
 
 from hvpnet.modeling.config import STAGES, HVPNeTConfig, ResNetConfig
 from hvpnet.modeling.torchvision_compat import BasicBlock, Bottleneck, ResNet
+from hvpnet_runtime.bundle import PictureSpec
+
+PICTURES = PictureSpec()
+"""The published transforms, as in every bundle."""
 
 GRID = 2
 """Side of the grid that every stage is pooled to."""
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """Pixels uint8 [N, side, side, 3] -> float32 [N, 3, side, side], as torchvision's ToTensor and Normalize do it."""
+    mean, std = (
+        torch.tensor(values, device=pixels.device)[:, None, None]  # [3, 1, 1]
+        for values in (PICTURES.mean, PICTURES.std)
+    )
+    # TensorRT takes uint8 only where a cast follows the input.
+    return (pixels.float().permute(0, 3, 1, 2) / 255 - mean) / std
+
+
+def blank_picture(device: torch.device | None = None) -> Tensor:
+    """The picture that stands for a missing one in the published loaders: zeros *after* normalisation.
+
+    Returns:
+        float32 [1, 3, 224, 224].
+    """
+    return torch.zeros(1, 3, PICTURES.crop, PICTURES.crop, device=device)
 
 
 def build_resnet(config: ResNetConfig) -> ResNet:

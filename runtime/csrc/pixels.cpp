@@ -111,9 +111,4 @@ void resize_part(const std::uint8_t* picture, const Axis& rows, const Axis& colu
     }
 }
 
-void look_up(const std::uint8_t* pixels, const float* tables, std::size_t count, float* planes) {
-    for (std::size_t k = 0; k < count; ++k)
-        for (std::size_t c = 0; c < 3; ++c) planes[c * count + k] = tables[c * 256 + pixels[3 * k + c]];
-}
-
 }  // namespace hvpnet

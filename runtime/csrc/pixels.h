@@ -19,8 +19,4 @@ struct Axis {
 // picture: [rows.source, columns.source, 4], the fourth channel ignored; kept: [rows.kept, columns.kept, 3].
 void resize_part(const std::uint8_t* picture, const Axis& rows, const Axis& columns, std::uint8_t* kept);
 
-// Replaces each value by that of its channel's table and moves the channels to the front.
-// pixels: [count, 3]; tables: [3, 256]; planes: [3, count].
-void look_up(const std::uint8_t* pixels, const float* tables, std::size_t count, float* planes);
-
 }  // namespace hvpnet

@@ -32,24 +32,9 @@ void resize_part(const Array<const std::uint8_t, 3>& picture, std::size_t height
                         {picture.shape(1), width, left, kept.shape(1)}, kept.data());
 }
 
-void look_up(const Array<const std::uint8_t, 4>& pixels, const Array<const float, 2>& tables,
-             const Array<float, 4>& planes) {
-    const std::size_t height = pixels.shape(1), width = pixels.shape(2);
-    check(pixels.shape(3) == 3, "pixels must be [pictures, height, width, 3]");
-    check(tables.shape(0) == 3 && tables.shape(1) == 256, "tables must be [3, 256]");
-    check(planes.shape(0) == pixels.shape(0) && planes.shape(1) == 3 && planes.shape(2) == height &&
-              planes.shape(3) == width,
-          "planes must be [pictures, 3, height, width]");
-    for (std::size_t picture = 0; picture < pixels.shape(0); ++picture)
-        hvpnet::look_up(pixels.data() + picture * height * width * 3, tables.data(), height * width,
-                        planes.data() + picture * height * width * 3);
-}
-
 }  // namespace
 
 NB_MODULE(_pixels, module) {
     module.def("resize_part", &resize_part, "picture"_a.noconvert(), "height"_a, "width"_a, "top"_a, "left"_a,
                "kept"_a.noconvert(), WithoutGil());
-    module.def("look_up", &look_up, "pixels"_a.noconvert(), "tables"_a.noconvert(), "planes"_a.noconvert(),
-               WithoutGil());
 }

@@ -4,6 +4,3 @@ import numpy.typing as npt
 def resize_part(
     picture: npt.NDArray[np.uint8], height: int, width: int, top: int, left: int, kept: npt.NDArray[np.uint8]
 ) -> None: ...
-def look_up(
-    pixels: npt.NDArray[np.uint8], tables: npt.NDArray[np.float32], planes: npt.NDArray[np.float32]
-) -> None: ...

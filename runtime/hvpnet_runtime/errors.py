@@ -49,4 +49,8 @@ class MissingExtraError(HvpnetError, ImportError):
     """A dependency of an optional part is not installed."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs the package {package}: pip install 'hvpnet[{extra}]'")
+        super().__init__(package, extra, purpose)  # what pickling makes it again of
+
+    def __str__(self) -> str:
+        package, extra, purpose = self.args
+        return f"{purpose} needs the package {package}: pip install 'hvpnet[{extra}]'"

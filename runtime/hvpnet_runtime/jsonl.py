@@ -1,16 +1,16 @@
-"""Tweets and results as JSON objects, one a line."""
+"""Tweets as JSON objects, one a line."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hvpnet_runtime.errors import InputError
-from hvpnet_runtime.types import Result, Tweet
+from hvpnet_runtime.types import Tweet
 
 KEYS = ("id", "text", "words", "image", "objects", "boxes", "head", "tail")
-"""Of a tweet."""
+"""Keys of a tweet."""
 
 
 def parse_line(line: str) -> dict[str, Any]:
@@ -50,9 +50,46 @@ def tweet_from_dict(values: Mapping[str, Any], folder: Path) -> Tweet:
     )
 
 
-def result_to_dict(result: Result) -> dict[str, Any]:
-    """A result as JSON types."""
-    return asdict(result)
+@dataclass(frozen=True)
+class LineRow:
+    """A tweet as a line of a file; a `Row` of a stream.
+
+    Attributes:
+        number: of the line, from 1.
+        line: without its end.
+        folder: what relative paths of pictures count from.
+    """
+
+    number: int
+    line: str
+    folder: Path
+
+    def tweet(self) -> Tweet:
+        """The tweet of the line.
+
+        Raises:
+            InputError: see `parse_line` and `tweet_from_dict`.
+        """
+        return tweet_from_dict(parse_line(self.line), self.folder)
+
+    def id(self) -> Any:  # noqa: ANN401  whatever the line says
+        """The line's id, or None where it cannot be read."""
+        try:
+            return parse_line(self.line).get("id")
+        except InputError:
+            return None
+
+
+def read_rows(path: Path) -> Iterator[LineRow]:
+    """The lines of a file that are not blank; bytes that are not UTF-8 are kept as surrogates.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.isspace():
+                yield LineRow(number, line.rstrip("\r\n"), path.parent)
 
 
 def _list(values: Mapping[str, Any], key: str) -> list[Any]:

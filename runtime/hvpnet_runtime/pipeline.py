@@ -1,7 +1,7 @@
 """Tweets in, entities or relations out: preparation, the two graphs, decoding."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -10,19 +10,23 @@ import numpy as np
 import numpy.typing as npt
 
 from hvpnet_runtime.backends import Backend, Prefix, TextInputs, load_backend
-from hvpnet_runtime.backends.tensorrt.profiles import MAX_PICTURES
+from hvpnet_runtime.backends.base import MAX_PICTURES, Pixels
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.decoding.crf import CrfDecoder
 from hvpnet_runtime.decoding.entities import EntityDecoder, TaggedWindow, softmax
 from hvpnet_runtime.errors import BackendError, BundleError, InputError
 from hvpnet_runtime.prefix_cache import PrefixCache
 from hvpnet_runtime.preprocessing.encode_text import Encoding, TextEncoder
-from hvpnet_runtime.preprocessing.pictures import blank, digest, normalise
-from hvpnet_runtime.preprocessing.prepare import OnBadImage, Pixels, Prepared, Preparer
-from hvpnet_runtime.types import EntityResult, RelationResult, Result, Tweet
+from hvpnet_runtime.preprocessing.pictures import digest
+from hvpnet_runtime.preprocessing.prepare import OnBadImage, Prepared, Preparer
+from hvpnet_runtime.stream import Row, TweetRow, stream
+from hvpnet_runtime.types import EntityResult, Rejection, RelationResult, Result, Tweet
 
 CACHE_BYTES = 256 * 2**20
 """Default limit of the prefix cache; a prefix of bert-base takes 288 KiB."""
+
+BATCH_SIZE = 32
+"""Default of the tweets in one batch."""
 
 MAX_TEXTS = 128
 """Texts, or windows of long ones, in one run of the text graph, which takes memory for all of them."""
@@ -33,21 +37,22 @@ class Pipeline:
 
     Attributes:
         bundle: what was loaded.
-        backend: what runs it; `backend.name` says which engine really loaded.
+        backend: what runs it; `backend.name` says which backend really loaded.
         cache: prefixes of pictures seen before.
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend, preparer: Preparer, cache: PrefixCache) -> None:
+    def __init__(
+        self, bundle: Bundle, backend: Backend, preparer: Preparer, cache: PrefixCache, threads: int | None = None
+    ) -> None:
         self.bundle, self.backend, self.cache = bundle, backend, cache
-        self._preparer = preparer
+        self._preparer, self._threads = preparer, threads or os.cpu_count() or 1
         self._entities: EntityDecoder | None = None
         if bundle.task == "ner":
             crf = CrfDecoder.from_npz(bundle.path / "decoder.npz")
             if crf.labels != len(bundle.labels):
                 raise BundleError(f"decoder.npz has {crf.labels} labels, the manifest {len(bundle.labels)}")
             self._entities = EntityDecoder(bundle.labels, crf)
-        # The blank picture pads most tweets, so its prefix is computed here, once.
-        self._blank = backend.encode_pictures(blank(bundle.pictures))[0] if bundle.sizes.pictures else None
+        self._blank = backend.place_prefix(bundle.blank_prefix()) if bundle.sizes.pictures else None
 
     @classmethod
     def load(
@@ -65,7 +70,7 @@ class Pipeline:
 
         Args:
             path: the bundle's folder.
-            backend: `auto`, the fastest that runs here, or a name of `hvpnet_runtime.backends.BACKENDS`.
+            backend: `auto`, the first that loads of `hvpnet_runtime.backends.AUTO`, or a name of `BACKENDS` there.
             window: slide over texts beyond the piece budget instead of cutting them as published.
             on_bad_image: what to do about a whole picture that cannot be read: `error`, or `substitute`, which takes
                 inf.png from the same folder as the published loaders do.
@@ -82,31 +87,64 @@ class Pipeline:
         bundle = Bundle.load(path)
         loaded = load_backend(bundle, backend, threads, precision)
         try:
-            limited = replace(bundle, max_length=loaded.max_length or bundle.max_length)  # of engines for short texts
-            preparer = Preparer.of(limited, window=window, on_bad_image=on_bad_image, threads=threads)
-            return cls(bundle, loaded, preparer, PrefixCache(cache_bytes))
+            preparer = Preparer.of(
+                bundle,
+                window=window,
+                on_bad_image=on_bad_image,
+                threads=threads,
+                max_length=loaded.max_length,  # of engines for short texts
+            )
+            return cls(bundle, loaded, preparer, PrefixCache(cache_bytes), threads)
         except BaseException:
             loaded.close()
             raise
 
-    def __call__(self, tweets: Sequence[Tweet], batch_size: int = 32) -> list[Result]:
+    def __call__(self, tweets: Iterable[Tweet], batch_size: int = BATCH_SIZE) -> list[Result]:
         """Extract from tweets: one result each, in order.
 
         Args:
-            tweets: any number; they are run `batch_size` at a time.
+            tweets: any number; `stream` neither stops at one that cannot be processed nor holds them all.
             batch_size: tweets per batch, see `run`.
 
         Raises:
             InputError: a tweet cannot be processed; the message says which.
+            BackendError: the backend failed.
         """
+        tweets = list(tweets)
+        if len(tweets) == 1:  # a thread would only cost time
+            return self.run([self._prepare(0, tweets[0])])
         results: list[Result] = []
-        for start in range(0, len(tweets), batch_size):
-            batch = [self._prepare(start + row, tweet) for row, tweet in enumerate(tweets[start : start + batch_size])]
-            results += self.run(batch)
+        for outcome in self.stream(tweets, batch_size):
+            if isinstance(outcome, Rejection):
+                self._prepare(outcome.row, tweets[outcome.row])  # raises what rejected it
+                raise InputError(f"tweet {outcome.row}: {outcome.message}")
+            results.append(outcome)
         return results
 
+    def stream(self, tweets: Iterable[Tweet], batch_size: int = BATCH_SIZE) -> Iterator[Result | Rejection]:
+        """Extract from any number of tweets: one result or rejection each, in order.
+
+        Tweets are read lazily and prepared ahead in threads while the backend runs. Texts are batched by length within
+        a window of 16 batches, or fewer where their pictures take more than 64 MiB.
+
+        Args:
+            tweets: any iterable; a tweet that cannot be processed becomes a `Rejection`, whose `row` counts from 0.
+            batch_size: tweets per batch, see `run`.
+
+        Raises:
+            ValueError: the batch size is below 1.
+            BackendError: the backend failed.
+        """
+        return self.stream_rows((TweetRow(number, tweet) for number, tweet in enumerate(tweets)), batch_size)
+
+    def stream_rows(self, rows: Iterable[Row], batch_size: int = BATCH_SIZE) -> Iterator[Result | Rejection]:
+        """As `stream`, for rows still to be read, such as lines of a file; what reading raises rejects them."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        return stream(rows, self.prepare, self.run, batch_size, self._threads)
+
     def prepare(self, tweet: Tweet) -> Prepared:
-        """Tokenise one tweet and decode its pictures; needs no engine.
+        """Tokenise one tweet and decode its pictures; needs no backend.
 
         Raises:
             InputError: the tweet cannot be processed.
@@ -117,7 +155,7 @@ class Pipeline:
         """Run prepared tweets as one batch: one result each, in order.
 
         Raises:
-            BackendError: an engine failed, or answered with NaN.
+            BackendError: the backend failed, or answered with NaN.
         """
         if not batch:
             return []
@@ -138,7 +176,7 @@ class Pipeline:
         return self._preparer.encoder
 
     def close(self) -> None:
-        """Free the engines and the cache."""
+        """Free the backend and the cache."""
         self.cache.clear()
         self.backend.close()
 
@@ -179,15 +217,15 @@ class Pipeline:
         computed: dict[bytes, Prefix] = {}
         for start in range(0, len(missing), MAX_PICTURES):
             keys = list(missing)[start : start + MAX_PICTURES]
-            images = normalise(np.stack([missing[key] for key in keys]), self.bundle.pictures)  # [N, 3, crop, crop]
-            for key, prefix in zip(keys, self.backend.encode_pictures(images), strict=True):
+            pixels = np.stack([missing[key] for key in keys])  # [N, crop, crop, 3]
+            for key, prefix in zip(keys, self.backend.encode_pictures(pixels), strict=True):
                 self.cache.put(key, prefix)
                 computed[key] = prefix
         return computed
 
     def _text_inputs(self, encodings: Sequence[Encoding]) -> TextInputs:
         input_ids, attention_mask = self.text_encoder.pad(encodings)  # [rows, T]
-        if self.bundle.head != "markers":
+        if self.bundle.manifest.head != "markers":
             return TextInputs(input_ids, attention_mask)
         head, tail = (
             np.array([getattr(encoding, name) for encoding in encodings], np.int64)  # [rows]

@@ -1,7 +1,7 @@
 """What goes into the pipeline and what comes out: plain frozen dataclasses."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,6 +17,9 @@ Box: TypeAlias = tuple[float, float, float, float]
 
 Span: TypeAlias = tuple[int, int]
 """[start, end) in words."""
+
+Progress: TypeAlias = Callable[[str], None]
+"""What long work tells each step as it begins."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,10 @@ class EntityResult:
     tags: tuple[str, ...]
     cut_words: int
 
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON types."""
+        return asdict(self)
+
 
 @dataclass(frozen=True)
 class RelationResult:
@@ -100,5 +107,35 @@ class RelationResult:
     score: float
     cut_words: int
 
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON types."""
+        return asdict(self)
+
 
 Result: TypeAlias = EntityResult | RelationResult
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Why a tweet has no result: it cannot be processed as given.
+
+    Attributes:
+        row: its place among the tweets, from 0; in a file, its line or row from 1.
+        id: the tweet's id, where it could be read.
+        type: name of the exception.
+        message: what the exception says, in one line.
+    """
+
+    row: int
+    id: Any
+    type: str
+    message: str
+
+    @classmethod
+    def of(cls, row: int, id: Any, error: Exception) -> "Rejection":  # noqa: A002, ANN401  the field's name
+        """From the exception."""
+        return cls(row, id, type(error).__name__, " ".join(str(error).split()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The rejection as JSON types; its key `error` tells it from a result."""
+        return {"row": self.row, "id": self.id, "error": {"type": self.type, "message": self.message}}

@@ -40,7 +40,7 @@ NER_FILES = {"decoder.npz", "onnx/fp32/text.onnx", "onnx/fp32/vision.onnx", "tok
 
 def test_manifest_of_entities(ner_bundle: Path, ner_model: HVPNeT) -> None:
     manifest, config = manifest_of(ner_bundle), ner_model.config
-    assert set(manifest["files"]) == NER_FILES
+    assert set(manifest.files) == NER_FILES
     assert {name: manifest[name] for name in ("schema_version", "task", "variant", "head", "labels", "precision")} == {
         "schema_version": 1,
         "task": "ner",
@@ -71,7 +71,7 @@ def test_manifest_of_entities(ner_bundle: Path, ner_model: HVPNeT) -> None:
 
 def test_manifest_of_relations(re_bundle: Path, re_model: HVPNeT) -> None:
     manifest = manifest_of(re_bundle)
-    assert set(manifest["files"]) == NER_FILES - {"decoder.npz"}
+    assert set(manifest.files) == NER_FILES - {"decoder.npz"}
     assert (manifest["task"], manifest["head"]) == ("re", "markers")
     assert manifest["labels"] == list(re_model.config.labels)
     assert manifest["sizes"]["vocabulary"] == re_model.config.bert.vocab_size
@@ -147,7 +147,7 @@ def write(
 
 def test_text_only_bundle(text_bundle: Path) -> None:
     manifest = manifest_of(text_bundle)
-    assert set(manifest["files"]) == NER_FILES - {"onnx/fp32/vision.onnx"}
+    assert set(manifest.files) == NER_FILES - {"onnx/fp32/vision.onnx"}
     assert manifest["sizes"]["pictures"] == 0
     assert manifest["architecture"]["resnet"] is None
     assert manifest["parity"]["fp32"]["prefix_error"] == 0

@@ -18,7 +18,7 @@ import onnxruntime
 
 from hvpnet_runtime import Bundle
 from hvpnet_runtime.backends.cuda import Cuda, Device, Pinned
-from hvpnet_runtime.backends.tensorrt.library import Api, EngineName
+from hvpnet_runtime.backends.tensorrt.library import Library, EngineName
 from hvpnet_runtime.backends.tensorrt.profiles import Graph, text_profiles, vision_profiles
 from hvpnet_runtime.backends.tensorrt.record import BuildRecord, engine_folder
 from hvpnet_runtime.bundle import sha256
@@ -263,19 +263,19 @@ class FakeLibrary(SimpleNamespace):
         return FakeEngine(self, json.loads(plan)) if plan.startswith(b"{") else None
 
 
-def fake_api(cuda: FakeCuda, engine: EngineName = "tensorrt", version: str = "99.1") -> Api:
-    return Api(engine, FakeLibrary(cuda, version), None, [])
+def fake_api(cuda: FakeCuda, engine: EngineName = "tensorrt", version: str = "99.1") -> Library:
+    return Library(engine, FakeLibrary(cuda, version), None, [])
 
 
 def write_fake_engines(
-    bundle: Bundle, api: Api, precision: str = "fp32", max_batch: int = 4, max_length: int | None = None
+    bundle: Bundle, api: Library, precision: str = "fp32", max_batch: int = 4, max_length: int | None = None
 ) -> Path:
     """What `build_engines` would leave, of plans that `FakeLibrary` reads."""
     graphs: tuple[Graph, ...] = ("vision", "text") if bundle.sizes.pictures else ("text",)
     profiles = {
         graph: vision_profiles(max_batch)
         if graph == "vision"
-        else text_profiles(max_length or bundle.max_length, max_batch)
+        else text_profiles(max_length or bundle.manifest.limits.max_length, max_batch)
         for graph in graphs
     }
     folder = engine_folder(bundle, api, FAKE_GPU)
@@ -294,7 +294,7 @@ def write_fake_engines(
         compute_capability=FAKE_GPU.compute_capability,
         precision=precision,
         profiles=profiles,
-        sources={name: bundle.manifest["files"][name]["sha256"] for name in names},
+        sources={name: bundle.manifest.files[name]["sha256"] for name in names},
         files={path.name: {"sha256": sha256(path), "bytes": path.stat().st_size} for path in folder.glob("*.plan")},
         networks={},
         settings={},

@@ -1,17 +1,19 @@
-"""Engines that run the two graphs of a bundle."""
+"""What runs the two graphs of a bundle."""
 
 import logging
 from collections.abc import Callable
 
 from hvpnet_runtime.backends.base import Backend, Prefix, TextInputs
-from hvpnet_runtime.backends.onnxruntime import OnnxRuntimeBackend
+from hvpnet_runtime.backends.cuda import Cuda
+from hvpnet_runtime.backends.onnxruntime import CPU, OnnxRuntimeBackend, require_provider
 from hvpnet_runtime.backends.onnxruntime_gpu import OnnxRuntimeGpuBackend
-from hvpnet_runtime.backends.openvino import OpenVinoBackend
+from hvpnet_runtime.backends.openvino import OpenVinoBackend, import_openvino
 from hvpnet_runtime.backends.tensorrt.backend import TensorRTBackend
+from hvpnet_runtime.backends.tensorrt.library import load_library
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.errors import BackendError, HvpnetError, StaleEngineError
 
-__all__ = ["AUTO", "BACKENDS", "CPU_BACKENDS", "Backend", "Prefix", "TextInputs", "load_backend"]
+__all__ = ["AUTO", "BACKENDS", "CPU_BACKENDS", "Backend", "Prefix", "TextInputs", "available_backends", "load_backend"]
 
 _log = logging.getLogger(__name__)
 
@@ -23,14 +25,41 @@ BACKENDS: dict[str, Callable[[Bundle, int | None, str | None], Backend]] = {
     "onnxruntime-cpu": OnnxRuntimeBackend,
     "openvino": OpenVinoBackend,
 }
-"""By name: from a bundle, CPU threads and the precision wanted."""
+"""By name, what makes the backend of a bundle, CPU threads and the precision wanted."""
 
 CPU_BACKENDS = ("onnxruntime-cpu", "openvino")
-"""Those that leave a GPU alone."""
+"""Backends that leave a GPU alone."""
 
 AUTO = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-cpu")
-"""What `auto` tries, fastest first. ONNX Runtime's TensorRT provider is not among them: it builds at the first request,
+"""What `auto` tries, in this order. ONNX Runtime's TensorRT provider is not among them: it builds at the first request,
 for minutes; nor is OpenVINO, which has shown to be faster on one processor only."""
+
+_PROBES: dict[str, Callable[[], object]] = {
+    "tensorrt": lambda: (load_library("tensorrt"), Cuda()),
+    "tensorrt-rtx": lambda: (load_library("tensorrt-rtx"), Cuda()),
+    "onnxruntime-tensorrt": lambda: (require_provider("TensorrtExecutionProvider", "gpu"), Cuda()),
+    "onnxruntime-cuda": lambda: (require_provider("CUDAExecutionProvider", "gpu"), Cuda()),
+    "onnxruntime-cpu": lambda: require_provider(CPU, "cpu"),
+    "openvino": import_openvino,
+}
+"""By name, what raises where the backend cannot run."""
+
+
+def available_backends() -> dict[str, str | None]:
+    """Which backends can run on this machine, whatever the bundle.
+
+    Returns:
+        By name, in the order of `BACKENDS`: None for a backend that can run here, else the reason why it cannot.
+    """
+    found: dict[str, str | None] = {}
+    for name in BACKENDS:
+        try:
+            _PROBES[name]()
+        except HvpnetError as error:
+            found[name] = str(error)
+        else:
+            found[name] = None
+    return found
 
 
 def load_backend(
@@ -40,8 +69,8 @@ def load_backend(
 
     Args:
         bundle: a checked bundle.
-        name: one of `BACKENDS`, or `auto`: the fastest that runs here. What `auto` passes over, and why, is logged; as
-            a warning where a built engine is stale.
+        name: one of `BACKENDS`, or `auto`: the first of `AUTO` that loads. What `auto` passes over, and why, is
+            logged; as a warning where a built engine is stale.
         threads: CPU threads of one call; by default all cores.
         precision: of the graphs to run; by default what is fastest on the backend without loss of accuracy, FP32 on a
             CPU and FP16 on a GPU, where the bundle has it.

@@ -1,11 +1,26 @@
-"""What the pipeline asks of an engine."""
+"""What the pipeline asks of a backend, and what backends share."""
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from hvpnet_runtime.bundle import Bundle, GraphName, Precision
+from hvpnet_runtime.errors import BackendError
+
+LENGTHS = (32, 64, 96, 128)
+"""Pieces that texts are padded to where a backend wants few different shapes."""
+
+MAX_PICTURES = 16
+"""Pictures in one run of the vision graph, which bounds its activations."""
+
+Pixels: TypeAlias = npt.NDArray[np.uint8]
+"""RGB pictures [N, crop, crop, 3], or one [crop, crop, 3]."""
+
+Array: TypeAlias = npt.NDArray[Any]
 
 
 class Prefix(Protocol):
@@ -15,12 +30,6 @@ class Prefix(Protocol):
     def nbytes(self) -> int:
         """Memory it takes, for the cache's limit."""
         ...
-
-
-def stack_prefixes(rows: Sequence[Sequence[Prefix]]) -> npt.NDArray[np.float32]:
-    """Prefixes that are numpy arrays, B rows of them -> [B, pictures, layers, 2, prefix_length * hidden]."""
-    flat: Any = [prefix for row in rows for prefix in row]
-    return np.stack(flat).reshape(len(rows), -1, *flat[0].shape)
 
 
 @dataclass(frozen=True)
@@ -48,11 +57,6 @@ class TextInputs:
         return TextInputs(**{name: array[part] for name, array in self.arrays().items()})
 
 
-def no_pictures(backend: str, *, closed: bool) -> str:
-    """Why a backend without a vision graph encodes no pictures."""
-    return f"the backend {backend} is closed" if closed else "this bundle reads no pictures (variant text_only)"
-
-
 class Backend(Protocol):
     """Runs the two graphs; thread-safe."""
 
@@ -63,7 +67,7 @@ class Backend(Protocol):
 
     @property
     def precision(self) -> str:
-        """Of the graphs that run."""
+        """Precision of the loaded graphs."""
         ...
 
     @property
@@ -71,8 +75,12 @@ class Backend(Protocol):
         """Most pieces of a text, where that is less than the bundle's own limit."""
         ...
 
-    def encode_pictures(self, images: npt.NDArray[np.float32]) -> Sequence[Prefix]:
-        """Normalised images [N, 3, side, side] -> N prefixes, kept where `encode_text` wants them."""
+    def encode_pictures(self, pixels: Pixels) -> Sequence[Prefix]:
+        """Pictures uint8 [N, crop, crop, 3] -> N prefixes, kept where `encode_text` wants them."""
+        ...
+
+    def place_prefix(self, prefix: npt.NDArray[np.float32]) -> Prefix:
+        """A prefix that is known already, [layers, 2, prefix_length * hidden], put where `encode_text` wants it."""
         ...
 
     def encode_text(self, text: TextInputs, prefixes: Sequence[Sequence[Prefix]]) -> npt.NDArray[np.float32]:
@@ -82,3 +90,57 @@ class Backend(Protocol):
     def close(self) -> None:
         """Free what the backend holds; it cannot be used afterwards."""
         ...
+
+
+def no_pictures(backend: str, *, closed: bool) -> str:
+    """Why a backend without a vision graph encodes no pictures."""
+    return f"the backend {backend} is closed" if closed else "this bundle reads no pictures (variant text_only)"
+
+
+class HostBackend(ABC):
+    """A backend whose prefixes are numpy arrays; see `Backend`.
+
+    Args:
+        name: in `BACKENDS`.
+        bundle: says what the graphs read.
+        precision: of the graphs.
+    """
+
+    max_length: int | None = None
+
+    def __init__(self, name: str, bundle: Bundle, precision: Precision) -> None:
+        self.name, self.precision = name, str(precision)
+        self._specs, self._closed = bundle.specs(precision), False
+
+    @abstractmethod
+    def _run(self, graph: GraphName, feeds: Mapping[str, Array]) -> Array:
+        """The output of a graph.
+
+        Raises:
+            BackendError: it failed.
+        """
+
+    def encode_pictures(self, pixels: Pixels) -> Sequence[Prefix]:
+        """See `Backend`."""
+        if self._closed or "vision" not in self._specs:
+            raise BackendError(no_pictures(self.name, closed=self._closed))
+        prefixes = self._run("vision", {"images": pixels})  # [N, layers, 2, P * hidden]
+        return [prefix.copy() for prefix in prefixes]  # a view would keep the whole batch alive in the cache
+
+    def place_prefix(self, prefix: npt.NDArray[np.float32]) -> Prefix:
+        """See `Backend`."""
+        return prefix.astype(self._specs["vision"].output.dtype)
+
+    def encode_text(self, text: TextInputs, prefixes: Sequence[Sequence[Prefix]]) -> npt.NDArray[np.float32]:
+        """See `Backend`."""
+        if self._closed:
+            raise BackendError(f"the backend {self.name} is closed")
+        feeds: dict[str, Array] = dict(text.arrays())
+        if "vision" in self._specs:
+            rows: Any = prefixes  # arrays, as they come from this backend
+            feeds["prefix"] = np.stack([np.stack(row) for row in rows])  # [B, pictures, layers, 2, P * hidden]
+        return self._run("text", feeds)
+
+    def close(self) -> None:
+        """See `Backend`."""
+        self._closed = True

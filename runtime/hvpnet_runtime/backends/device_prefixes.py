@@ -3,6 +3,10 @@
 import weakref
 from collections.abc import Sequence
 from threading import Lock
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from hvpnet_runtime.backends.cuda import Address, Cuda, Event, Stream
 
@@ -43,13 +47,24 @@ class PrefixPool:
         self._closed = False
 
     def store(self, source: Address, count: int, stream: Stream) -> list[DevicePrefix]:
-        """Copy `count` prefixes that lie one after the other on the device into slots of their own."""
+        """Copy `count` prefixes that lie one after the other at `source` into slots of their own."""
         prefixes = [self._take() for _ in range(count)]
         for index, prefix in enumerate(prefixes):
             self._cuda.wait(stream, prefix.ready)  # for what the slot held before
             self._cuda.copy(prefix.address, source + index * self.nbytes, self.nbytes, stream)
             self._cuda.record(prefix.ready, stream)
         return prefixes
+
+    def place(self, prefix: npt.NDArray[Any], stream: Stream) -> DevicePrefix:
+        """Copy one prefix from the host into a slot of its own, and wait until it is there."""
+        pinned = self._cuda.malloc_host(prefix.shape, prefix.dtype)
+        try:
+            np.copyto(pinned.array, prefix)
+            (placed,) = self.store(pinned.address, 1, stream)
+            self._cuda.synchronize(stream)
+        finally:
+            self._cuda.free_host(pinned)
+        return placed
 
     def gather(self, target: Address, prefixes: Sequence[DevicePrefix], stream: Stream) -> None:
         """Copy prefixes one after the other to `target`; the caller keeps them until the stream has done so."""

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hvpnet_runtime.backends.base import Prefix, TextInputs, no_pictures, stack_prefixes
-from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.backends.base import Array, HostBackend
+from hvpnet_runtime.bundle import Bundle, GraphName
 from hvpnet_runtime.errors import BackendError, MissingExtraError
 
 CPU = "CPUExecutionProvider"
@@ -26,7 +26,7 @@ Providers = Mapping[str, Mapping[str, str]]
 """Options by execution provider, the one that must load first."""
 
 
-class OnnxRuntimeBackend:
+class OnnxRuntimeBackend(HostBackend):
     """See `Backend`. Prefixes are numpy arrays.
 
     Args:
@@ -40,60 +40,46 @@ class OnnxRuntimeBackend:
         BackendError: a graph is damaged.
     """
 
-    name = "onnxruntime-cpu"
-    max_length: int | None = None
-
     def __init__(self, bundle: Bundle, threads: int | None = None, precision: str | None = None) -> None:
-        runtime = import_onnxruntime("cpu")
-        self.precision = bundle.prefer("fp32", "int8", "fp16", wanted=precision)
+        runtime = require_provider(CPU, "cpu")
+        chosen = bundle.prefer("fp32", "int8", "fp16", wanted=precision)
+        super().__init__("onnxruntime-cpu", bundle, chosen)
         options = runtime.SessionOptions()
         if threads is not None:
             options.intra_op_num_threads = threads
         options.add_session_config_entry(*_SPIN_WITHIN_RUNS)
-        vision, text = bundle.onnx("vision", self.precision), bundle.onnx("text", self.precision)
-        self._vision = (
-            load_session(runtime, vision, {CPU: {}}, options, _SLOW_FUSIONS) if bundle.sizes.pictures else None
-        )
-        self._text = load_session(runtime, text, {CPU: {}}, options, _SLOW_FUSIONS)
-
-    def encode_pictures(self, images: npt.NDArray[np.float32]) -> Sequence[Prefix]:
-        """See `Backend`."""
-        if self._vision is None:
-            raise BackendError(no_pictures(self.name, closed=self._text is None))
-        prefixes = self._run(self._vision, {"images": images})  # [N, layers, 2, P * hidden]
-        return [prefix.copy() for prefix in prefixes]  # a view would keep the whole batch alive in the cache
-
-    def encode_text(self, text: TextInputs, prefixes: Sequence[Sequence[Prefix]]) -> npt.NDArray[np.float32]:
-        """See `Backend`."""
-        if self._text is None:
-            raise BackendError(f"the backend {self.name} is closed")
-        feeds: dict[str, Any] = text.arrays()
-        if self._vision is not None:
-            feeds["prefix"] = stack_prefixes(prefixes)
-        return self._run(self._text, feeds)
+        self._sessions = {
+            graph: load_session(runtime, bundle.onnx(graph, chosen), {CPU: {}}, options, _SLOW_FUSIONS)
+            for graph in self._specs
+        }
 
     def close(self) -> None:
         """See `Backend`."""
-        self._vision = self._text = None
+        super().close()
+        self._sessions = {}
 
-    def _run(self, session: Any, feeds: Mapping[str, Any]) -> npt.NDArray[np.float32]:  # noqa: ANN401
+    def _run(self, graph: GraphName, feeds: Mapping[str, Array]) -> npt.NDArray[np.float32]:
         try:
-            output: npt.NDArray[np.float32] = session.run(None, feeds)[0]
+            output: npt.NDArray[np.float32] = self._sessions[graph].run(None, feeds)[0]
         except Exception as error:  # its exception classes are private to the extension
             raise BackendError(f"{self.name} failed: {str(error).splitlines()[0]}") from error
         return output
 
 
-def import_onnxruntime(extra: str) -> Any:  # noqa: ANN401  onnxruntime has no types
-    """The module.
+def require_provider(provider: str, extra: str) -> Any:  # noqa: ANN401  onnxruntime has no types
+    """ONNX Runtime's module, of a build that has an execution provider.
 
     Raises:
         MissingExtraError: it is not installed; the extra is named.
+        BackendError: this build has no such provider.
     """
     try:
         import onnxruntime
     except ImportError as error:
         raise MissingExtraError("onnxruntime", extra, "a backend of ONNX Runtime") from error
+    available = onnxruntime.get_available_providers()
+    if provider not in available:
+        raise BackendError(f"this build of onnxruntime has no {provider}, only {', '.join(available)}")
     return onnxruntime
 
 
@@ -107,12 +93,9 @@ def load_session(
     """A session on the first of the providers.
 
     Raises:
-        BackendError: this build has no such provider, or it did not load, or the graph is damaged.
+        BackendError: the provider did not load, or the graph is damaged.
     """
     first = next(iter(providers))
-    available = runtime.get_available_providers()
-    if first not in available:
-        raise BackendError(f"this build of onnxruntime has no {first}, only {', '.join(available)}")
     chosen = [(name, dict(settings)) for name, settings in providers.items()]
     try:
         session = runtime.InferenceSession(

@@ -4,23 +4,28 @@ Everything is bound to device memory of our own and queued on one stream of our 
 and the host waits once a request, for the emissions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from math import prod
 from threading import Lock
 from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from hvpnet_runtime.backends.base import Prefix, TextInputs, no_pictures
+from hvpnet_runtime.backends.base import Array, Pixels, Prefix, TextInputs, no_pictures
 from hvpnet_runtime.backends.cuda import Address, Cuda, Pinned
 from hvpnet_runtime.backends.device_prefixes import DevicePrefix, PrefixPool
-from hvpnet_runtime.backends.onnxruntime import Providers, import_onnxruntime, load_session
-from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.backends.onnxruntime import Providers, load_session, require_provider
+from hvpnet_runtime.bundle import Axis, Bundle, GraphName, TensorSpec
 from hvpnet_runtime.errors import BackendError
 
 Kind: TypeAlias = Literal["onnxruntime-tensorrt", "onnxruntime-cuda"]
 
-Array = npt.NDArray[Any]
+
+_PROVIDERS: dict[Kind, str] = {
+    "onnxruntime-tensorrt": "TensorrtExecutionProvider",
+    "onnxruntime-cuda": "CUDAExecutionProvider",
+}
 
 
 class OnnxRuntimeGpuBackend:
@@ -44,24 +49,26 @@ class OnnxRuntimeGpuBackend:
     def __init__(self, bundle: Bundle, kind: Kind, precision: str | None = None, *, cuda: Cuda | None = None) -> None:
         self.name: str = kind
         self.precision = bundle.prefer("fp16", "fp32", wanted=precision)
-        self._runtime = import_onnxruntime("gpu")
+        self._runtime = require_provider(_PROVIDERS[kind], "gpu")
         self._cuda = Cuda() if cuda is None else cuda
-        self._bundle = bundle
+        self._folder, self._specs = bundle.path, bundle.specs(self.precision)
         self._stream = self._cuda.stream()
         options = self._runtime.SessionOptions()
-        vision, text = bundle.onnx("vision", self.precision), bundle.onnx("text", self.precision)
         providers = self.providers(kind, self._stream)
         try:
-            self._vision = load_session(self._runtime, vision, providers, options) if bundle.sizes.pictures else None
-            self._text = load_session(self._runtime, text, providers, options)
+            self._sessions = {
+                graph: load_session(self._runtime, bundle.onnx(graph, self.precision), providers, options)
+                for graph in self._specs
+            }
         except BaseException:
             self._cuda.destroy_stream(self._stream)
             raise
         self._run_options = self._runtime.RunOptions()
         # We wait for the stream ourselves, once a request.
         self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
-        self._prefix_type = np.dtype(np.float16 if self.precision == "fp16" else np.float32)
-        self._pool = PrefixPool(self._cuda, int(np.prod(bundle.sizes.prefix_shape)) * self._prefix_type.itemsize)
+        self._pool: PrefixPool | None = None
+        if "vision" in self._specs:
+            self._pool = PrefixPool(self._cuda, self._specs["vision"].output.nbytes({"pictures": 1}))
         self._device: dict[str, tuple[Address, int]] = {}
         self._pinned: dict[str, tuple[Pinned, int]] = {}
         self._reading: set[str] = set()  # pinned memory that a queued copy reads
@@ -72,7 +79,7 @@ class OnnxRuntimeGpuBackend:
         cuda = {"CUDAExecutionProvider": {"user_compute_stream": str(stream)}}
         if kind == "onnxruntime-cuda":
             return cuda
-        folder = self._bundle.path / "engines" / f"onnxruntime-{self._runtime.__version__}"
+        folder = self._folder / "engines" / f"onnxruntime-{self._runtime.__version__}"
         tensorrt = {
             "user_compute_stream": str(stream),
             "trt_engine_cache_enable": "1",
@@ -82,38 +89,41 @@ class OnnxRuntimeGpuBackend:
         }
         return {"TensorrtExecutionProvider": tensorrt, **cuda}
 
-    def encode_pictures(self, images: npt.NDArray[np.float32]) -> Sequence[Prefix]:
+    def encode_pictures(self, pixels: Pixels) -> Sequence[Prefix]:
         """See `Backend`. Returns as soon as the work is queued."""
         with self._lock:
-            if self._vision is None:
-                raise BackendError(no_pictures(self.name, closed=self._closed))
-            binding = self._vision.io_binding()
-            self._upload(binding, "images", images)
-            prefix = self._bind_output(binding, "prefix", (len(images), *self._bundle.sizes.prefix_shape))
-            self._run(self._vision, binding)
-            return self._pool.store(prefix, len(images), self._stream)
+            pool = self._prefix_pool()
+            binding = self._sessions["vision"].io_binding()
+            self._upload(binding, "images", pixels)
+            prefix, _ = self._bind_output(binding, self._specs["vision"].output, {"pictures": len(pixels)})
+            self._run("vision", binding)
+            return pool.store(prefix, len(pixels), self._stream)
+
+    def place_prefix(self, prefix: npt.NDArray[np.float32]) -> Prefix:
+        """See `Backend`."""
+        with self._lock:
+            return self._prefix_pool().place(prefix.astype(self._specs["vision"].output.dtype), self._stream)
 
     def encode_text(self, text: TextInputs, prefixes: Sequence[Sequence[Prefix]]) -> npt.NDArray[np.float32]:
         """See `Backend`."""
         with self._lock:
-            if self._text is None:
+            if self._closed:
                 raise BackendError(f"the backend {self.name} is closed")
-            binding = self._text.io_binding()
+            binding = self._sessions["text"].io_binding()
             for name, array in text.arrays().items():
                 self._upload(binding, name, array)
-            if self._vision is not None:
-                self._bind_prefixes(binding, [cast("list[DevicePrefix]", list(row)) for row in prefixes])
-            labels = len(self._bundle.labels)
+            if self._pool is not None:
+                gathered = cast("list[DevicePrefix]", [prefix for row in prefixes for prefix in row])
+                self._bind_prefixes(binding, self._pool, gathered, rows=len(prefixes))
             batch, length = text.input_ids.shape
-            ner = self._bundle.task == "ner"
-            name, shape = ("emissions", (batch, length, labels)) if ner else ("logits", (batch, labels))
-            output = self._bind_output(binding, name, shape, np.dtype(np.float32))
-            self._run(self._text, binding)
-            pinned = self._staging(name, shape, np.dtype(np.float32))
-            self._cuda.copy(pinned.address, output, int(np.prod(shape)) * 4, self._stream)
+            spec = self._specs["text"].output
+            output, shape = self._bind_output(binding, spec, {"batch": batch, "length": length})
+            self._run("text", binding)
+            pinned = self._staging(spec.name, shape, spec.dtype)
+            self._cuda.copy(pinned.address, output, prod(shape) * spec.dtype.itemsize, self._stream)
             self._cuda.synchronize(self._stream)
             self._reading.clear()
-            return _view(pinned, shape, np.dtype(np.float32)).copy()
+            return _view(pinned, shape, spec.dtype).copy()
 
     def close(self) -> None:
         """See `Backend`."""
@@ -122,8 +132,9 @@ class OnnxRuntimeGpuBackend:
                 return
             self._closed = True
             self._cuda.synchronize(self._stream)
-            self._vision = self._text = None
-            self._pool.close()
+            self._sessions = {}
+            if self._pool is not None:
+                self._pool.close()
             for address, _ in self._device.values():
                 self._cuda.free(address)
             for pinned, _ in self._pinned.values():
@@ -131,11 +142,16 @@ class OnnxRuntimeGpuBackend:
             self._device, self._pinned = {}, {}
             self._cuda.destroy_stream(self._stream)
 
-    def _bind_prefixes(self, binding: Any, rows: list[list[DevicePrefix]]) -> None:  # noqa: ANN401
-        shape = (len(rows), self._bundle.sizes.pictures, *self._bundle.sizes.prefix_shape)
-        address = self._memory("gathered", int(np.prod(shape)) * self._prefix_type.itemsize)
-        self._pool.gather(address, [prefix for row in rows for prefix in row], self._stream)
-        binding.bind_input("prefix", self.device_type, 0, self._prefix_type, shape, address)
+    def _prefix_pool(self) -> PrefixPool:
+        if self._closed or self._pool is None:
+            raise BackendError(no_pictures(self.name, closed=self._closed))
+        return self._pool
+
+    def _bind_prefixes(self, binding: Any, pool: PrefixPool, prefixes: Sequence[DevicePrefix], rows: int) -> None:  # noqa: ANN401
+        (spec,) = (tensor for tensor in self._specs["text"].inputs if tensor.name == "prefix")
+        address = self._memory("gathered", spec.nbytes({"batch": rows}))
+        pool.gather(address, prefixes, self._stream)
+        binding.bind_input("prefix", self.device_type, 0, spec.dtype, spec.shape({"batch": rows}), address)
 
     def _upload(self, binding: Any, name: str, array: Array) -> None:  # noqa: ANN401
         pinned = self._staging(name, array.shape, array.dtype)
@@ -148,18 +164,17 @@ class OnnxRuntimeGpuBackend:
     def _bind_output(
         self,
         binding: Any,  # noqa: ANN401
-        name: str,
-        shape: tuple[int, ...],
-        dtype: np.dtype[Any] | None = None,
-    ) -> Address:
-        dtype = self._prefix_type if dtype is None else dtype
-        address = self._memory(name, int(np.prod(shape)) * dtype.itemsize)
-        binding.bind_output(name, self.device_type, 0, dtype, shape, address)
-        return address
+        spec: TensorSpec,
+        sizes: Mapping[Axis, int],
+    ) -> tuple[Address, tuple[int, ...]]:
+        shape = spec.shape(sizes)
+        address = self._memory(spec.name, spec.nbytes(sizes))
+        binding.bind_output(spec.name, self.device_type, 0, spec.dtype, shape, address)
+        return address, shape
 
-    def _run(self, session: Any, binding: Any) -> None:  # noqa: ANN401
+    def _run(self, graph: GraphName, binding: Any) -> None:  # noqa: ANN401
         try:
-            session.run_with_iobinding(binding, self._run_options)
+            self._sessions[graph].run_with_iobinding(binding, self._run_options)
         except Exception as error:  # its exception classes are private to the extension
             raise BackendError(f"{self.name} failed: {str(error).splitlines()[0]}") from error
 
@@ -176,7 +191,7 @@ class OnnxRuntimeGpuBackend:
 
     def _staging(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Pinned:
         """Pinned memory kept under a name, which grows; what a request still under way reads is waited for."""
-        size = int(np.prod(shape)) * dtype.itemsize
+        size = prod(shape) * dtype.itemsize
         pinned, held = self._pinned.get(name, (None, -1))
         if name in self._reading:
             self._cuda.synchronize(self._stream)
@@ -190,6 +205,6 @@ class OnnxRuntimeGpuBackend:
 
 
 def _view(pinned: Pinned, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    size = int(np.prod(shape)) * dtype.itemsize
+    size = prod(shape) * dtype.itemsize
     found: Array = pinned.array[:size].view(dtype).reshape(shape)
     return found

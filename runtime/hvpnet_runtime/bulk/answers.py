@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 from hvpnet_runtime.bulk.source import JSON_LINES, PARQUET
 from hvpnet_runtime.bundle import Task
 from hvpnet_runtime.errors import InputError
-from hvpnet_runtime.jsonl import result_to_dict
 from hvpnet_runtime.types import Result
 
 _GROUP_ROWS = 65_536  # small row groups make a Parquet file slow to read
@@ -73,7 +72,7 @@ class JsonLinesAnswers:
 
     def encode(self, results: Sequence[Result]) -> bytes:
         """See `Answers`."""
-        return encode_lines(map(result_to_dict, results))
+        return encode_lines(result.to_dict() for result in results)
 
     def count(self, path: Path) -> int:
         """See `Answers`."""
@@ -98,7 +97,7 @@ class ParquetAnswers:
 
     def encode(self, results: Sequence[Result]) -> bytes:
         """See `Answers`."""
-        rows = [result_to_dict(result) for result in results]
+        rows = [result.to_dict() for result in results]
         if self._id_is_text:
             rows = [{**row, "id": _id_text(row["id"])} for row in rows]
         file = BytesIO()

@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hvpnet_runtime import errors
 from hvpnet_runtime.backends import CPU_BACKENDS
 from hvpnet_runtime.bulk.job import Job, Resources
 from hvpnet_runtime.bulk.source import Part
 from hvpnet_runtime.bulk.worker import Annotator, Done, Failed
-from hvpnet_runtime.errors import BulkError, HvpnetError
+from hvpnet_runtime.errors import BulkError
 from hvpnet_runtime.ray_processes import PICTURE_PROCESS, prepare_local_ray
 
 _OBJECT_STORE_BYTES = 512 * 2**20  # holds answers on their way to the driver, a few MB each
@@ -126,23 +125,13 @@ def run_parts(job: Job, digest: str, parts: Sequence[Part], pool: Pool) -> Itera
     )
     try:
         for row in outcomes.iter_rows():
-            yield _finished(row["outcome"])
+            outcome: Done | Failed = row["outcome"]
+            if isinstance(outcome, Failed):
+                _log.info("%s", outcome.trace)
+                raise outcome.error
+            yield outcome
     except ray.exceptions.RayError as error:
         raise BulkError(f"Ray gave up ({' '.join(str(error).split())}): run again to go on") from error
-
-
-def _finished(outcome: Done | Failed) -> Done:
-    if isinstance(outcome, Done):
-        return outcome
-    _log.info("%s", outcome.trace)
-    raise _error_of(outcome)
-
-
-def _error_of(outcome: Failed) -> HvpnetError:
-    kind = getattr(errors, outcome.error, None)
-    if isinstance(kind, type) and issubclass(kind, HvpnetError):
-        return kind.__new__(kind, outcome.message)  # without its constructor, which may word the message itself
-    return BulkError(f"{outcome.error} in part {outcome.number}: {outcome.message}")
 
 
 class _Attempts:

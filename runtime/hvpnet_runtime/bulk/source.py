@@ -1,16 +1,17 @@
 """Tweets out of JSON lines or Parquet: cut once into parts of known size, each of which is read on its own."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hvpnet_runtime.errors import InputError
-from hvpnet_runtime.jsonl import KEYS, parse_line
+from hvpnet_runtime.jsonl import KEYS, LineRow, tweet_from_dict
+from hvpnet_runtime.types import Tweet
 
 JSON_LINES, PARQUET = (".jsonl", ".ndjson"), (".parquet",)
 MOST_PARTS = 10_000
@@ -39,30 +40,43 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One tweet as it stands in the input.
+class ParquetRow:
+    """A tweet as a row of Parquet; a `Row` of a stream.
 
     Attributes:
-        number: from 1; in JSON lines, the line.
-        raw: the line without its end, or a batch of this row alone.
+        number: from 1.
+        batch: a batch of this row alone.
+        folder: what relative paths of pictures count from.
     """
 
     number: int
-    raw: "str | pa.RecordBatch"
+    batch: pa.RecordBatch
+    folder: Path
 
-    def values(self) -> Mapping[str, Any]:
-        """The tweet as JSON types, and bytes for pictures of Parquet.
+    def tweet(self) -> Tweet:
+        """The tweet of the row.
 
         Raises:
-            InputError: the line is not a JSON object, or the text of a column not UTF-8.
+            InputError: the text of a column is not UTF-8, or a value of the wrong type.
         """
-        if isinstance(self.raw, str):
-            return parse_line(self.raw)
+        return tweet_from_dict(self._values(), self.folder)
+
+    def id(self) -> Any:  # noqa: ANN401  whatever the column has
+        """The row's id, or None where it cannot be read."""
         try:
-            (values,) = self.raw.to_pylist()
+            return self._values().get("id")
+        except InputError:
+            return None
+
+    def _values(self) -> dict[str, Any]:
+        try:
+            (values,) = self.batch.to_pylist()
         except UnicodeDecodeError as error:
             raise InputError(f"not UTF-8: {error}") from error
         return dict(values)
+
+
+SourceRow: TypeAlias = LineRow | ParquetRow
 
 
 class Source(Protocol):
@@ -85,7 +99,7 @@ class Source(Protocol):
         """
         ...
 
-    def read(self, part: Part) -> Iterator[Row]:
+    def read(self, part: Part) -> Iterator[SourceRow]:
         """The rows of a part, in order."""
         ...
 
@@ -135,7 +149,7 @@ class JsonLines:
             for number, (start, first) in enumerate(marks)
         ]
 
-    def read(self, part: Part) -> Iterator[Row]:
+    def read(self, part: Part) -> Iterator[SourceRow]:
         """See `Source`."""
         rows = 0
         with self._path.open("rb") as lines:
@@ -145,7 +159,7 @@ class JsonLines:
                     continue
                 if rows == part.rows:
                     return
-                yield Row(number, line.decode("utf-8", "surrogateescape").rstrip("\r\n"))
+                yield LineRow(number, line.decode("utf-8", "surrogateescape").rstrip("\r\n"), self._path.parent)
                 rows += 1
 
 
@@ -174,7 +188,7 @@ class Parquet:
             for number, start in enumerate(range(0, self.size, part_rows))
         ]
 
-    def read(self, part: Part) -> Iterator[Row]:
+    def read(self, part: Part) -> Iterator[SourceRow]:
         """See `Source`. Rows of the row group that come before the part are decoded too: Parquet has no shorter way."""
         end = part.start + part.rows
         bounds = list(zip(self._group_starts, self._group_starts[1:], strict=False))
@@ -185,7 +199,7 @@ class Parquet:
         with pq.ParquetFile(self._path) as file:
             for batch in file.iter_batches(_READ_ROWS, row_groups=groups):
                 for row in range(max(position, part.start), min(position + len(batch), end)):
-                    yield Row(row + 1, batch.slice(row - position, 1))
+                    yield ParquetRow(row + 1, batch.slice(row - position, 1), self._path.parent)
                 position += len(batch)
                 if position >= end:
                     return

@@ -1,36 +1,23 @@
 """What one actor does: it loads the bundle once, and then a part at a time from the input's bytes to answers' bytes."""
 
 import traceback
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
-from itertools import islice
+from itertools import tee
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from hvpnet_runtime.bulk.answers import answers_for, encode_lines
 from hvpnet_runtime.bulk.job import Job
-from hvpnet_runtime.bulk.source import Part, Row, open_source
+from hvpnet_runtime.bulk.source import Part, open_source
 from hvpnet_runtime.bundle import sha256
-from hvpnet_runtime.errors import BulkError, BundleError
-from hvpnet_runtime.jsonl import tweet_from_dict
+from hvpnet_runtime.errors import BulkError, BundleError, HvpnetError
+from hvpnet_runtime.jsonl import LineRow
 from hvpnet_runtime.pipeline import Pipeline
-from hvpnet_runtime.preprocessing.prepare import Prepared
-from hvpnet_runtime.types import Result
-
-BATCH_SIZE = 32
-"""Rows of one run of the engines."""
+from hvpnet_runtime.types import Rejection, Result
 
 MOST_TRIES = 3
 """How often a part may end its actor before the run stops: a lost node is bad luck, three are the part's doing."""
-
-_AHEAD = 2 * BATCH_SIZE  # rows prepared while the engines run
-
-In = TypeVar("In")
-Out = TypeVar("Out")
-Rejected = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -48,12 +35,10 @@ class Done:
 class Failed:
     """A part that cannot be finished, for a reason that is not its rows'.
 
-    An exception would reach the driver wrapped by Ray, or be tried again without end.
+    An exception that is raised would reach the driver wrapped by Ray, or be tried again without end.
     """
 
-    number: int
-    error: str
-    message: str
+    error: HvpnetError
     trace: str
 
 
@@ -70,7 +55,6 @@ class Annotator:
     def __init__(self, job: Job, digest: str, threads: int, begin: Callable[[int], int]) -> None:
         self._job, self._digest, self._begin = job, digest, begin
         self._threads = threads
-        self._preparing = ThreadPoolExecutor(threads)
         self._pipeline: Pipeline | None = None
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -78,9 +62,11 @@ class Annotator:
         part = Part(**row)
         try:
             outcome: Done | Failed = self._annotate(part)
+        except HvpnetError as error:
+            outcome = Failed(error, traceback.format_exc())
         except Exception as error:  # whatever it is, it must stop the run with its own words
-            message = " ".join(str(error).split())
-            outcome = Failed(part.number, type(error).__name__, message, traceback.format_exc())
+            message = f"{type(error).__name__} in part {part.number}: {' '.join(str(error).split())}"
+            outcome = Failed(BulkError(message), traceback.format_exc())
         return {"outcome": outcome}
 
     def _annotate(self, part: Part) -> Done:
@@ -94,13 +80,14 @@ class Annotator:
         # or the last digits of a score would.
         pipeline.cache.clear()
         source = open_source(self._job.input)
-        prepare = partial(_prepare, pipeline, self._job.input.parent)
-        outcomes = _in_order(self._preparing, prepare, source.read(part))
+        rows, copies = tee(source.read(part))
         results: list[Result] = []
-        rejected: list[Rejected] = []
-        while chunk := list(islice(outcomes, BATCH_SIZE)):
-            results += pipeline.run([outcome for outcome in chunk if isinstance(outcome, Prepared)])
-            rejected += [outcome for outcome in chunk if not isinstance(outcome, Prepared)]
+        rejected: list[Mapping[str, Any]] = []
+        for row, outcome in zip(copies, pipeline.stream_rows(rows), strict=True):
+            if isinstance(outcome, Rejection):
+                rejected.append(outcome.to_dict() | ({"line": row.line} if isinstance(row, LineRow) else {}))
+            else:
+                results.append(outcome)
         if len(results) + len(rejected) != part.rows:
             raise BulkError(f"{self._job.input} has changed since the run began: remove the work folder to begin anew")
         answers = answers_for(self._job.output, pipeline.bundle.task, source.id_type)
@@ -126,28 +113,3 @@ class Annotator:
 def manifest_digest(bundle: Path) -> str:
     """Tells bundles apart: the manifest has the digests of all other files."""
     return sha256(bundle / "manifest.json")
-
-
-def _prepare(pipeline: Pipeline, folder: Path, row: Row) -> Prepared | Rejected:
-    """A row that cannot be prepared must neither stop the run nor vanish, whatever is wrong with it."""
-    values: Mapping[str, Any] = {}
-    try:
-        values = row.values()
-        return pipeline.prepare(tweet_from_dict(values, folder))
-    except MemoryError:
-        raise  # says nothing about the row
-    except Exception as error:
-        problem = {"type": type(error).__name__, "message": str(error)}
-        line = {"line": row.raw} if isinstance(row.raw, str) else {}
-        return {"row": row.number, "id": values.get("id"), "error": problem, **line}
-
-
-def _in_order(pool: ThreadPoolExecutor, work: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:
-    """Like `map`, a few items ahead of who asks."""
-    waiting: deque[Future[Out]] = deque()
-    for item in items:
-        waiting.append(pool.submit(work, item))
-        if len(waiting) > _AHEAD:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()

@@ -1,5 +1,39 @@
 """A bundle's contract: what is in the folder, how it is read and checked, and how it is written."""
 
-from hvpnet_runtime.bundle.manifest import SCHEMA_VERSION, Bundle, PictureSpec, Sizes, Task, sha256
+from hvpnet_runtime.bundle.graph_spec import Axis, GraphName, GraphSpec, TensorSpec, graph_specs
+from hvpnet_runtime.bundle.manifest import (
+    MAX_OBJECTS,
+    SCHEMA_VERSION,
+    FileDigest,
+    Head,
+    Limits,
+    Manifest,
+    PictureSpec,
+    Precision,
+    Sizes,
+    Task,
+    Variant,
+)
+from hvpnet_runtime.bundle.reader import Bundle, file_digests, sha256
 
-__all__ = ["SCHEMA_VERSION", "Bundle", "PictureSpec", "Sizes", "Task", "sha256"]
+__all__ = [
+    "MAX_OBJECTS",
+    "SCHEMA_VERSION",
+    "Axis",
+    "Bundle",
+    "FileDigest",
+    "GraphName",
+    "GraphSpec",
+    "Head",
+    "Limits",
+    "Manifest",
+    "PictureSpec",
+    "Precision",
+    "Sizes",
+    "Task",
+    "TensorSpec",
+    "Variant",
+    "file_digests",
+    "graph_specs",
+    "sha256",
+]

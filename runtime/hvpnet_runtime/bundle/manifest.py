@@ -1,45 +1,36 @@
-"""Read a bundle: the manifest's schema, the presence of every file and its digest, before anything is parsed."""
+"""The manifest of a bundle: its type, and how it is read from and written as JSON."""
 
-import hashlib
 import json
-import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypeAlias
 
-from hvpnet_runtime.errors import BundleError
+from hvpnet_runtime.bundle.from_json import record_from_json
 
-SCHEMA_VERSION = 1
-"""The newest manifest schema this runtime reads."""
+SCHEMA_VERSION = 2
+"""The manifest schema that this version reads and writes."""
 
 Task: TypeAlias = Literal["ner", "re"]
+Variant: TypeAlias = Literal["full", "flat", "1t3", "only_obj", "text_only"]
+Head: TypeAlias = Literal["markers", "cls"]
+Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
 
-
-@dataclass(frozen=True)
-class PictureSpec:
-    """How a bundle wants its pictures.
-
-    Attributes:
-        resize: pixels of the shorter side after resizing.
-        crop: side of the square cut out of the middle, at most `resize`.
-        mean: per channel (red, green, blue), of values in [0, 1].
-        std: per channel, of values in [0, 1].
-        max_pixels: a picture with more is refused before it is decoded, and so is one so elongated that it would have
-            more after resizing.
-    """
-
-    resize: int = 256
-    crop: int = 224
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    max_pixels: int = 50_000_000
+MAX_OBJECTS = 3
+"""Object crops read per tweet (published code)."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes of the model that the runtime needs to shape its inputs."""
+    """Sizes of the model.
+
+    Attributes:
+        hidden: width of BERT's hidden states.
+        layers: BERT layers, each of which reads a prefix.
+        heads: attention heads of a layer.
+        vocabulary: pieces of the tokeniser.
+        prefix_length: prefix positions that one picture adds to a layer.
+        pictures: pictures of a tweet that the model reads, whole picture first; 0 for `text_only`.
+    """
 
     hidden: int
     layers: int
@@ -55,147 +46,121 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Bundle:
-    """A checked bundle folder.
+class PictureSpec:
+    """How pictures become pixels; the defaults are the published transforms.
 
     Attributes:
-        path: the folder.
-        task: `ner` or `re`.
-        variant: which ablation of the paper the checkpoint is.
-        head: `markers` or `cls` for relations, None for entities.
-        labels: NER labels or relations by index.
-        sizes: see `Sizes`.
-        pictures: how pictures become pixels.
-        max_length: pieces per tweet, [CLS] and [SEP] included.
-        max_objects: object crops read per tweet.
-        precisions: folders under onnx/.
-        manifest: the whole manifest, for display.
+        resize: pixels of the shorter side after resizing.
+        crop: side of the square cut out of the middle, at most `resize`.
+        mean: per channel (red, green, blue), of values in [0, 1]; the vision graph normalises with it.
+        std: per channel, of values in [0, 1].
+        max_pixels: a picture with more is refused before it is decoded, and so is one so elongated that it would have
+            more after resizing.
     """
 
-    path: Path
+    resize: int = 256
+    crop: int = 224
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    max_pixels: int = 50_000_000
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the model reads of a tweet.
+
+    Attributes:
+        max_length: pieces of the text, [CLS] and [SEP] included.
+        max_objects: object crops.
+    """
+
+    max_length: int
+    max_objects: int = MAX_OBJECTS
+
+
+@dataclass(frozen=True)
+class FileDigest:
+    """What a file must be: its sha256 as hexadecimal digits, and its size in bytes."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a bundle says of itself in manifest.json.
+
+    Attributes:
+        task: `ner` or `re`.
+        variant: which ablation of the paper the checkpoint is.
+        head: of relations: `markers` or `cls`; None for entities.
+        labels: NER labels or relations by index.
+        sizes: see `Sizes`.
+        architecture: BERT's and ResNet's own configurations, as the checkpoint has them.
+        preprocessing: how pictures become pixels.
+        limits: what the model reads of a tweet.
+        precision: of the graphs, the folders under onnx/.
+        calibration: how INT8 ranges were taken; None without INT8 graphs.
+        produced_by: versions of the packages that made the bundle.
+        parity: by precision, the report of the comparison with eager PyTorch.
+        files: what every file must be, by its path in the bundle.
+    """
+
     task: Task
-    variant: str
-    head: str | None
+    variant: Variant
+    head: Head | None
     labels: tuple[str, ...]
     sizes: Sizes
-    pictures: PictureSpec
-    max_length: int
-    max_objects: int
-    precisions: tuple[str, ...]
-    manifest: Mapping[str, Any]
+    architecture: Mapping[str, Any]
+    preprocessing: PictureSpec
+    limits: Limits
+    precision: tuple[Precision, ...] = ()
+    calibration: Mapping[str, Any] | None = None
+    produced_by: Mapping[str, str] = field(default_factory=dict)
+    parity: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    files: Mapping[str, FileDigest] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The manifest as JSON types, the schema's version first."""
+        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
 
     @classmethod
-    def load(cls, path: Path | str) -> "Bundle":
-        """Read and check a bundle.
+    def from_dict(cls, values: object) -> "Manifest":
+        """The inverse of `to_dict`, once it has been through JSON.
 
         Raises:
-            BundleError: no bundle, a newer schema, or a file that is missing, truncated or edited (it is named).
+            ValueError: a value is missing or of another type, or the schema's version another; the message says which.
         """
-        path = Path(path)
-        manifest = _read_manifest(path)
-        try:
-            bundle = cls(
-                path=path,
-                task=cast("Task", _one_of(manifest, "task", ("ner", "re"))),
-                variant=str(manifest["variant"]),
-                head=_one_of(manifest, "head", ("markers", "cls", None)),
-                labels=tuple(manifest["labels"]),
-                sizes=Sizes(**manifest["sizes"]),
-                pictures=PictureSpec(
-                    resize=manifest["preprocessing"]["resize"],
-                    crop=manifest["preprocessing"]["crop"],
-                    mean=tuple(manifest["preprocessing"]["mean"]),
-                    std=tuple(manifest["preprocessing"]["std"]),
-                    max_pixels=manifest["limits"]["max_pixels"],
-                ),
-                max_length=manifest["limits"]["max_length"],
-                max_objects=manifest["limits"]["max_objects"],
-                precisions=tuple(manifest["precision"]),
-                manifest=manifest,
+        version = values.get("schema_version") if isinstance(values, dict) else None
+        if type(version) is not int:
+            raise ValueError("it has no schema_version")
+        if version > SCHEMA_VERSION:
+            raise ValueError(f"its schema is {version}, this version reads {SCHEMA_VERSION}: upgrade hvpnet")
+        if version < SCHEMA_VERSION:
+            raise ValueError(
+                f"its schema is {version}, this version reads {SCHEMA_VERSION}: make the bundle anew with "
+                f"{_export_command(values)}"
             )
-            _check_files(path, bundle.required_files, manifest["files"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise BundleError(f"{path / 'manifest.json'} is not a bundle's manifest: {error!r}") from error
-        return bundle
+        return record_from_json(cls, values)
+
+    def to_json(self) -> str:
+        """The text of manifest.json."""
+        return json.dumps(self.to_dict(), indent=2) + "\n"
 
     @property
     def required_files(self) -> tuple[str, ...]:
         """What a bundle of this task and variant must hold, as paths inside it."""
-        graphs = ("vision.onnx", "text.onnx") if self.sizes.pictures else ("text.onnx",)
-        decoder = ("decoder.npz",) if self.task == "ner" else ()
-        return ("tokenizer.json", *decoder, *(f"onnx/{name}/{graph}" for name in self.precisions for graph in graphs))
-
-    def onnx(self, graph: Literal["vision", "text"], precision: str = "fp32") -> Path:
-        """Path of a graph.
-
-        Raises:
-            BundleError: the bundle does not have this precision.
-        """
-        if precision not in self.precisions:
-            raise BundleError(f"{self.path} has no {precision} graphs, only {', '.join(self.precisions)}")
-        return self.path / "onnx" / precision / f"{graph}.onnx"
-
-    def prefer(self, *precisions: str, wanted: str | None = None) -> str:
-        """The wanted one of the precisions that a backend runs, or else the first of them that the bundle has.
-
-        Raises:
-            BundleError: the backend does not run what is wanted, or the bundle has none of them.
-        """
-        if wanted is not None:
-            if wanted not in precisions:
-                raise BundleError(f"{wanted} graphs do not run on this backend: choose {' or '.join(precisions)}")
-            precisions = (wanted,)
-        for precision in precisions:
-            if precision in self.precisions:
-                return precision
-        raise BundleError(f"{self.path} has no {' or '.join(precisions)} graphs, only {', '.join(self.precisions)}")
+        pictures = bool(self.sizes.pictures)
+        graphs = ("vision.onnx", "text.onnx") if pictures else ("text.onnx",)
+        arrays = (*(("decoder.npz",) if self.task == "ner" else ()), *(("blank.npz",) if pictures else ()))
+        return ("tokenizer.json", *arrays, *(f"onnx/{each}/{graph}" for each in self.precision for graph in graphs))
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
-    file = path / "manifest.json"
-    try:
-        manifest = json.loads(file.read_text("utf-8"))
-    except OSError as error:
-        raise BundleError(f"{path} is not a bundle: {file} cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise BundleError(f"{file} is not JSON: the bundle is damaged ({error})") from error
-    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
-    if not isinstance(version, int):
-        raise BundleError(f"{file} is not a bundle's manifest: it has no schema_version")
-    if version != SCHEMA_VERSION:
-        cure = "upgrade hvpnet" if version > SCHEMA_VERSION else "export the checkpoint again"
-        raise BundleError(f"{path} has schema {version}, this runtime reads schema {SCHEMA_VERSION}: {cure}")
-    return dict(manifest)
-
-
-def _one_of(manifest: Mapping[str, Any], name: str, choices: tuple[str | None, ...]) -> str | None:
-    value: str | None = manifest[name]
-    if value not in choices:
-        raise ValueError(f"{name} is {value!r}")
-    return value
-
-
-def _check_files(path: Path, required: tuple[str, ...], files: Mapping[str, Mapping[str, Any]]) -> None:
-    unlisted = [name for name in required if name not in files]
-    if unlisted:
-        raise BundleError(f"{path / 'manifest.json'} lists no {', '.join(unlisted)}: export the checkpoint again")
-    for name, facts in files.items():
-        file = path / name
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise BundleError(f"{path / 'manifest.json'} lists {name}, which lies outside the bundle")
-        if not file.is_file():
-            raise BundleError(f"{file} is missing: copy the whole bundle again")
-        size = file.stat().st_size
-        if size != facts["bytes"]:
-            raise BundleError(f"{file} has {size} bytes, the manifest says {facts['bytes']}: copy the bundle again")
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing releases the GIL
-        digests = pool.map(sha256, [path / name for name in files])
-        for (name, facts), digest in zip(files.items(), digests, strict=True):
-            if digest != facts["sha256"]:
-                raise BundleError(f"{path / name} was changed after the export: its sha256 is not the manifest's")
-
-
-def sha256(file: Path) -> str:
-    """Digest of a file, as hexadecimal digits."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+def _export_command(values: Any) -> str:  # noqa: ANN401  JSON
+    """What makes a bundle of an older schema again; the checkpoint's path is in no manifest."""
+    precisions = [str(each) for each in values.get("precision") or ()]
+    calibration = " --calibration DATA" if "int8" in precisions else ""
+    return (
+        f"hvpnet export CHECKPOINT --tokenizer DIR --out NEW_BUNDLE --precision {','.join(precisions) or 'fp32'}"
+        f"{calibration}"
+    )

@@ -4,22 +4,20 @@ The algorithms are in `runtime/csrc/crf.cpp`, compiled to `hvpnet_runtime._crf`.
 into arrays the extension accepts.
 """
 
-import zipfile
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from hvpnet_runtime.bundle.arrays import read_arrays
 from hvpnet_runtime.compiled import _crf
 from hvpnet_runtime.errors import BundleError
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 _ARRAYS = ("start_transitions", "end_transitions", "transitions")
-_UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error)
 
 
 class CrfDecoder:
@@ -51,9 +49,10 @@ class CrfDecoder:
         Raises:
             BundleError: the file cannot be read, or an array is missing or unusable.
         """
+        arrays = read_arrays(Path(path), *_ARRAYS)
         try:
-            return cls(**_read_arrays(path))
-        except _UNREADABLE as error:
+            return cls(**arrays)
+        except ValueError as error:
             raise BundleError(f"{path}: {error}; export the bundle again") from error
 
     @property
@@ -106,24 +105,6 @@ class CrfDecoder:
             _int64("tags", tags, 1),
             _int64("spans", spans if len(spans) else np.empty((0, 2), np.int64), 2),
         )
-
-
-def _read_arrays(path: str | Path) -> dict[str, npt.NDArray[np.generic]]:
-    with Path(path).open("rb") as file:
-        if not zipfile.is_zipfile(file):
-            raise ValueError("it is not an npz archive, or it is truncated")
-        file.seek(0)
-        with np.load(file, allow_pickle=False) as archive:
-            return {name: _read_array(archive, name) for name in _ARRAYS}
-
-
-def _read_array(archive: Mapping[str, npt.NDArray[np.generic]], name: str) -> npt.NDArray[np.generic]:
-    if name not in archive:
-        raise ValueError(f"{name} is missing")
-    try:
-        return archive[name]
-    except _UNREADABLE as error:
-        raise ValueError(f"{name} cannot be read ({error})") from error
 
 
 def _float32(name: str, value: npt.ArrayLike, dimensions: int) -> npt.NDArray[np.float32]:

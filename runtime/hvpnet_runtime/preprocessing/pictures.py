@@ -1,7 +1,7 @@
-"""Pictures to normalised pixels, as published: Resize(256), CenterCrop(224), ToTensor, Normalize.
+"""Pictures to pixels, as published: Resize(256), CenterCrop(224).
 
-Pixels equal those of torchvision's transforms on PIL images bit for bit. In between, a picture is uint8
-[crop, crop, 3]: small enough to keep, and what the prefix cache is keyed by.
+Pixels equal those of torchvision's transforms on PIL images bit for bit. They are uint8 [crop, crop, 3], which the
+vision graph normalises in its first nodes, and by which the prefix cache is keyed.
 """
 
 import hashlib
@@ -119,34 +119,6 @@ def to_pixels(
     pixels = np.empty((spec.crop, spec.crop, 3), np.uint8)
     _pixels.resize_part(whole, height, width, top, left, pixels)
     return pixels
-
-
-def normalise(pixels: npt.NDArray[np.uint8], spec: PictureSpec) -> npt.NDArray[np.float32]:
-    """Scales to [0, 1], subtracts the mean and divides by the deviation, in the order of torchvision.
-
-    Args:
-        pixels: uint8 [n, crop, crop, 3].
-        spec: mean and deviation.
-
-    Returns:
-        Contiguous float32 [n, 3, crop, crop].
-    """
-    values = np.repeat(np.arange(256, dtype=np.float32)[None], 3, axis=0)  # [3, 256], every value of each channel
-    values /= np.float32(255)
-    values -= np.asarray(spec.mean, np.float32)[:, None]
-    values /= np.asarray(spec.std, np.float32)[:, None]
-    images = np.empty((len(pixels), 3, *pixels.shape[1:3]), np.float32)  # [n, 3, crop, crop]
-    _pixels.look_up(np.ascontiguousarray(pixels), values, images)
-    return images
-
-
-def blank(spec: PictureSpec) -> npt.NDArray[np.float32]:
-    """The picture that stands for a missing object in the published loaders: zeros *after* normalisation.
-
-    Returns:
-        float32 [1, 3, crop, crop].
-    """
-    return np.zeros((1, 3, spec.crop, spec.crop), np.float32)
 
 
 def digest(pixels: npt.NDArray[np.uint8]) -> bytes:

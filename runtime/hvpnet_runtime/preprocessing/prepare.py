@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 from tokenizers import Tokenizer
 
-from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.bundle import Bundle, Manifest
 from hvpnet_runtime.errors import BundleError, InputError, PictureError, TextError
 from hvpnet_runtime.preprocessing.encode_text import Encoding, EntityWindow, TextEncoder
 from hvpnet_runtime.preprocessing.pictures import load_pixels, open_picture, picture_name, to_pixels
@@ -53,16 +53,21 @@ class Prepared:
         return (self.encoding,) if self.encoding else tuple(window.encoding for window in self.windows)
 
     @property
-    def predicted_words(self) -> tuple[bool, ...]:
-        """Of entity extraction, per word: whether it has a piece within the budget, and so a prediction."""
-        return tuple(position is not None for window in self.windows for position in window.owned_pieces)
+    def length(self) -> int:
+        """Pieces of its longest text, which the others of a batch are padded to."""
+        return max(len(encoding.input_ids) for encoding in self.encodings)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of its pixels."""
+        return sum(pixels.nbytes for pixels in self.pixels if pixels is not None)
 
 
 class Preparer:
     """Turns tweets into `Prepared` for one bundle. Thread-safe.
 
     Args:
-        bundle: says which task, sizes and limits.
+        manifest: task, sizes and limits of the bundle.
         encoder: of the bundle's tokeniser.
         window: read texts beyond the piece budget in overlapping windows instead of cutting them.
         on_bad_image: `error`, or `substitute`: take inf.png beside an unreadable whole picture, as published.
@@ -71,7 +76,7 @@ class Preparer:
 
     def __init__(
         self,
-        bundle: Bundle,
+        manifest: Manifest,
         encoder: TextEncoder,
         *,
         window: bool,
@@ -81,20 +86,33 @@ class Preparer:
         if on_bad_image not in ("error", "substitute"):
             raise ValueError(f"on_bad_image must be error or substitute, not {on_bad_image!r}")
         self.encoder = encoder
-        self._bundle = bundle
+        self._manifest = manifest
         self._window, self._on_bad_image = window, on_bad_image
         self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, "hvpnet-pictures")
 
     @classmethod
     def of(
-        cls, bundle: Bundle, *, window: bool = False, on_bad_image: OnBadImage = "error", threads: int | None = None
+        cls,
+        bundle: Bundle,
+        *,
+        window: bool = False,
+        on_bad_image: OnBadImage = "error",
+        threads: int | None = None,
+        max_length: int | None = None,
+        max_pixels: int | None = None,
     ) -> "Preparer":
-        """With the bundle's own tokeniser.
+        """With the bundle's own tokeniser; the bundle's limits of pieces and pixels may be lowered.
 
         Raises:
             BundleError: it is no tokeniser file, or not the text graph's.
         """
-        return cls(bundle, _text_encoder(bundle), window=window, on_bad_image=on_bad_image, threads=threads)
+        manifest = bundle.manifest
+        pictures, limits = manifest.preprocessing, manifest.limits
+        pictures = replace(pictures, max_pixels=min(max_pixels or pictures.max_pixels, pictures.max_pixels))
+        limits = replace(limits, max_length=min(max_length or limits.max_length, limits.max_length))
+        encoder = _text_encoder(bundle, limits.max_length)
+        manifest = replace(manifest, preprocessing=pictures, limits=limits)
+        return cls(manifest, encoder, window=window, on_bad_image=on_bad_image, threads=threads)
 
     def __call__(self, tweet: Tweet) -> Prepared:
         """Prepare one tweet.
@@ -108,7 +126,7 @@ class Preparer:
         spelled = [word.text for word in words]
         windows: Sequence[EntityWindow] = ()
         encoding = None
-        if self._bundle.task == "re":
+        if self._manifest.task == "re":
             if tweet.head is None or tweet.tail is None:
                 raise TextError("relation extraction needs head and tail, each [start, end) in words")
             encoding = self.encoder.encode_relation(spelled, tweet.head, tweet.tail, window=self._window)
@@ -124,10 +142,10 @@ class Preparer:
             raise InputError("a tweet has objects or boxes, not both")
         if tweet.boxes and tweet.image is None:
             raise InputError("boxes need the image they are boxes of")
-        slots = self._bundle.sizes.pictures
+        slots = self._manifest.sizes.pictures
         if not slots:
             return ()
-        spec, objects = self._bundle.pictures, self._bundle.max_objects
+        spec, objects = self._manifest.preprocessing, self._manifest.limits.max_objects
         reads_whole = slots > objects
         steps: list[Callable[[], Pixels | None]] = []
         if tweet.boxes and tweet.image is not None:
@@ -148,19 +166,19 @@ class Preparer:
         if picture is None:
             return None
         image, name = self._open_whole(picture)
-        return to_pixels(image, self._bundle.pictures, name=name)
+        return to_pixels(image, self._manifest.preprocessing, name=name)
 
     def _open_whole(self, picture: Picture) -> tuple[Image.Image, str]:
         try:
-            return open_picture(picture, self._bundle.pictures), picture_name(picture)
+            return open_picture(picture, self._manifest.preprocessing), picture_name(picture)
         except PictureError:
             if self._on_bad_image == "error" or not isinstance(picture, str | Path):
                 raise
         substitute = Path(picture).with_name(SUBSTITUTE)
-        return open_picture(substitute, self._bundle.pictures), str(substitute)
+        return open_picture(substitute, self._manifest.preprocessing), str(substitute)
 
 
-def _text_encoder(bundle: Bundle) -> TextEncoder:
+def _text_encoder(bundle: Bundle, max_length: int) -> TextEncoder:
     try:
         tokenizer = Tokenizer.from_file(str(bundle.path / "tokenizer.json"))
     except Exception as error:  # tokenizers raises bare Exception
@@ -169,7 +187,7 @@ def _text_encoder(bundle: Bundle) -> TextEncoder:
         raise BundleError(
             f"tokenizer.json has {tokenizer.get_vocab_size()} pieces, the text graph {bundle.sizes.vocabulary}"
         )
-    return TextEncoder(tokenizer, bundle.max_length, markers=bundle.task == "re")
+    return TextEncoder(tokenizer, max_length, markers=bundle.task == "re")
 
 
 def _words(tweet: Tweet) -> tuple[str, list[Word]]:

@@ -15,7 +15,6 @@ from hvpnet_runtime.serving.admission import Admission, Share
 from hvpnet_runtime.serving.errors import (
     InternalError,
     OverloadedError,
-    Rejection,
     TokenError,
     TweetsError,
     UnavailableError,
@@ -34,7 +33,7 @@ from hvpnet_runtime.serving.messages import (
 from hvpnet_runtime.serving.metrics import Metrics
 from hvpnet_runtime.serving.middleware import ReadBeforeAnswering, RequireToken
 from hvpnet_runtime.serving.settings import Limits, Settings
-from hvpnet_runtime.types import Result, Tweet
+from hvpnet_runtime.types import Rejection, Result, Tweet
 
 PROBLEM = "application/problem+json"
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"

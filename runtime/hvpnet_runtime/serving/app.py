@@ -25,12 +25,12 @@ from ray.serve.handle import DeploymentHandle
 from hvpnet_runtime.ray_processes import PICTURE_PROCESS
 from hvpnet_runtime.serving.admission import Admission
 from hvpnet_runtime.serving.api import create_api
-from hvpnet_runtime.serving.errors import Rejection, UnavailableError
+from hvpnet_runtime.serving.errors import UnavailableError
 from hvpnet_runtime.serving.inference import Engine
 from hvpnet_runtime.serving.metrics import Metrics, collect
 from hvpnet_runtime.serving.preparation import Preparation
 from hvpnet_runtime.serving.settings import Replicas, Settings
-from hvpnet_runtime.types import Result, Tweet
+from hvpnet_runtime.types import Rejection, Result, Tweet
 
 PAUSES = (0.3, 3)
 """Seconds between the attempts at a request whose replicas die; extraction changes nothing, so repeating it is safe.

@@ -1,10 +1,10 @@
 """Errors of the service, and every error as an RFC 9457 problem."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from hvpnet_runtime.errors import HvpnetError, InputError
+from hvpnet_runtime.types import Rejection
 
 
 class SettingsError(HvpnetError, ValueError):
@@ -69,32 +69,15 @@ class InternalError(ServiceError):
     """Something failed that no request can be blamed for."""
 
 
-@dataclass(frozen=True)
-class Rejection:
-    """Why one tweet of a request cannot be processed.
-
-    Attributes:
-        tweet: its index in the request.
-        type: name of the exception.
-        detail: its message.
-    """
-
-    tweet: int
-    type: str
-    detail: str
-
-    @classmethod
-    def of(cls, tweet: int, error: InputError) -> "Rejection":
-        """From the exception."""
-        return cls(tweet, type(error).__name__, str(error))
-
-
 class TweetsError(InputError):
     """Tweets of a request cannot be processed; carries one `Rejection` for each of them."""
 
     def __init__(self, rejections: Sequence[Rejection]) -> None:
-        self.rejections = sorted(rejections, key=lambda rejection: rejection.tweet)
-        super().__init__("; ".join(f"tweet {each.tweet}: {each.detail}" for each in self.rejections))
+        super().__init__(rejections)  # what pickling makes it again of
+        self.rejections = sorted(rejections, key=lambda rejection: rejection.row)
+
+    def __str__(self) -> str:
+        return "; ".join(f"tweet {each.row}: {each.message}" for each in self.rejections)
 
 
 def problem(error: HvpnetError) -> dict[str, Any]:
@@ -111,5 +94,5 @@ def problem(error: HvpnetError) -> dict[str, Any]:
     if isinstance(error, TweetsError):
         names = {rejection.type for rejection in error.rejections}
         name = names.pop() if len(names) == 1 else InputError.__name__
-        members["errors"] = [asdict(rejection) for rejection in error.rejections]
+        members["errors"] = [rejection.to_dict() for rejection in error.rejections]
     return {"type": f"urn:hvpnet:error:{name}", "title": name, "status": status, **members}

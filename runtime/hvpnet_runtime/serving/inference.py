@@ -13,10 +13,9 @@ from ray import serve
 from hvpnet_runtime.errors import BackendError
 from hvpnet_runtime.pipeline import Pipeline
 from hvpnet_runtime.preprocessing.prepare import Prepared
-from hvpnet_runtime.serving.errors import Rejection
 from hvpnet_runtime.serving.metrics import Metrics
 from hvpnet_runtime.serving.settings import Batching
-from hvpnet_runtime.types import Result
+from hvpnet_runtime.types import Rejection, Result
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,12 @@ from hvpnet_runtime.errors import InputError, PictureError, TextError
 from hvpnet_runtime.serving.errors import (
     BodyTooLargeError,
     MediaTypeError,
-    Rejection,
     RequestError,
     RequestTimeoutError,
     TweetsError,
 )
 from hvpnet_runtime.serving.settings import Limits, first_error, one_line
-from hvpnet_runtime.types import EntityResult, RelationResult, Tweet
+from hvpnet_runtime.types import EntityResult, Rejection, RelationResult, Tweet
 
 JSON, MULTIPART = "application/json", "multipart/form-data"
 REQUEST_PART = "request"
@@ -161,7 +160,7 @@ def to_tweets(messages: list[TweetMessage], pictures: Pictures, limits: Limits) 
         try:
             tweets.append(_to_tweet(message, pictures, limits))
         except InputError as error:
-            rejections.append(Rejection.of(index, error))
+            rejections.append(Rejection.of(index, message.id, error))
     if rejections:
         raise TweetsError(rejections)
     return tweets

@@ -6,11 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from hvpnet_runtime.bundle import Bundle
-from hvpnet_runtime.errors import InputError
 from hvpnet_runtime.preprocessing.prepare import Prepared, Preparer
-from hvpnet_runtime.serving.errors import Rejection
 from hvpnet_runtime.serving.metrics import Metrics
-from hvpnet_runtime.types import Tweet
+from hvpnet_runtime.stream import TweetRow, prepare_row
+from hvpnet_runtime.types import Rejection, Tweet
 
 
 class Preparation:
@@ -27,9 +26,7 @@ class Preparation:
     """
 
     def __init__(self, name: str, path: Path, *, window: bool, max_pixels: int) -> None:
-        bundle = Bundle.load(path)
-        pictures = replace(bundle.pictures, max_pixels=min(max_pixels, bundle.pictures.max_pixels))
-        self._prepare = Preparer.of(replace(bundle, pictures=pictures), window=window)
+        self._prepare = Preparer.of(Bundle.load(path), window=window, max_pixels=max_pixels)
         self._name, self._metrics = name, Metrics()
 
     def __call__(self, tweets: Sequence[Tweet]) -> list[Prepared] | list[Rejection]:
@@ -41,17 +38,13 @@ class Preparation:
             All of them prepared, or the reasons why some cannot be.
         """
         start = time.perf_counter()
-        prepared: list[Prepared] = []
-        rejections: list[Rejection] = []
-        for index, tweet in enumerate(tweets):
-            try:
-                prepared.append(_without_pictures(self._prepare(tweet)))
-            except InputError as error:
-                rejections.append(Rejection.of(index, error))
+        rows = (TweetRow(number, tweet) for number, tweet in enumerate(tweets))
+        outcomes = [prepare_row(self._prepare, row) for row in rows]
         self._metrics.stage(self._name, "prepare", time.perf_counter() - start)
-        return rejections or prepared
+        rejections = [outcome for outcome in outcomes if isinstance(outcome, Rejection)]
+        return rejections or [_without_pictures(outcome) for outcome in outcomes if isinstance(outcome, Prepared)]
 
 
 def _without_pictures(prepared: Prepared) -> Prepared:
-    """The engine reads the pixels; the files they were decoded from need not travel to it."""
+    """The backend reads the pixels; the files they were decoded from need not travel to it."""
     return replace(prepared, tweet=replace(prepared.tweet, image=None, objects=(), boxes=()))

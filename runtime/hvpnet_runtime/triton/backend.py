@@ -1,18 +1,15 @@
 """The two graphs as models of the same Triton server, called from within its Python model."""
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Mapping
+from typing import Protocol, cast
 
 import numpy as np
-import numpy.typing as npt
 
-from hvpnet_runtime.backends.base import Prefix, TextInputs
-from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.backends.base import Array, HostBackend
+from hvpnet_runtime.bundle import Axis, Bundle, GraphName, Precision
 from hvpnet_runtime.errors import BackendError
 from hvpnet_runtime.triton.settings import TRITON, Settings
-
-Array: TypeAlias = npt.NDArray[Any]
 
 
 class Infer(Protocol):
@@ -27,7 +24,7 @@ class Infer(Protocol):
         ...
 
 
-class TritonBackend:
+class TritonBackend(HostBackend):
     """See `Backend`. Prefixes are numpy arrays: between the two graphs they visit the host.
 
     Triton batches requests whose shapes are equal, so texts are padded to length buckets: then those that several
@@ -41,44 +38,25 @@ class TritonBackend:
         infer: runs a model.
     """
 
-    name = TRITON
-    max_length: int | None = None
-
     def __init__(self, bundle: Bundle, model: str, max_batch: int, settings: Settings, infer: Infer) -> None:
-        self.precision = settings.precision
-        self._bundle, self._model, self._max_batch = bundle, model, max_batch
+        super().__init__(TRITON, bundle, cast("Precision", settings.precision))
+        self._model, self._max_batch = model, max_batch
         self._lengths, self._infer = settings.lengths, infer
 
-    def encode_pictures(self, images: npt.NDArray[np.float32]) -> Sequence[Prefix]:
-        """See `Backend`."""
-        prefixes = self._infer(f"{self._model}_vision", {"images": images}, "prefix")  # [N, layers, 2, P * hidden]
-        return [prefix.copy() for prefix in prefixes]  # a view would keep the whole batch alive in the cache
-
-    def encode_text(self, text: TextInputs, prefixes: Sequence[Sequence[Prefix]]) -> npt.NDArray[np.float32]:
-        """See `Backend`."""
-        rows, length = text.input_ids.shape
-        inputs: dict[str, Array] = dict(text.arrays())
-        padding = ((0, 0), (0, self._bucket(length) - length))
-        for name in ("input_ids", "attention_mask"):
-            inputs[name] = np.pad(inputs[name], padding)  # [B, bucket]
-        for name in inputs.keys() & {"head_index", "tail_index"}:
-            inputs[name] = inputs[name][:, None]  # [B, 1]: Triton takes the 1 away
-        if self._bundle.sizes.pictures:
-            inputs["prefix"] = np.stack([np.stack(list(row)) for row in prefixes])  # type: ignore[arg-type]
-        ner = self._bundle.task == "ner"
+    def _run(self, graph: GraphName, feeds: Mapping[str, Array]) -> Array:
+        spec, model = self._specs[graph], f"{self._model}_{graph}"
+        if graph == "vision":
+            return self._infer(model, feeds, spec.output.name)
+        rows, length = feeds["input_ids"].shape
+        sizes: dict[Axis, int] = {"batch": rows, "length": self._bucket(length)}
+        padded = {tensor.name: _padded(feeds[tensor.name], tensor.shape(sizes)) for tensor in spec.inputs}
+        parts = [slice(start, start + self._max_batch) for start in range(0, rows, self._max_batch)]
         outputs = [
-            self._infer(
-                f"{self._model}_text",
-                {name: array[start : start + self._max_batch] for name, array in inputs.items()},
-                "emissions" if ner else "logits",
-            )
-            for start in range(0, rows, self._max_batch)
+            self._infer(model, {name: array[part] for name, array in padded.items()}, spec.output.name)
+            for part in parts
         ]
-        output: npt.NDArray[np.float32] = np.concatenate(outputs)  # [B, bucket, labels] or [B, relations]
-        return output[:, :length] if ner else output
-
-    def close(self) -> None:
-        """See `Backend`. The models are the server's."""
+        output: Array = np.concatenate(outputs)  # [B, bucket, labels] or [B, relations]
+        return output[tuple(map(slice, spec.output.shape({"batch": rows, "length": length})))]
 
     def _bucket(self, length: int) -> int:
         index = bisect_left(self._lengths, length)
@@ -88,3 +66,9 @@ class TritonBackend:
                 " larger --max-seq"
             )
         return self._lengths[index]
+
+
+def _padded(array: Array, shape: tuple[int, ...]) -> Array:
+    """The array in the corner of a larger one, the rest 0. One number a row gets an axis, which Triton takes away."""
+    padded = np.pad(array, [(0, size - own) for size, own in zip(shape, array.shape, strict=True)])
+    return padded[:, None] if padded.ndim == 1 else padded

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.bundle import GraphSpec, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -45,49 +45,35 @@ RESULT = Tensor("RESULT", "STRING", (1,))
 """Its output."""
 
 
-def vision_tensors(bundle: Bundle, precision: str) -> tuple[list[Tensor], Tensor]:
-    """Inputs and output of the vision graph."""
-    side = bundle.pictures.crop
-    return [Tensor("images", "FP32", (3, side, side))], Tensor(
-        "prefix", _prefix_type(precision), bundle.sizes.prefix_shape
-    )
+_TYPES = {"float32": "FP32", "float16": "FP16", "int64": "INT64", "uint8": "UINT8"}
 
 
-def text_tensors(bundle: Bundle, precision: str) -> tuple[list[Tensor], Tensor]:
-    """Inputs and output of the text graph; its length varies."""
-    inputs = [Tensor(name, "INT64", (-1,)) for name in ("input_ids", "attention_mask")]
-    if bundle.sizes.pictures:
-        shape = (bundle.sizes.pictures, *bundle.sizes.prefix_shape)
-        inputs.append(Tensor("prefix", _prefix_type(precision), shape))
-    if bundle.head == "markers":
-        inputs += [Tensor(name, "INT64", (1,), scalar=True) for name in ("head_index", "tail_index")]
-    labels = len(bundle.labels)
-    if bundle.task == "ner":
-        return inputs, Tensor("emissions", "FP32", (-1, labels))
-    return inputs, Tensor("logits", "FP32", (labels,))
+def graph_tensor(spec: TensorSpec) -> Tensor:
+    """An input or output of a graph. Triton leaves out the first axis, which is the batch."""
+    dims = tuple(axis if isinstance(axis, int) else -1 for axis in spec.axes[1:])
+    return Tensor(spec.name, _TYPES[spec.dtype.name], dims or (1,), scalar=not dims)
 
 
-def graph_config(
-    name: str, platform: str, max_batch: int, tensors: tuple[Sequence[Tensor], Tensor], profiles: int = 0
-) -> str:
-    """Of a graph that a backend of Triton runs.
+def graph_config(name: str, platform: str, max_batch: int, spec: GraphSpec, profiles: int = 0) -> str:
+    """Configuration of a graph that a backend of Triton runs.
 
     Args:
         name: the model's.
         platform: `onnxruntime_onnx` or `tensorrt_plan`.
         max_batch: most rows of one run.
-        tensors: inputs and output.
+        spec: its inputs and output.
         profiles: optimisation profiles of a plan, all of which are to be used.
     """
     instances = "count: 1 kind: KIND_AUTO"
     if profiles:
         names = _listed(f'"{profile}"' for profile in range(profiles))
         instances = f"count: 1 kind: KIND_GPU profile: [ {names} ]"
-    return _config(name, f'platform: "{platform}"', max_batch, *tensors, instances)
+    inputs = [graph_tensor(tensor) for tensor in spec.inputs]
+    return _config(name, f'platform: "{platform}"', max_batch, inputs, graph_tensor(spec.output), instances)
 
 
 def python_config(name: str, max_batch: int, instances: int, parameters: Mapping[str, str]) -> str:
-    """Of the Python model, each of whose instances is a process."""
+    """Configuration of the Python model, each of whose instances is a process."""
     config = _config(name, 'backend: "python"', max_batch, REQUEST, RESULT, f"count: {instances} kind: KIND_CPU")
     return config + "".join(
         f'parameters {{ key: "{key}" value: {{ string_value: "{value}" }} }}\n' for key, value in parameters.items()
@@ -106,10 +92,6 @@ def _config(name: str, runs_on: str, max_batch: int, inputs: Sequence[Tensor], o
         "dynamic_batching { max_queue_delay_microseconds: 0 }\n"
         f"instance_group [ {{ {instances} }} ]\n"
     )
-
-
-def _prefix_type(precision: str) -> str:
-    return "FP16" if precision == "fp16" else "FP32"
 
 
 def _listed(values: Iterable[object]) -> str:

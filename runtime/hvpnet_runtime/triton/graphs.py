@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hvpnet_runtime.backends.tensorrt.profiles import LENGTHS, MAX_PICTURES, Graph
+from hvpnet_runtime.backends.base import LENGTHS, MAX_PICTURES
 from hvpnet_runtime.backends.tensorrt.record import BuildRecord
-from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.bundle import Bundle, GraphName, GraphSpec, Precision
 from hvpnet_runtime.errors import BackendError, RepositoryError
 
 MAX_BATCH = 32
@@ -20,6 +20,7 @@ class Graphs:
     Attributes:
         platform: Triton's name of the backend and its format.
         precision: of the graphs.
+        specs: by graph, its inputs and output.
         files: by graph, the file and its expected digest.
         profiles: by graph, how many optimisation profiles it has.
         lengths: pieces that texts are padded to.
@@ -28,9 +29,10 @@ class Graphs:
     """
 
     platform: str
-    precision: str
-    files: dict[Graph, tuple[Path, str]]
-    profiles: dict[Graph, int]
+    precision: Precision
+    specs: dict[GraphName, GraphSpec]
+    files: dict[GraphName, tuple[Path, str]]
+    profiles: dict[GraphName, int]
     lengths: tuple[int, ...]
     max_batch: int
     max_pictures: int
@@ -56,15 +58,17 @@ def find_graphs(
 
 
 def _onnx(bundle: Bundle, name: str | None, max_batch: int | None) -> Graphs:
-    precision = name or bundle.prefer("fp16", "fp32")
-    paths = {graph: bundle.onnx(graph, precision) for graph in _graphs_of(bundle)}
-    listed = bundle.manifest["files"]
+    precision = bundle.prefer("fp16", "fp32", "int8", wanted=name)
+    specs, most = bundle.specs(precision), bundle.manifest.limits.max_length
+    files = {graph: bundle.onnx(graph, precision) for graph in specs}
+    digests = bundle.manifest.files
     return Graphs(
         platform="onnxruntime_onnx",
         precision=precision,
-        files={graph: (path, listed[f"onnx/{precision}/{path.name}"]["sha256"]) for graph, path in paths.items()},
+        specs=specs,
+        files={graph: (path, digests[f"onnx/{precision}/{path.name}"].sha256) for graph, path in files.items()},
         profiles={},
-        lengths=(*(length for length in LENGTHS if length < bundle.max_length), bundle.max_length),
+        lengths=(*(length for length in LENGTHS if length < most), most),
         max_batch=max_batch or MAX_BATCH,
         max_pictures=MAX_PICTURES,
     )
@@ -77,11 +81,12 @@ def _plans(bundle: Bundle, name: str | None, max_batch: int | None) -> Graphs:
     most = {graph: max(profile.batch[2] for profile in profiles) for graph, profiles in record.profiles.items()}
     if max_batch is not None and max_batch > most["text"]:
         raise RepositoryError(f"{folder.name} was built for batches of {most['text']}, not of {max_batch}")
-    plans = {graph: f"{graph}.plan" for graph in _graphs_of(bundle)}
+    specs = bundle.specs(record.precision)
     return Graphs(
         platform="tensorrt_plan",
         precision=record.precision,
-        files={graph: (folder / plan, record.files[plan]["sha256"]) for graph, plan in plans.items()},
+        specs=specs,
+        files={graph: (folder / f"{graph}.plan", record.files[f"{graph}.plan"].sha256) for graph in specs},
         profiles={graph: len(profiles) for graph, profiles in record.profiles.items()},
         lengths=tuple(sorted({profile.length for profile in record.profiles["text"] if profile.length})),
         max_batch=max_batch or min(MAX_BATCH, most["text"]),
@@ -99,7 +104,3 @@ def _find_engine(bundle: Bundle, name: str | None) -> Path:
     if name not in found:
         raise RepositoryError(f"choose an engine with --graphs: {', '.join(sorted(found))}")
     return found[name]
-
-
-def _graphs_of(bundle: Bundle) -> tuple[Graph, ...]:
-    return ("vision", "text") if bundle.sizes.pictures else ("text",)

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from hvpnet_runtime.backends.base import Array
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.errors import BackendError, HvpnetError, InputError, RepositoryError
 from hvpnet_runtime.pipeline import Pipeline
 from hvpnet_runtime.prefix_cache import PrefixCache
 from hvpnet_runtime.preprocessing.prepare import Preparer
-from hvpnet_runtime.triton.backend import Array, TritonBackend
+from hvpnet_runtime.triton.backend import TritonBackend
 from hvpnet_runtime.triton.requests import Request, Strings, answer
 from hvpnet_runtime.triton.settings import BUNDLE, TRITON, Settings
 

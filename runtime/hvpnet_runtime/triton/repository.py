@@ -7,16 +7,15 @@
 - `SHA256SUMS` lists all files, as `sha256sum --check` reads it.
 """
 
-import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from hvpnet_runtime.bundle import Bundle, sha256
 from hvpnet_runtime.bundle.staging import staged
 from hvpnet_runtime.errors import RepositoryError
-from hvpnet_runtime.triton.config import graph_config, python_config, text_tensors, vision_tensors
+from hvpnet_runtime.triton.config import graph_config, python_config
 from hvpnet_runtime.triton.graphs import MAX_BATCH, Graphs, find_graphs
 from hvpnet_runtime.triton.settings import BUNDLE, TRITON, Settings
 
@@ -95,7 +94,7 @@ def _write(bundle: Bundle, stage: Path, options: RepositoryOptions, graphs: Grap
     expected = _copy_bundle(bundle, model / "1" / BUNDLE, whole=graphs is None)
     settings, max_batch = Settings(), options.max_batch or MAX_BATCH
     if graphs is not None:
-        expected |= _write_graphs(bundle, stage, options.name, graphs)
+        expected |= _write_graphs(stage, options.name, graphs)
         settings, max_batch = Settings(TRITON, precision=graphs.precision, lengths=graphs.lengths), graphs.max_batch
     config = python_config(options.name, max_batch, options.instances, settings.to_parameters())
     (model / "config.pbtxt").write_text(config, "utf-8")
@@ -106,33 +105,27 @@ def _write(bundle: Bundle, stage: Path, options: RepositoryOptions, graphs: Grap
 
 def _copy_bundle(bundle: Bundle, target: Path, *, whole: bool) -> dict[Path, str]:
     """Copy the bundle, or all but graphs and engines with a manifest that lists no more; the expected digests."""
-    manifest = dict(bundle.manifest)
+    manifest = bundle.manifest
     if not whole:
-        kept = {name: manifest["files"][name] for name in bundle.required_files if not name.startswith("onnx/")}
-        manifest |= {"precision": [], "files": kept}
-    for name in manifest["files"]:
+        manifest = replace(manifest, precision=())
+        manifest = replace(manifest, files={name: manifest.files[name] for name in manifest.required_files})
+    for name in manifest.files:
         _copy(bundle.path / name, target / name)
     if whole and (bundle.path / "engines").is_dir():
         shutil.copytree(bundle.path / "engines", target / "engines")
-    (target / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
-    return {target / name: facts["sha256"] for name, facts in manifest["files"].items()}
+    (target / "manifest.json").write_text(manifest.to_json(), "utf-8")
+    return {target / name: facts.sha256 for name, facts in manifest.files.items()}
 
 
-def _write_graphs(bundle: Bundle, stage: Path, name: str, graphs: Graphs) -> dict[Path, str]:
+def _write_graphs(stage: Path, name: str, graphs: Graphs) -> dict[Path, str]:
     expected = {}
     for graph, (file, digest) in graphs.files.items():
         model = stage / f"{name}_{graph}"
         copied = model / "1" / f"model{file.suffix}"
         _copy(file, copied)
         expected[copied] = digest
-        vision = graph == "vision"
-        config = graph_config(
-            model.name,
-            graphs.platform,
-            graphs.max_pictures if vision else graphs.max_batch,
-            (vision_tensors if vision else text_tensors)(bundle, graphs.precision),
-            graphs.profiles.get(graph, 0),
-        )
+        most = graphs.max_pictures if graph == "vision" else graphs.max_batch
+        config = graph_config(model.name, graphs.platform, most, graphs.specs[graph], graphs.profiles.get(graph, 0))
         (model / "config.pbtxt").write_text(config, "utf-8")
     return expected
 

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hvpnet_runtime.errors import InputError
-from hvpnet_runtime.jsonl import parse_line, result_to_dict, tweet_from_dict
+from hvpnet_runtime.jsonl import parse_line, tweet_from_dict
 from hvpnet_runtime.pipeline import Pipeline
 from hvpnet_runtime.preprocessing.prepare import Prepared
 from hvpnet_runtime.types import Result, Tweet
@@ -92,5 +92,5 @@ def _row(request: Request, row: int) -> tuple[Any, Any, Any]:
 
 def _encoded(results: Sequence[Result]) -> Strings:
     # Escaped to ASCII: half a surrogate pair, which only an id can hold, has no UTF-8.
-    rows = [[json.dumps(result_to_dict(result)).encode()] for result in results]
+    rows = [[json.dumps(result.to_dict()).encode()] for result in results]
     return np.array(rows, np.object_)

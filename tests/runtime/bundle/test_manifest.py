@@ -23,11 +23,11 @@ def edit(bundle: Path, change: Callable[[dict], None]) -> None:
 
 def test_reads_what_export_wrote(ner_bundle: Path) -> None:
     bundle = Bundle.load(ner_bundle)
-    assert (bundle.task, bundle.variant, bundle.head, bundle.max_length) == ("ner", "full", None, 64)
+    assert (bundle.task, bundle.manifest.variant, bundle.manifest.head, bundle.manifest.limits.max_length) == ("ner", "full", None, 64)
     assert bundle.labels[:3] == ("PAD", "O", "B-MISC")
     assert bundle.sizes.prefix_shape == (4, 2, 4 * 128)
     assert bundle.sizes.pictures == 4
-    assert (bundle.pictures.resize, bundle.pictures.crop, bundle.pictures.max_pixels) == (256, 224, 50_000_000)
+    assert (bundle.manifest.preprocessing.resize, bundle.manifest.preprocessing.crop, bundle.manifest.preprocessing.max_pixels) == (256, 224, 50_000_000)
     assert bundle.onnx("text").is_file()
 
 
@@ -69,9 +69,9 @@ def test_schemas_of_other_versions_say_what_to_do(copy: Path) -> None:
         lambda manifest: manifest["sizes"].update(extra=1),
         lambda manifest: manifest.update(task="translation"),
         lambda manifest: manifest.update(head="tail"),
-        lambda manifest: manifest["files"].pop("onnx/fp32/text.onnx"),
-        lambda manifest: manifest["files"].update({"../outside": {"bytes": 1, "sha256": ""}}),
-        lambda manifest: manifest["files"]["tokenizer.json"].pop("sha256"),
+        lambda manifest: manifest.files.pop("onnx/fp32/text.onnx"),
+        lambda manifest: manifest.files.update({"../outside": {"bytes": 1, "sha256": ""}}),
+        lambda manifest: manifest.files["tokenizer.json"].pop("sha256"),
         lambda manifest: manifest.pop("schema_version"),
         lambda manifest: manifest.update(limits=3),
     ],

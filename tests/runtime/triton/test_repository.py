@@ -31,7 +31,7 @@ def add_engine(bundle: Path, name: str = ENGINE, max_batch: int = 16) -> Bundle:
     for file, content in plans.items():
         (folder / file).write_bytes(content)
     loaded = Bundle.load(bundle)
-    sources = {path: facts["sha256"] for path, facts in loaded.manifest["files"].items() if path.startswith("onnx/")}
+    sources = {path: facts["sha256"] for path, facts in loaded.manifest.files.items() if path.startswith("onnx/")}
     BuildRecord(
         engine="tensorrt",
         version="10.13.3.9",
@@ -114,7 +114,7 @@ def test_fp16_is_preferred_and_another_precision_can_be_chosen(bundle_of: Callab
     write_repository(bundle, tmp_path / "chosen", RepositoryOptions(graphs="fp32"))
     for name, precision, data_type in (("default", "fp16", "FP16"), ("chosen", "fp32", "FP32")):
         graph = tmp_path / name / "hvpnet_vision" / "1" / "model.onnx"
-        assert sha256(graph) == bundle.manifest["files"][f"onnx/{precision}/vision.onnx"]["sha256"]
+        assert sha256(graph) == bundle.manifest.files[f"onnx/{precision}/vision.onnx"]["sha256"]
         written = configs(tmp_path / name)
         assert f'"prefix" data_type: TYPE_{data_type}' in written["hvpnet_vision"]
         assert_tensors_are_the_graphs(tmp_path / name)
@@ -137,8 +137,8 @@ def test_every_file_has_its_digest(ner_bundle: Path, tmp_path: Path, form: str) 
     if form == "self-contained":
         assert inside.manifest == manifest
     else:
-        assert inside.manifest == manifest | {"precision": [], "files": inside.manifest["files"]}
-        assert set(inside.manifest["files"]) == {"tokenizer.json", "decoder.npz"}
+        assert inside.manifest == manifest | {"precision": [], "files": inside.manifest.files}
+        assert set(inside.manifest.files) == {"tokenizer.json", "decoder.npz"}
 
 
 def test_the_self_contained_form_takes_engines_along(copied: Path, tmp_path: Path) -> None:

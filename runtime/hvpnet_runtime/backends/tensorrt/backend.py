@@ -14,14 +14,14 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from hvpnet_runtime.backends.base import Prefix, TextInputs, no_pictures
+from hvpnet_runtime.backends.base import Pixels, Prefix, TextInputs, no_pictures
 from hvpnet_runtime.backends.cuda import Address, Cuda
 from hvpnet_runtime.backends.device_prefixes import DevicePrefix, PrefixPool
 from hvpnet_runtime.backends.tensorrt.executor import Executor
-from hvpnet_runtime.backends.tensorrt.library import Api, EngineName, load_api
-from hvpnet_runtime.backends.tensorrt.profiles import Bucket, Graph, Profile, choose_bucket
+from hvpnet_runtime.backends.tensorrt.library import EngineName, Library, load_library
+from hvpnet_runtime.backends.tensorrt.profiles import Bucket, Profile, choose_bucket, input_shapes
 from hvpnet_runtime.backends.tensorrt.record import find_engine
-from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.bundle import Bundle, GraphName
 from hvpnet_runtime.errors import BackendError
 
 LANES = 2
@@ -61,43 +61,49 @@ class TensorRTBackend:
         lanes: int = LANES,
         cuda_graphs: bool = True,
         cuda: Cuda | None = None,
-        api: Api | None = None,
+        api: Library | None = None,
     ) -> None:
         self.name: str = engine
-        self._api = load_api(engine) if api is None else api
+        self._api = load_library(engine) if api is None else api
         self._cuda = Cuda() if cuda is None else cuda
         self.folder, record = find_engine(bundle, self._api, self._cuda.device())
         self.precision = record.precision
-        self._bundle, self._profiles = bundle, record.profiles
+        self._specs, self._profiles = bundle.specs(record.precision), record.profiles
         longest = max(profile.length or 0 for profile in record.profiles["text"])
-        self.max_length: int | None = longest if longest < bundle.max_length else None
+        self.max_length: int | None = longest if longest < bundle.manifest.limits.max_length else None
         runtime = self._api.trt.Runtime(self._api.logger)
         self._engines = {graph: self._deserialise(runtime, self.folder / f"{graph}.plan") for graph in record.profiles}
         self._pool: PrefixPool | None = None
-        if bundle.sizes.pictures:
-            dtype = np.dtype(self._api.trt.nptype(self._engines["vision"].get_tensor_dtype("prefix")))
-            self._pool = PrefixPool(self._cuda, int(np.prod(bundle.sizes.prefix_shape)) * dtype.itemsize)
+        if "vision" in self._specs:
+            self._pool = PrefixPool(self._cuda, self._specs["vision"].output.nbytes({"pictures": 1}))
         self._lanes: LifoQueue[_Lane] = LifoQueue()
         self._all_lanes = [_Lane(self._cuda, self._api, self._engines, cuda_graphs=cuda_graphs) for _ in range(lanes)]
         for lane in self._all_lanes:
             self._lanes.put(lane)
         self._closing, self._closed = Lock(), False
 
-    def encode_pictures(self, images: npt.NDArray[np.float32]) -> Sequence[Prefix]:
+    def encode_pictures(self, pixels: Pixels) -> Sequence[Prefix]:
         """See `Backend`. Returns as soon as the work is queued."""
         if self._pool is None:
             raise BackendError(no_pictures(self.name, closed=self._closed))
         most = _most_rows(self._profiles["vision"])
         prefixes: list[DevicePrefix] = []
-        for start in range(0, len(images), most):
-            part = images[start : start + most]  # [n, 3, side, side]
+        for start in range(0, len(pixels), most):
+            part = pixels[start : start + most]  # [n, crop, crop, 3]
             bucket = choose_bucket(self._profiles["vision"], len(part))
             with self._lane() as lane:
-                executor = lane.executor("vision", bucket, self._shapes(bucket))
+                executor = lane.executor("vision", bucket, self._shapes("vision", bucket))
                 executor.host["images"][: len(part)] = part
                 executor.start()
                 prefixes += self._pool.store(executor.device["prefix"], len(part), lane.stream)
         return prefixes
+
+    def place_prefix(self, prefix: npt.NDArray[np.float32]) -> Prefix:
+        """See `Backend`."""
+        if self._pool is None:
+            raise BackendError(no_pictures(self.name, closed=self._closed))
+        with self._lane() as lane:
+            return self._pool.place(prefix.astype(self._specs["vision"].output.dtype), lane.stream)
 
     def encode_text(self, text: TextInputs, prefixes: Sequence[Sequence[Prefix]]) -> npt.NDArray[np.float32]:
         """See `Backend`."""
@@ -130,7 +136,7 @@ class TensorRTBackend:
         count, length = arrays["input_ids"].shape
         bucket = choose_bucket(self._profiles["text"], count, length)
         with self._lane() as lane:
-            executor = lane.executor("text", bucket, self._shapes(bucket))
+            executor = lane.executor("text", bucket, self._shapes("text", bucket))
             for name, array in arrays.items():
                 _fill(executor.host[name], array)
             if self._pool is not None:
@@ -138,12 +144,12 @@ class TensorRTBackend:
                 self._pool.gather(executor.device["prefix"], gathered, lane.stream)
             executor.start()
             lane.synchronize()
-            output = executor.host["emissions" if self._bundle.task == "ner" else "logits"]
-            return np.array(output[:count, :length] if self._bundle.task == "ner" else output[:count], np.float32)
+            output = self._specs["text"].output
+            shape = output.shape({"batch": count, "length": length})
+            return np.array(executor.host[output.name][tuple(map(slice, shape))], np.float32)
 
-    def _shapes(self, bucket: Bucket) -> dict[str, tuple[int, ...]]:
-        profile = Profile((bucket.rows, bucket.rows, bucket.rows), bucket.length)
-        return {name: shapes[0] for name, shapes in profile.shapes(self._bundle).items()}
+    def _shapes(self, graph: GraphName, bucket: Bucket) -> dict[str, tuple[int, ...]]:
+        return input_shapes(self._specs[graph], bucket.rows, bucket.length)
 
     def _deserialise(self, runtime: Any, path: Path) -> Any:  # noqa: ANN401  TensorRT has no types
         engine = runtime.deserialize_cuda_engine(path.read_bytes())
@@ -165,13 +171,13 @@ class TensorRTBackend:
 class _Lane:
     """A stream, and the executors that run on it one after the other."""
 
-    def __init__(self, cuda: Cuda, api: Api, engines: dict[Graph, Any], *, cuda_graphs: bool) -> None:
+    def __init__(self, cuda: Cuda, api: Library, engines: dict[GraphName, Any], *, cuda_graphs: bool) -> None:
         self.stream = cuda.stream()
         self._cuda, self._api, self._engines, self._cuda_graphs = cuda, api, engines, cuda_graphs
-        self._executors: dict[tuple[Graph, Bucket], Executor] = {}
-        self._scratch: dict[Graph, tuple[Address, int]] = {}
+        self._executors: dict[tuple[GraphName, Bucket], Executor] = {}
+        self._scratch: dict[GraphName, tuple[Address, int]] = {}
 
-    def executor(self, graph: Graph, bucket: Bucket, shapes: dict[str, tuple[int, ...]]) -> Executor:
+    def executor(self, graph: GraphName, bucket: Bucket, shapes: dict[str, tuple[int, ...]]) -> Executor:
         """The executor of a bucket, made when first asked for, free to be filled."""
         found = self._executors.get((graph, bucket))
         if found is None:
@@ -207,7 +213,7 @@ class _Lane:
         self._executors, self._scratch = {}, {}
         self._cuda.destroy_stream(self.stream)
 
-    def _scratch_of(self, graph: Graph) -> tuple[Address, int]:
+    def _scratch_of(self, graph: GraphName) -> tuple[Address, int]:
         if graph not in self._scratch:
             size = int(self._engines[graph].device_memory_size_v2)
             self._scratch[graph] = self._cuda.malloc(size), size

@@ -1,22 +1,21 @@
 """Build the TensorRT engines of a bundle: staged beside their place and renamed; a failed build leaves nothing."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hvpnet_runtime.backends.cuda import cuda_runtime_version, find_device
-from hvpnet_runtime.backends.tensorrt.library import Api, EngineName, load_api
+from hvpnet_runtime.backends.tensorrt.library import EngineName, Library, load_library
 from hvpnet_runtime.backends.tensorrt.network import check, parse
-from hvpnet_runtime.backends.tensorrt.profiles import Graph, Profile, text_profiles, vision_profiles
+from hvpnet_runtime.backends.tensorrt.profiles import Profile, text_profiles, vision_profiles
 from hvpnet_runtime.backends.tensorrt.record import BuildRecord, engine_folder
-from hvpnet_runtime.bundle import Bundle, sha256
+from hvpnet_runtime.bundle import Bundle, GraphName, GraphSpec, Precision, file_digests
 from hvpnet_runtime.bundle.staging import staged
 from hvpnet_runtime.errors import BuildError
-
-Progress = Callable[[str], None]
+from hvpnet_runtime.types import Progress
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class BuildOptions:
     """
 
     engine: EngineName
-    precision: str = "fp16"
+    precision: Precision = "fp16"
     max_batch: int = 32
     max_length: int | None = None
     workspace: int | None = None
@@ -68,21 +67,23 @@ def build_engines(bundle: Bundle, options: BuildOptions, progress: Progress = la
         BuildError: the library failed, the graphs are not what it says, or the disk is full; nothing is changed.
     """
     bundle.onnx("text", options.precision)  # before anything takes time
-    limit = bundle.max_length if options.max_length is None else options.max_length
-    if limit > bundle.max_length:
-        raise BuildError(f"max-seq {limit} is beyond the bundle's limit of {bundle.max_length} pieces")
-    api = load_api(options.engine)
-    profiles: dict[Graph, tuple[Profile, ...]] = {"text": text_profiles(limit, options.max_batch)}
-    if bundle.sizes.pictures:
-        profiles = {"vision": vision_profiles(), **profiles}
+    limit = bundle.manifest.limits.max_length if options.max_length is None else options.max_length
+    if limit > bundle.manifest.limits.max_length:
+        raise BuildError(f"max-seq {limit} is beyond the bundle's limit of {bundle.manifest.limits.max_length} pieces")
+    api = load_library(options.engine)
+    specs = bundle.specs(options.precision)
+    profiles: dict[GraphName, tuple[Profile, ...]] = {
+        graph: vision_profiles() if graph == "vision" else text_profiles(limit, options.max_batch) for graph in specs
+    }
     device = find_device()
     folder = engine_folder(bundle, api, device)
     with _staged(folder) as stage:
         cache = folder.parent / f"{folder.name}.timing"
         built = {
-            graph: _build(api, bundle, graph, profiles[graph], options, stage, cache, progress) for graph in profiles
+            graph: _build(api, bundle, spec, profiles[graph], options, stage, cache, progress)
+            for graph, spec in specs.items()
         }
-        sources = {f"onnx/{options.precision}/{graph}.onnx" for graph in profiles}
+        sources = sorted(f"onnx/{options.precision}/{graph}.onnx" for graph in specs)
         BuildRecord(
             engine=api.engine,
             version=api.version,
@@ -92,10 +93,8 @@ def build_engines(bundle: Bundle, options: BuildOptions, progress: Progress = la
             compute_capability=device.compute_capability if device else None,
             precision=options.precision,
             profiles=profiles,
-            sources={name: bundle.manifest["files"][name]["sha256"] for name in sorted(sources)},
-            files={
-                path.name: {"sha256": sha256(path), "bytes": path.stat().st_size} for path in sorted(stage.iterdir())
-            },
+            sources={name: bundle.manifest.files[name].sha256 for name in sources},
+            files=file_digests(stage),
             networks={graph: network for graph, (network, _) in built.items()},
             settings={"workspace": options.workspace, "optimisation_level": options.optimisation_level},
             seconds={graph: seconds for graph, (_, seconds) in built.items()},
@@ -104,9 +103,9 @@ def build_engines(bundle: Bundle, options: BuildOptions, progress: Progress = la
 
 
 def _build(
-    api: Api,
+    api: Library,
     bundle: Bundle,
-    graph: Graph,
+    spec: GraphSpec,
     profiles: tuple[Profile, ...],
     options: BuildOptions,
     stage: Path,
@@ -115,27 +114,27 @@ def _build(
 ) -> tuple[dict[str, Any], float]:
     """Write one plan; what its network is, and the seconds it took."""
     start = time.perf_counter()
-    progress(f"parsing {graph}.onnx")
+    progress(f"parsing {spec.name}.onnx")
     builder = api.trt.Builder(api.logger)
     if not builder:
         raise BuildError(f"{api.engine} cannot build here: {api.last_error()}")
-    network = parse(api, builder, bundle.onnx(graph, options.precision))
-    facts = check(network, graph, bundle, options.precision)
+    network = parse(api, builder, bundle.onnx(spec.name, options.precision))
+    facts = check(network, spec, options.precision)
     config = _config(api, builder, options)
-    config.progress_monitor = _monitor(api, f"{graph}.plan", progress)
+    config.progress_monitor = _monitor(api, f"{spec.name}.plan", progress)
     for profile in profiles:
-        _add_profile(builder, config, profile.shapes(bundle))
+        _add_profile(builder, config, profile.shapes(spec))
     timing = _timing_cache(api, config, cache)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise BuildError(f"{api.engine} {api.version} could not build {graph}.plan: {api.last_error()}")
-    (stage / f"{graph}.plan").write_bytes(plan)
+        raise BuildError(f"{api.engine} {api.version} could not build {spec.name}.plan: {api.last_error()}")
+    (stage / f"{spec.name}.plan").write_bytes(plan)
     if timing is not None:
         cache.write_bytes(timing.serialize())
     return facts, round(time.perf_counter() - start, 3)
 
 
-def _config(api: Api, builder: Any, options: BuildOptions) -> Any:  # noqa: ANN401
+def _config(api: Library, builder: Any, options: BuildOptions) -> Any:  # noqa: ANN401
     config = builder.create_builder_config()
     config.clear_flag(api.trt.BuilderFlag.TF32)  # FP32 means FP32
     if api.portable:
@@ -155,7 +154,7 @@ def _add_profile(builder: Any, config: Any, shapes: dict[str, list[tuple[int, ..
         raise BuildError(f"the library refuses the optimisation profile {shapes}")
 
 
-def _timing_cache(api: Api, config: Any, path: Path) -> Any:  # noqa: ANN401
+def _timing_cache(api: Library, config: Any, path: Path) -> Any:  # noqa: ANN401
     """What was measured in earlier builds; TensorRT for RTX measures nothing and has none."""
     if api.portable:
         return None
@@ -166,7 +165,7 @@ def _timing_cache(api: Api, config: Any, path: Path) -> Any:  # noqa: ANN401
     raise BuildError(f"{api.engine} {api.version} takes no timing cache: {api.last_error()}")
 
 
-def _monitor(api: Api, name: str, progress: Progress) -> Any:  # noqa: ANN401
+def _monitor(api: Library, name: str, progress: Progress) -> Any:  # noqa: ANN401
     """An `IProgressMonitor` that reports the outermost phases; the library calls it from its own threads."""
 
     class Monitor(api.trt.IProgressMonitor):  # type: ignore[misc,name-defined]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hvpnet_runtime.backends.cuda import Address, Cuda, Graph, Pinned, Stream
-from hvpnet_runtime.backends.tensorrt.library import Api
+from hvpnet_runtime.backends.tensorrt.library import Library
 from hvpnet_runtime.errors import BackendError
 
 Array = npt.NDArray[Any]
@@ -46,7 +46,7 @@ class Executor:
     def __init__(
         self,
         cuda: Cuda,
-        api: Api,
+        api: Library,
         engine: Any,  # noqa: ANN401  TensorRT has no types
         profile: int,
         shapes: Mapping[str, tuple[int, ...]],

@@ -13,7 +13,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Api:
+class Library:
     """A TensorRT library.
 
     Attributes:
@@ -64,7 +64,7 @@ class Api:
         return context
 
 
-def load_api(engine: EngineName) -> Api:
+def load_library(engine: EngineName) -> Library:
     """Import a TensorRT library.
 
     Raises:
@@ -76,7 +76,7 @@ def load_api(engine: EngineName) -> Api:
     except ImportError as error:
         raise MissingExtraError(name, engine, f"the engine {engine}") from error
     errors: list[str] = []
-    return Api(engine, trt, _logger(trt, errors), errors)
+    return Library(engine, trt, _logger(trt, errors), errors)
 
 
 def _logger(trt: Any, errors: list[str]) -> Any:  # noqa: ANN401

@@ -4,17 +4,17 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from hvpnet_runtime.backends.tensorrt.library import Api
-from hvpnet_runtime.backends.tensorrt.profiles import Graph
-from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.backends.tensorrt.library import Library
+from hvpnet_runtime.bundle import GraphSpec
 from hvpnet_runtime.errors import BuildError
 
 _FULL = "FLOAT"
 _PRODUCTS = ("CONVOLUTION", "MATRIX_MULTIPLY")
 _SENSITIVE = ("SOFTMAX", "NORMALIZATION")
+_TYPES = {"float32": "FLOAT", "float16": "HALF", "int64": "INT64", "uint8": "UINT8"}
 
 
-def parse(api: Api, builder: Any, path: Path) -> Any:  # noqa: ANN401  TensorRT has no types
+def parse(api: Library, builder: Any, path: Path) -> Any:  # noqa: ANN401  TensorRT has no types
     """Read an ONNX file into a strongly typed network.
 
     Returns:
@@ -33,7 +33,7 @@ def parse(api: Api, builder: Any, path: Path) -> Any:  # noqa: ANN401  TensorRT 
     return network
 
 
-def check(network: Any, graph: Graph, bundle: Bundle, precision: str) -> dict[str, Any]:  # noqa: ANN401
+def check(network: Any, spec: GraphSpec, precision: str) -> dict[str, Any]:  # noqa: ANN401
     """Hold a network's inputs, outputs and layer types against the bundle's contract.
 
     Returns:
@@ -44,11 +44,15 @@ def check(network: Any, graph: Graph, bundle: Bundle, precision: str) -> dict[st
             softmax or layer norm is not in FP32.
     """
     narrow = "HALF" if precision == "fp16" else _FULL
-    expected = _interface(graph, bundle, narrow)
+    expected = tuple(
+        {tensor.name: _TYPES[tensor.dtype.name] for tensor in tensors} for tensors in (spec.inputs, (spec.output,))
+    )
     inputs = {tensor.name: tensor.dtype.name for tensor in map(network.get_input, range(network.num_inputs))}
     outputs = {tensor.name: tensor.dtype.name for tensor in map(network.get_output, range(network.num_outputs))}
     if (inputs, outputs) != expected:
-        raise BuildError(f"{graph}.onnx has the inputs and outputs {inputs}, {outputs}; the runtime needs {expected}")
+        raise BuildError(
+            f"{spec.name}.onnx has the inputs and outputs {inputs}, {outputs}; the runtime needs {expected}"
+        )
     layers = Counter(
         (layer.type.name, layer.get_output(0).dtype.name)
         for layer in map(network.get_layer, range(network.num_layers))
@@ -59,20 +63,11 @@ def check(network: Any, graph: Graph, bundle: Bundle, precision: str) -> dict[st
     products = {
         dtype: sum(n for (kind, t), n in layers.items() if kind in _PRODUCTS and t == dtype) for _, dtype in layers
     }
-    if wide or products.get(narrow, 0) < sum(products.values()) - (graph == "text"):
-        raise BuildError(f"{graph}.onnx is not a {precision} graph of this version: {dict(layers)}; export it again")
+    if wide or products.get(narrow, 0) < sum(products.values()) - (spec.name == "text"):
+        raise BuildError(
+            f"{spec.name}.onnx is not a {precision} graph of this version: {dict(layers)}; export it again"
+        )
     counts: dict[str, dict[str, int]] = {}
     for (kind, dtype), number in sorted(layers.items()):
         counts.setdefault(kind, {})[dtype] = number
     return {"inputs": inputs, "outputs": outputs, "layers": counts}
-
-
-def _interface(graph: Graph, bundle: Bundle, prefix: str) -> tuple[dict[str, str], dict[str, str]]:
-    if graph == "vision":
-        return {"images": _FULL}, {"prefix": prefix}
-    inputs = {"input_ids": "INT64", "attention_mask": "INT64"}
-    if bundle.sizes.pictures:
-        inputs["prefix"] = prefix
-    if bundle.head == "markers":
-        inputs |= {"head_index": "INT64", "tail_index": "INT64"}
-    return inputs, {"emissions" if bundle.task == "ner" else "logits": _FULL}

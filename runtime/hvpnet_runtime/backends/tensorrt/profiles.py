@@ -1,19 +1,10 @@
 """Which shapes an engine is optimised for: length buckets of texts, and batches of one and of many."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
 
-from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.backends.base import LENGTHS, MAX_PICTURES
+from hvpnet_runtime.bundle import GraphSpec
 from hvpnet_runtime.errors import BackendError
-
-Graph: TypeAlias = Literal["vision", "text"]
-
-LENGTHS = (32, 64, 96, 128)
-"""Pieces that a text is padded to; the longest bucket is the limit that the engine was built for."""
-
-MAX_PICTURES = 16
-"""Pictures in one run of the vision graph, which bounds its activations."""
 
 
 @dataclass(frozen=True)
@@ -28,25 +19,15 @@ class Profile:
     batch: tuple[int, int, int]
     length: int | None = None
 
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "Profile":
-        """From build.json."""
-        fewest, expected, most = values["batch"]
-        return cls((fewest, expected, most), values["length"])
+    def shapes(self, spec: GraphSpec) -> dict[str, list[tuple[int, ...]]]:
+        """Smallest, expected and largest shape of every input of a graph."""
+        by_rows = [input_shapes(spec, rows, self.length) for rows in self.batch]
+        return {tensor.name: [shapes[tensor.name] for shapes in by_rows] for tensor in spec.inputs}
 
-    def shapes(self, bundle: Bundle) -> dict[str, list[tuple[int, ...]]]:
-        """Smallest, expected and largest shape of every input."""
-        if self.length is None:
-            side = bundle.pictures.crop
-            return {"images": [(rows, 3, side, side) for rows in self.batch]}
-        found: dict[str, list[tuple[int, ...]]] = {}
-        for name in ("input_ids", "attention_mask"):
-            found[name] = [(rows, self.length) for rows in self.batch]
-        if bundle.sizes.pictures:
-            found["prefix"] = [(rows, bundle.sizes.pictures, *bundle.sizes.prefix_shape) for rows in self.batch]
-        if bundle.head == "markers":
-            found |= {name: [(rows,) for rows in self.batch] for name in ("head_index", "tail_index")}
-        return found
+
+def input_shapes(spec: GraphSpec, rows: int, length: int | None) -> dict[str, tuple[int, ...]]:
+    """The shape of every input of a graph for so many pictures, or texts of so many pieces."""
+    return spec.input_shapes({"pictures": rows, "batch": rows, "length": length or 0})
 
 
 @dataclass(frozen=True)

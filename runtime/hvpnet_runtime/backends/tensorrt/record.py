@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from hvpnet_runtime.backends.cuda import Device
-from hvpnet_runtime.backends.tensorrt.library import Api
-from hvpnet_runtime.backends.tensorrt.profiles import Graph, Profile
-from hvpnet_runtime.bundle import Bundle, sha256
+from hvpnet_runtime.backends.tensorrt.library import Library
+from hvpnet_runtime.backends.tensorrt.profiles import Profile
+from hvpnet_runtime.bundle import Bundle, FileDigest, GraphName, Precision, sha256
+from hvpnet_runtime.bundle.from_json import record_from_json
 from hvpnet_runtime.errors import BackendError, StaleEngineError
 
 
@@ -40,13 +41,13 @@ class BuildRecord:
     driver: str | None
     gpu: str | None
     compute_capability: str | None
-    precision: str
-    profiles: Mapping[Graph, tuple[Profile, ...]]
+    precision: Precision
+    profiles: Mapping[GraphName, tuple[Profile, ...]]
     sources: Mapping[str, str]
-    files: Mapping[str, Mapping[str, Any]]
-    networks: Mapping[Graph, Mapping[str, Any]]
+    files: Mapping[str, FileDigest]
+    networks: Mapping[GraphName, Mapping[str, Any]]
     settings: Mapping[str, Any]
-    seconds: Mapping[Graph, float]
+    seconds: Mapping[GraphName, float]
 
     @property
     def runs_on(self) -> str:
@@ -63,19 +64,15 @@ class BuildRecord:
             StaleEngineError: it is missing or damaged.
         """
         try:
-            values = json.loads((folder / "build.json").read_text("utf-8"))
-            values["profiles"] = {
-                graph: tuple(map(Profile.from_json, profiles)) for graph, profiles in values["profiles"].items()
-            }
-            return cls(**values)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise StaleEngineError(f"{folder} has no readable build.json ({error!r})") from error
+            return record_from_json(cls, json.loads((folder / "build.json").read_text("utf-8")))
+        except (OSError, ValueError, RecursionError) as error:
+            raise StaleEngineError(f"{folder} has no readable build.json ({error})") from error
 
     def write(self, folder: Path) -> None:
         """Write build.json."""
         (folder / "build.json").write_text(json.dumps(asdict(self), indent=2) + "\n", "utf-8")
 
-    def check(self, bundle: Bundle, folder: Path, api: Api, device: Device) -> None:
+    def check(self, bundle: Bundle, folder: Path, api: Library, device: Device) -> None:
         """Refuse an engine that was built from other graphs, with another version, or for another GPU.
 
         Raises:
@@ -97,15 +94,16 @@ class BuildRecord:
             StaleEngineError: it is stale; the message says why.
         """
         for name, digest in self.sources.items():
-            if bundle.manifest["files"].get(name, {}).get("sha256") != digest:
+            listed = bundle.manifest.files.get(name)
+            if listed is None or listed.sha256 != digest:
                 raise StaleEngineError(f"{folder.name} was built from another {name}")
         for name, facts in self.files.items():
             path = folder / name
-            if not path.is_file() or sha256(path) != facts["sha256"]:
+            if not path.is_file() or sha256(path) != facts.sha256:
                 raise StaleEngineError(f"{path} is missing or was changed")
 
 
-def engine_folder(bundle: Bundle, api: Api, device: Device | None) -> Path:
+def engine_folder(bundle: Bundle, api: Library, device: Device | None) -> Path:
     """Where an engine of this library for this GPU stands; without a GPU, where a portable one does."""
     gpu = "portable" if api.portable or device is None else re.sub(r"[^a-z0-9]+", "-", device.name.lower()).strip("-")
     return bundle.path / "engines" / f"{api.engine}-{api.version}-{gpu}"
@@ -124,7 +122,7 @@ def built_engines(bundle: Bundle) -> dict[str, BuildRecord | StaleEngineError]:
     return found
 
 
-def find_engine(bundle: Bundle, api: Api, device: Device) -> tuple[Path, BuildRecord]:
+def find_engine(bundle: Bundle, api: Library, device: Device) -> tuple[Path, BuildRecord]:
     """The engine of a bundle that this library can run on this GPU.
 
     Raises:

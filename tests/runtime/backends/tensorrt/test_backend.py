@@ -22,7 +22,7 @@ from hvpnet_runtime.backends.cuda import Cuda
 from hvpnet_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from hvpnet_runtime.backends.tensorrt.backend import TensorRTBackend
 from hvpnet_runtime.backends.tensorrt.build import BuildOptions, build_engines
-from hvpnet_runtime.backends.tensorrt.library import Api
+from hvpnet_runtime.backends.tensorrt.library import Library
 from hvpnet_runtime.errors import MissingExtraError, StaleEngineError
 
 LOADED = [("ner", "full"), ("re", "full"), ("ner", "only_obj"), ("ner", "text_only")]
@@ -33,7 +33,7 @@ class Platform:
     """A device, a library, and a way to put engines into a bundle."""
 
     cuda: Cuda
-    api: Api
+    api: Library
     build: Callable[[Bundle], Path]
 
     def load(self, bundle: Bundle, **options: Any) -> TensorRTBackend:
@@ -51,12 +51,12 @@ def fake() -> Platform:
 def gpu_platform(request: pytest.FixtureRequest, fake: Platform) -> Platform:
     if request.param == "fake":
         return fake
-    from hvpnet_runtime.backends.tensorrt.library import load_api
+    from hvpnet_runtime.backends.tensorrt.library import load_library
 
     try:
-        api = load_api("tensorrt")
+        api = load_library("tensorrt")
     except MissingExtraError:
-        api = load_api("tensorrt-rtx")
+        api = load_library("tensorrt-rtx")
     options = BuildOptions(api.engine, precision="fp32", max_batch=4)
     return Platform(Cuda(), api, lambda bundle: build_engines(bundle, options))
 
@@ -89,7 +89,7 @@ def texts(bundle: Bundle, rows: int, length: int) -> TextInputs:
     lengths = np.maximum(3, length - 4 * np.arange(rows))
     mask = (np.arange(length)[None] < lengths[:, None]).astype(np.int64)
     ids = rng.integers(1, bundle.sizes.vocabulary, (rows, length)) * mask
-    if bundle.head != "markers":
+    if bundle.manifest.head != "markers":
         return TextInputs(ids, mask)
     return TextInputs(ids, mask, np.ones(rows, np.int64), lengths - 1)
 
@@ -272,7 +272,7 @@ def test_a_pipeline_cuts_texts_where_its_engine_ends(copy_of: Any, monkeypatch: 
     bundle, cuda = copy_of("ner", "text_only"), FakeCuda()
     write_fake_engines(bundle, fake_api(cuda), max_length=8)
     monkeypatch.setattr("hvpnet_runtime.backends.tensorrt.backend.Cuda", lambda: cuda)
-    monkeypatch.setattr("hvpnet_runtime.backends.tensorrt.backend.load_api", lambda engine: fake_api(cuda, engine))
+    monkeypatch.setattr("hvpnet_runtime.backends.tensorrt.backend.load_library", lambda engine: fake_api(cuda, engine))
     with Pipeline.load(bundle.path, "tensorrt") as pipeline:
         assert pipeline.backend.max_length == 8
         (result,) = pipeline([Tweet(words=["a"] * 20)])
@@ -286,7 +286,7 @@ def test_a_pipeline_that_does_not_load_frees_its_backend(copy_of: Any, monkeypat
     bundle, cuda = copy_of("ner", "text_only"), FakeCuda()
     write_fake_engines(bundle, fake_api(cuda))
     monkeypatch.setattr("hvpnet_runtime.backends.tensorrt.backend.Cuda", lambda: cuda)
-    monkeypatch.setattr("hvpnet_runtime.backends.tensorrt.backend.load_api", lambda engine: fake_api(cuda, engine))
+    monkeypatch.setattr("hvpnet_runtime.backends.tensorrt.backend.load_library", lambda engine: fake_api(cuda, engine))
     monkeypatch.setattr("hvpnet_runtime.pipeline.CrfDecoder.from_npz", lambda _: pytest.fail("damaged"))
     with pytest.raises(pytest.fail.Exception, match="damaged"):
         Pipeline.load(bundle.path, "tensorrt")
@@ -327,7 +327,7 @@ def test_engines_of_the_other_library_are_not_taken(fake: Platform, copy_of: Any
 def test_another_onnx_another_version_another_gpu_are_stale(fake: Platform, copy_of: Any) -> None:
     bundle = copy_of("ner", "text_only")
     folder = fake.build(bundle)
-    other = {**bundle.manifest["files"], "onnx/fp32/text.onnx": {"sha256": "0" * 64}}
+    other = {**bundle.manifest.files, "onnx/fp32/text.onnx": {"sha256": "0" * 64}}
     exported = replace(bundle, manifest={**bundle.manifest, "files": other})
     assert "was built from another onnx/fp32/text.onnx" in stale(fake, exported)
     newer = replace(fake, api=fake_api(fake.cuda, version="100.0"))
@@ -368,7 +368,7 @@ def test_auto_warns_of_a_stale_engine_and_takes_the_next(
     bundle, cuda = copy_of("ner", "text_only"), FakeCuda()
     write_fake_engines(bundle, fake_api(cuda, version="1.0"))
     monkeypatch.setattr("hvpnet_runtime.backends.tensorrt.backend.Cuda", lambda: cuda)
-    monkeypatch.setattr("hvpnet_runtime.backends.tensorrt.backend.load_api", lambda engine: fake_api(cuda, engine))
+    monkeypatch.setattr("hvpnet_runtime.backends.tensorrt.backend.load_library", lambda engine: fake_api(cuda, engine))
     assert load_backend(bundle).name == "onnxruntime-cpu"
     (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert warning.startswith("backend tensorrt passed over: tensorrt-1.0-nvidia-fake-1 was built with version 1.0")

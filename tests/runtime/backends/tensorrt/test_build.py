@@ -22,7 +22,7 @@ from hvpnet_runtime import BackendError, Bundle, BundleError
 from hvpnet_runtime.backends import load_backend
 from hvpnet_runtime.backends.cuda import Cuda, Device, Pinned, cuda_runtime_version, find_device
 from hvpnet_runtime.backends.tensorrt.build import BuildOptions, build_engines
-from hvpnet_runtime.backends.tensorrt.library import Api, load_api
+from hvpnet_runtime.backends.tensorrt.library import Library, load_library
 from hvpnet_runtime.backends.tensorrt.network import parse
 from hvpnet_runtime.backends.tensorrt.profiles import Bucket, Profile, choose_bucket, text_profiles, vision_profiles
 from hvpnet_runtime.backends.tensorrt.record import BuildRecord, built_engines, engine_folder, find_engine
@@ -35,8 +35,8 @@ GPU = Device("NVIDIA Fake 1", "8.9", "13.0")
 
 
 @pytest.fixture
-def api() -> Api:
-    return load_api("tensorrt-rtx")
+def api() -> Library:
+    return load_library("tensorrt-rtx")
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def files(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids="-".join)
-def test_builds(copy_of: Callable[..., Bundle], api: Api, kind: tuple[str, ...]) -> None:
+def test_builds(copy_of: Callable[..., Bundle], api: Library, kind: tuple[str, ...]) -> None:
     bundle, said = copy_of(*kind), []
     before = files(bundle.path)
     folder = build_engines(bundle, OPTIONS, said.append)
@@ -108,10 +108,10 @@ def expected_network(kind: tuple[str, ...], graph: str) -> dict[str, Any]:
 @pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX:DeprecationWarning")
 def test_fp32_engines_and_the_timing_cache(bundle: Bundle) -> None:
     """As `tensorrt` would: the libraries share the API, so the RTX one stands in for it."""
-    api = replace(load_api("tensorrt-rtx"), engine="tensorrt")
+    api = replace(load_library("tensorrt-rtx"), engine="tensorrt")
     options = BuildOptions("tensorrt", precision="fp32", max_batch=1, max_length=40, workspace=2**28)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hvpnet_runtime.backends.tensorrt.build.load_api", lambda _: api)
+        patch.setattr("hvpnet_runtime.backends.tensorrt.build.load_library", lambda _: api)
         folder = build_engines(bundle, options)
         assert (folder.parent / f"{folder.name}.timing").is_file()
         first = BuildRecord.read(folder)
@@ -123,7 +123,7 @@ def test_fp32_engines_and_the_timing_cache(bundle: Bundle) -> None:
     assert record.settings == {"workspace": 2**28, "optimisation_level": None}
 
 
-def test_profiles_reach_the_library(api: Api, copy_of: Callable[..., Bundle]) -> None:
+def test_profiles_reach_the_library(api: Library, copy_of: Callable[..., Bundle]) -> None:
     bundle = copy_of("re", "full", "markers")
     profile = api.trt.Builder(api.logger).create_optimization_profile()
     for name, shapes in Profile((2, 8, 32), 64).shapes(bundle).items():
@@ -217,7 +217,7 @@ def test_what_cannot_be_built_is_said_before_anything_is(bundle: Bundle, ner_bun
             BuildOptions("tensorrt-rtx", **{name: value})
 
 
-def test_a_damaged_onnx_file_is_a_typed_error(api: Api, tmp_path: Path) -> None:
+def test_a_damaged_onnx_file_is_a_typed_error(api: Library, tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_bytes(b"no protobuf")
     with pytest.raises(BuildError, match=r"cannot parse .*text\.onnx"):
         parse(api, api.trt.Builder(api.logger), tmp_path / "text.onnx")

@@ -1,0 +1,33 @@
+"""What the manifest of a bundle says of the model it is made of."""
+
+from dataclasses import asdict
+from importlib.metadata import version
+
+from hvpnet.modeling.config import HVPNeTConfig
+from hvpnet.modeling.visual_prefix import PICTURES
+from hvpnet_runtime.bundle import Limits, Manifest, Sizes
+
+_PRODUCERS = ("hvpnet", "torch", "transformers", "onnx", "onnxscript")
+
+
+def new_manifest(config: HVPNeTConfig) -> Manifest:
+    """The manifest of a bundle that has no graphs yet."""
+    bert = config.bert
+    return Manifest(
+        task=config.task,
+        variant=config.variant,
+        head=config.head if config.task == "re" else None,
+        labels=config.labels,
+        sizes=Sizes(
+            hidden=bert.hidden_size,
+            layers=bert.num_hidden_layers,
+            heads=bert.num_attention_heads,
+            vocabulary=bert.vocab_size,
+            prefix_length=config.prefix_length,
+            pictures=config.pictures,
+        ),
+        architecture={"bert": asdict(bert), "resnet": asdict(config.resnet) if config.resnet else None},
+        preprocessing=PICTURES,
+        limits=Limits(config.max_length),
+        produced_by={name: version(name) for name in _PRODUCERS},
+    )

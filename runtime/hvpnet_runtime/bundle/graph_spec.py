@@ -1,0 +1,90 @@
+"""What the graphs of a bundle read and answer: the one place where their inputs and outputs are spelled."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from hvpnet_runtime.bundle.manifest import Manifest, Precision
+
+GraphName: TypeAlias = Literal["vision", "text"]
+Axis: TypeAlias = Literal["pictures", "batch", "length"]
+"""Axes whose size differs from run to run: distinct pictures, texts, and pieces of the longest text."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input or an output.
+
+    Attributes:
+        name: as the graph calls it.
+        dtype: of its values.
+        axes: sizes; the name of an axis stands where the size differs from run to run.
+    """
+
+    name: str
+    dtype: "np.dtype[np.generic]"
+    axes: tuple[int | Axis, ...]
+
+    def shape(self, sizes: Mapping[Axis, int]) -> tuple[int, ...]:
+        """The shape for these sizes of the axes."""
+        return tuple(axis if isinstance(axis, int) else sizes[axis] for axis in self.axes)
+
+    def nbytes(self, sizes: Mapping[Axis, int]) -> int:
+        """Bytes of such a tensor."""
+        return prod(self.shape(sizes)) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class GraphSpec:
+    """A graph's interface.
+
+    Attributes:
+        name: `vision` or `text`; the file is `onnx/<precision>/<name>.onnx`.
+        inputs: in the graph's order.
+        output: its only output.
+    """
+
+    name: GraphName
+    inputs: tuple[TensorSpec, ...]
+    output: TensorSpec
+
+    def input_shapes(self, sizes: Mapping[Axis, int]) -> dict[str, tuple[int, ...]]:
+        """The shape of every input for these sizes of the axes."""
+        return {tensor.name: tensor.shape(sizes) for tensor in self.inputs}
+
+
+def graph_specs(manifest: Manifest, precision: Precision) -> dict[GraphName, GraphSpec]:
+    """The graphs of a bundle, in the order in which they run; `text_only` has no vision graph.
+
+    Emissions and logits are float32 in every precision. Prefixes are float16 in FP16 graphs, and else float32: they
+    stay between the two graphs, where half the bytes are half the memory of the prefix cache.
+
+    Args:
+        manifest: task, sizes and head.
+        precision: of the graphs.
+    """
+    sizes, labels = manifest.sizes, len(manifest.labels)
+    side = manifest.preprocessing.crop
+    prefix = np.dtype(np.float16 if precision == "fp16" else np.float32)
+    inputs = [_integers(name, "batch", "length") for name in ("input_ids", "attention_mask")]
+    if sizes.pictures:
+        inputs.append(TensorSpec("prefix", prefix, ("batch", sizes.pictures, *sizes.prefix_shape)))
+    if manifest.head == "markers":
+        inputs += [_integers(name, "batch") for name in ("head_index", "tail_index")]
+    name, axes = ("emissions", ("length",)) if manifest.task == "ner" else ("logits", ())
+    output = TensorSpec(name, np.dtype(np.float32), ("batch", *axes, labels))
+    text = GraphSpec("text", tuple(inputs), output)
+    if not sizes.pictures:
+        return {"text": text}
+    images = TensorSpec("images", np.dtype(np.uint8), ("pictures", side, side, 3))
+    return {
+        "vision": GraphSpec("vision", (images,), TensorSpec("prefix", prefix, ("pictures", *sizes.prefix_shape))),
+        "text": text,
+    }
+
+
+def _integers(name: str, *axes: Axis) -> TensorSpec:
+    return TensorSpec(name, np.dtype(np.int64), axes)

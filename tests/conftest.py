@@ -22,12 +22,11 @@ from hvpnet.data import (
     write_picture_tweets,
     write_tokenizer,
 )
-from hvpnet.modeling.config import Head, Task, Variant
 from hvpnet.modeling.tokenizer import load_tokenizer
 from hvpnet_export import CalibrationData, export_bundle
-from hvpnet_export.parity import Precision
 from hvpnet_runtime import Tweet
 from hvpnet_runtime.backends.cuda import find_device
+from hvpnet_runtime.bundle import Head, Precision, Task, Variant
 
 RELATIONS = ("/per/per/couple", "/per/per/peer", "/per/org/member_of", "/per/loc/place_of_residence", "None")
 

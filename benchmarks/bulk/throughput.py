@@ -23,7 +23,7 @@ from hvpnet_runtime import Pipeline
 from hvpnet_runtime.bulk import Job, Resources, annotate
 from hvpnet_runtime.bulk.cluster import connect
 from hvpnet_runtime.bundle import Bundle
-from hvpnet_runtime.jsonl import parse_line, result_to_dict, tweet_from_dict
+from hvpnet_runtime.jsonl import parse_line, tweet_from_dict
 
 BATCH_SIZE = 32
 
@@ -61,7 +61,7 @@ def loop(pipeline: Pipeline, source: Path, out: Path) -> None:
     with source.open() as lines, out.open("w") as answers:
         while chunk := list(islice(lines, BATCH_SIZE)):
             for result in pipeline([tweet_from_dict(parse_line(line), source.parent) for line in chunk], BATCH_SIZE):
-                answers.write(json.dumps(result_to_dict(result), ensure_ascii=False) + "\n")
+                answers.write(json.dumps(result.to_dict(), ensure_ascii=False) + "\n")
 
 
 def seconds(run: Callable[[], object]) -> float:

@@ -254,7 +254,9 @@ def test_requests_are_what_the_runtime_reads(ner_bundle: Path, ner_model: HVPNeT
             prepared = pipeline.prepare(example.tweet)
             assert list(prepared.encodings[0].input_ids) == ids
             for image, pixels in zip(images.numpy(), prepared.pixels, strict=True):
-                expected = blank(pipeline.bundle.manifest.preprocessing) if pixels is None else normalise(pixels[None], SPEC)
+                expected = (
+                    blank(pipeline.bundle.manifest.preprocessing) if pixels is None else normalise(pixels[None], SPEC)
+                )
                 np.testing.assert_array_equal(image[None], expected)
                 blanks += pixels is None
     assert 0 < blanks < 4 * len(examples)

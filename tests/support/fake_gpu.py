@@ -18,7 +18,7 @@ import onnxruntime
 
 from hvpnet_runtime import Bundle
 from hvpnet_runtime.backends.cuda import Cuda, Device, Pinned
-from hvpnet_runtime.backends.tensorrt.library import Library, EngineName
+from hvpnet_runtime.backends.tensorrt.library import EngineName, Library
 from hvpnet_runtime.backends.tensorrt.profiles import Graph, text_profiles, vision_profiles
 from hvpnet_runtime.backends.tensorrt.record import BuildRecord, engine_folder
 from hvpnet_runtime.bundle import sha256

@@ -17,8 +17,8 @@ from hvpnet import BertConfig, HVPNeT, HVPNeTConfig, ResNetConfig
 from hvpnet.data import NER_LABELS
 from hvpnet.errors import CheckpointError, ConfigError
 from hvpnet.modeling.checkpoint import build
-from hvpnet.modeling.config import Head, Task, Variant
 from hvpnet.modeling.infer_config import Hints, infer_config, read_labels
+from hvpnet_runtime.bundle import Head, Task, Variant
 
 RESNETS = {
     "resnet18": ResNetConfig("basic", (2, 2, 2, 2)),

@@ -17,7 +17,6 @@ import pytest
 from hvpnet.data import Sizes, load_split, write_picture_tweets
 from hvpnet_runtime import Pipeline, Tweet
 from hvpnet_runtime.bulk.cluster import connect
-from hvpnet_runtime.jsonl import result_to_dict
 from hvpnet_runtime.ray_processes import prepare_local_ray
 
 
@@ -52,7 +51,7 @@ class Corpus:
     def answers(self, bundle: Path, *, window: bool = False) -> list[dict[str, Any]]:
         """What `Pipeline` says."""
         with Pipeline.load(bundle, window=window) as pipeline:
-            return [as_json(result_to_dict(result)) for result in pipeline(self.tweets)]
+            return [as_json(result.to_dict()) for result in pipeline(self.tweets)]
 
     def _row(self, tweet: Tweet) -> dict[str, Any]:
         pair = {} if tweet.head is None else {"head": list(tweet.head), "tail": list(tweet.tail or ())}

@@ -11,7 +11,6 @@ import pytest
 from hvpnet_runtime import Entity, EntityResult, InputError, RelationResult
 from hvpnet_runtime.bulk import answers as module
 from hvpnet_runtime.bulk.answers import answers_for
-from hvpnet_runtime.jsonl import result_to_dict
 
 ENTITIES = [
     EntityResult(
@@ -46,14 +45,14 @@ def test_json_lines(tmp_path: Path, results: list[Any]) -> None:
     answers = answers_for(out, "ner", pa.string())
     answers.join(write_parts(tmp_path, answers, results, [2, 0, len(results) - 2]), out)
     found = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
-    assert found == [as_json(result_to_dict(result)) for result in results]
+    assert found == [as_json(result.to_dict()) for result in results]
 
 
 def test_parquet_of_entities_from_json_lines_has_text_as_ids(tmp_path: Path) -> None:
     out = tmp_path / "out.parquet"
     answers = answers_for(out, "ner", pa.string())
     answers.join(write_parts(tmp_path, answers, ENTITIES, [2, 0, 4]), out)
-    expected = [as_json(result_to_dict(result)) for result in ENTITIES]
+    expected = [as_json(result.to_dict()) for result in ENTITIES]
     for row, id_ in zip(expected, ["7", "seven", None, '{"a": [1]}', "\\ud800", str(2**70)], strict=True):
         row["id"] = id_
     assert pq.read_table(out).to_pylist() == expected
@@ -65,7 +64,7 @@ def test_parquet_of_relations_keeps_integer_ids(tmp_path: Path, monkeypatch: pyt
     answers = answers_for(out, "re", pa.uint16())
     answers.join(write_parts(tmp_path, answers, RELATIONS, [1, 1, 2, 1]), out)
     table = pq.read_table(out)
-    assert table.to_pylist() == [result_to_dict(result) for result in RELATIONS]
+    assert table.to_pylist() == [result.to_dict() for result in RELATIONS]
     assert table.schema.field("id").type == pa.uint16()
     assert [pq.read_metadata(out).row_group(group).num_rows for group in range(2)] == [4, 1]
 

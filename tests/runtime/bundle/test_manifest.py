@@ -23,11 +23,20 @@ def edit(bundle: Path, change: Callable[[dict], None]) -> None:
 
 def test_reads_what_export_wrote(ner_bundle: Path) -> None:
     bundle = Bundle.load(ner_bundle)
-    assert (bundle.task, bundle.manifest.variant, bundle.manifest.head, bundle.manifest.limits.max_length) == ("ner", "full", None, 64)
+    assert (bundle.task, bundle.manifest.variant, bundle.manifest.head, bundle.manifest.limits.max_length) == (
+        "ner",
+        "full",
+        None,
+        64,
+    )
     assert bundle.labels[:3] == ("PAD", "O", "B-MISC")
     assert bundle.sizes.prefix_shape == (4, 2, 4 * 128)
     assert bundle.sizes.pictures == 4
-    assert (bundle.manifest.preprocessing.resize, bundle.manifest.preprocessing.crop, bundle.manifest.preprocessing.max_pixels) == (256, 224, 50_000_000)
+    assert (
+        bundle.manifest.preprocessing.resize,
+        bundle.manifest.preprocessing.crop,
+        bundle.manifest.preprocessing.max_pixels,
+    ) == (256, 224, 50_000_000)
     assert bundle.onnx("text").is_file()
 
 

@@ -14,7 +14,6 @@ from starlette.testclient import TestClient
 
 from hvpnet.data import load_split
 from hvpnet_runtime import Pipeline, Tweet
-from hvpnet_runtime.jsonl import result_to_dict
 from hvpnet_runtime.serving import Settings
 from hvpnet_runtime.serving.api import create_api
 from hvpnet_runtime.serving.errors import Rejection
@@ -89,7 +88,7 @@ def answers(settings: Settings) -> Iterator[Callable[[str, Sequence[Tweet]], lis
     """What the library answers, as JSON."""
     pipelines = {name: Pipeline.load(path, window=True) for name, path in settings.bundles.items()}
     yield lambda bundle, tweets: [
-        json.loads(json.dumps(result_to_dict(result))) for result in pipelines[bundle](list(tweets))
+        json.loads(json.dumps(result.to_dict())) for result in pipelines[bundle](list(tweets))
     ]
     pipelines.clear()
 

@@ -9,7 +9,6 @@ import pytest
 
 from hvpnet_runtime import InputError, PictureError, Pipeline, TextError, Tweet
 from hvpnet_runtime.errors import BackendError
-from hvpnet_runtime.jsonl import result_to_dict
 from hvpnet_runtime.triton.requests import Request, answer, read_tweet
 
 
@@ -63,7 +62,7 @@ def test_answers_in_order_and_errors_in_their_place(pipeline: Pipeline) -> None:
         ],
     )
     (expected,) = pipeline([Tweet(text="Anna saw Rome", id=1)])
-    rows = json.loads(json.dumps(result_to_dict(expected)))
+    rows = json.loads(json.dumps(expected.to_dict()))
     assert [row["tags"] for row in decoded(found[0])] == [rows["tags"]] * 2
     assert (found[0].shape, found[0].dtype) == ((2, 1), np.dtype(object))
     assert [(type(error), str(error).split(":")[0]) for error in found[1:4]] == [

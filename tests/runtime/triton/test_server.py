@@ -17,7 +17,6 @@ from hvpnet.data import Sizes, load_split, write_picture_tweets
 from hvpnet_runtime import Pipeline, Tweet
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.errors import InputError
-from hvpnet_runtime.jsonl import result_to_dict
 from hvpnet_runtime.triton import RepositoryOptions, write_repository
 
 LIMIT = 120  # seconds for an answer
@@ -107,7 +106,7 @@ def pipeline_answers(bundle: Path, tweets: Sequence[Tweet]) -> list[Any]:
             (result,) = pipeline.run([pipeline.prepare(tweet)])
         except InputError as error:
             return f"{type(error).__name__}: {error}"
-        return json.loads(json.dumps(result_to_dict(result)))
+        return json.loads(json.dumps(result.to_dict()))
 
     with Pipeline.load(bundle, "onnxruntime-cpu") as pipeline:
         return [answer(tweet) for tweet in tweets]

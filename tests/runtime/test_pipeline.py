@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 
 import hvpnet_runtime.pipeline
 from hvpnet import HVPNeT
+from hvpnet.modeling.visual_prefix import normalise
 from hvpnet_runtime import (
     BackendError,
     EntityResult,
@@ -29,7 +30,7 @@ from hvpnet_runtime import (
 from hvpnet_runtime.backends import Prefix, TextInputs
 from hvpnet_runtime.bundle import PictureSpec
 from hvpnet_runtime.preprocessing.encode_text import TextEncoder
-from hvpnet_runtime.preprocessing.pictures import load_pixels, normalise
+from hvpnet_runtime.preprocessing.pictures import load_pixels
 
 
 def picture(seed: int, size: tuple[int, int] = (60, 40)) -> Image.Image:
@@ -81,9 +82,9 @@ def eager(model: HVPNeT, bundle: Path, tweet: Tweet) -> list[int]:
         load_pixels(tweet.image, spec, box) for box in tweet.boxes
     ]
     for slot, pixels in enumerate(crops[:3], 1):
-        slots[slot] = torch.from_numpy(normalise(pixels[None], spec))[0]
+        slots[slot] = normalise(torch.from_numpy(pixels[None]))[0]
     if tweet.image is not None:
-        slots[0] = torch.from_numpy(normalise(load_pixels(tweet.image, spec)[None], spec))[0]
+        slots[0] = normalise(torch.from_numpy(load_pixels(tweet.image, spec)[None]))[0]
     prefix = model.encode_pictures(slots[-config.pictures :])[None] if config.pictures else None
     markers = {}
     if config.task == "re" and config.head == "markers":

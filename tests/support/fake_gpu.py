@@ -19,9 +19,9 @@ import onnxruntime
 from hvpnet_runtime import Bundle
 from hvpnet_runtime.backends.cuda import Cuda, Device, Pinned
 from hvpnet_runtime.backends.tensorrt.library import EngineName, Library
-from hvpnet_runtime.backends.tensorrt.profiles import Graph, text_profiles, vision_profiles
+from hvpnet_runtime.backends.tensorrt.profiles import text_profiles, vision_profiles
 from hvpnet_runtime.backends.tensorrt.record import BuildRecord, engine_folder
-from hvpnet_runtime.bundle import sha256
+from hvpnet_runtime.bundle import Precision, file_digests
 
 FAKE_GPU = Device("NVIDIA Fake 1", "9.0", "13.0")
 
@@ -216,7 +216,12 @@ class FakeContext:
         return self.engine.trt.cuda.at(self.addresses[name], size).view(dtype).reshape(shape)
 
 
-TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
+TYPES = {
+    "tensor(uint8)": np.uint8,
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64,
+}
 
 
 class FakeEngine:
@@ -268,23 +273,21 @@ def fake_api(cuda: FakeCuda, engine: EngineName = "tensorrt", version: str = "99
 
 
 def write_fake_engines(
-    bundle: Bundle, api: Library, precision: str = "fp32", max_batch: int = 4, max_length: int | None = None
+    bundle: Bundle, api: Library, precision: Precision = "fp32", max_batch: int = 4, max_length: int | None = None
 ) -> Path:
     """What `build_engines` would leave, of plans that `FakeLibrary` reads."""
-    graphs: tuple[Graph, ...] = ("vision", "text") if bundle.sizes.pictures else ("text",)
+    specs = bundle.specs(precision)
+    longest = max_length or bundle.manifest.limits.max_length
     profiles = {
-        graph: vision_profiles(max_batch)
-        if graph == "vision"
-        else text_profiles(max_length or bundle.manifest.limits.max_length, max_batch)
-        for graph in graphs
+        graph: vision_profiles(max_batch) if graph == "vision" else text_profiles(longest, max_batch) for graph in specs
     }
     folder = engine_folder(bundle, api, FAKE_GPU)
     folder.mkdir(parents=True)
-    for graph in graphs:
-        shapes = [profile.shapes(bundle) for profile in profiles[graph]]
+    for graph, spec in specs.items():
+        shapes = [profile.shapes(spec) for profile in profiles[graph]]
         plan = {"onnx": str(bundle.onnx(graph, precision)), "profiles": shapes}
         (folder / f"{graph}.plan").write_text(json.dumps(plan), "utf-8")
-    names = [f"onnx/{precision}/{graph}.onnx" for graph in graphs]
+    names = [f"onnx/{precision}/{graph}.onnx" for graph in specs]
     BuildRecord(
         engine=api.engine,
         version=api.version,
@@ -294,10 +297,10 @@ def write_fake_engines(
         compute_capability=FAKE_GPU.compute_capability,
         precision=precision,
         profiles=profiles,
-        sources={name: bundle.manifest.files[name]["sha256"] for name in names},
-        files={path.name: {"sha256": sha256(path), "bytes": path.stat().st_size} for path in folder.glob("*.plan")},
+        sources={name: bundle.manifest.files[name].sha256 for name in names},
+        files=file_digests(folder),
         networks={},
         settings={},
-        seconds=dict.fromkeys(graphs, 0.0),
+        seconds=dict.fromkeys(specs, 0.0),
     ).write(folder)
     return folder

@@ -10,7 +10,7 @@ Record = TypeVar("Record")
 
 
 def record_from_json(kind: type[Record], value: object, place: str = "") -> Record:
-    """Make a dataclass of a JSON object. Its keys are the fields; others are left to newer versions and not read.
+    """Make a dataclass of a JSON object whose keys are its fields.
 
     Fields are numbers, strings, booleans, `Literal`s, tuples, mappings by name, dataclasses, or one of these or None.
 
@@ -20,11 +20,15 @@ def record_from_json(kind: type[Record], value: object, place: str = "") -> Reco
         place: what messages call the value; empty for the whole document.
 
     Raises:
-        ValueError: a value is missing or of another type; the message names its place.
+        ValueError: a value is missing, unknown or of another type; the message names its place.
     """
     if not isinstance(value, dict):
         raise ValueError(f"{place or 'it'} must be an object, not {_shown(value)}")  # noqa: TRY004  of the document
     hints = get_type_hints(kind)
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    unknown = [name for name in value if name not in known]
+    if unknown:
+        raise ValueError(f"{place or 'it'} has unknown keys: {_shown(', '.join(unknown))}")
     found: dict[str, Any] = {}
     for field in fields(kind):  # type: ignore[arg-type]
         at = f"{place}.{field.name}" if place else field.name

@@ -141,7 +141,7 @@ class Manifest:
                 f"its schema is {version}, this version reads {SCHEMA_VERSION}: make the bundle anew with "
                 f"{_export_command(values)}"
             )
-        return record_from_json(cls, values)
+        return record_from_json(cls, {name: value for name, value in values.items() if name != "schema_version"})
 
     def to_json(self) -> str:
         """The text of manifest.json."""

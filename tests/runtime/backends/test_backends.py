@@ -1,4 +1,4 @@
-"""Which engine loads, and what is said when it does not."""
+"""Which backend loads, and what is said when it does not."""
 
 import logging
 import sys
@@ -13,7 +13,7 @@ import pytest
 from fake_gpu import FakeCuda
 
 from hvpnet_runtime import BackendError, Bundle, BundleError, Pipeline
-from hvpnet_runtime.backends import AUTO, BACKENDS, TextInputs, load_backend
+from hvpnet_runtime.backends import AUTO, BACKENDS, TextInputs, available_backends, load_backend
 from hvpnet_runtime.backends.cuda import find_device
 from hvpnet_runtime.backends.onnxruntime_gpu import OnnxRuntimeGpuBackend
 from hvpnet_runtime.errors import MissingExtraError
@@ -28,6 +28,38 @@ def test_auto_says_what_it_passed_over_and_what_loaded(ner_bundle: Path, caplog:
         assert [line.partition(" passed over: ")[0] for line in said[:-1]] == [f"backend {name}" for name in AUTO[:-1]]
         assert all(" passed over: " in line for line in said[:-1])
     assert f"backend {backend.name} loaded" in caplog.text
+
+
+def test_available_backends_say_what_runs_and_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = available_backends()
+    assert tuple(found) == tuple(BACKENDS)
+    assert found["onnxruntime-cpu"] is None
+    assert found["openvino"] is None
+    if find_device() is None:
+        assert found["onnxruntime-cuda"] == (
+            "this build of onnxruntime has no CUDAExecutionProvider, only "
+            + ", ".join(onnxruntime.get_available_providers())
+        )
+        assert "no usable CUDA GPU" in str(found["tensorrt-rtx"])
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    found = available_backends()
+    assert "pip install 'hvpnet[openvino]'" in str(found["openvino"])
+    assert "pip install 'hvpnet[cpu]'" in str(found["onnxruntime-cpu"])
+    assert "pip install 'hvpnet[gpu]'" in str(found["onnxruntime-cuda"])
+
+
+@pytest.mark.parametrize("name", ["onnxruntime-cpu", "openvino"])
+def test_a_placed_prefix_is_read_as_a_computed_one(bundle_of: Any, name: str) -> None:
+    """In FP16 graphs prefixes are float16."""
+    bundle = Bundle.load(bundle_of("ner", precisions=("fp32", "fp16") if name == "onnxruntime-cpu" else ("fp32",)))
+    text = TextInputs(np.array([[2, 7, 9, 3]]), np.ones((1, 4), np.int64))
+    for precision in bundle.manifest.precision:
+        backend = load_backend(bundle, name, precision=precision)
+        (computed,) = backend.encode_pictures(np.full((1, 224, 224, 3), 90, np.uint8))
+        placed = backend.place_prefix(np.asarray(computed, np.float32))
+        outputs = [backend.encode_text(text, [[prefix] * 4]) for prefix in (computed, placed)]
+        np.testing.assert_array_equal(*outputs)
 
 
 def test_an_unknown_backend_names_the_known(ner_bundle: Path) -> None:
@@ -88,7 +120,7 @@ def test_openvino_answers_as_onnxruntime(bundle_of: Any, precision: str, bound: 
         return
     backend = load_backend(bundle, "openvino", precision=precision)
     assert (backend.name, backend.precision) == ("openvino", precision)
-    images = np.random.default_rng(0).standard_normal((3, 3, 224, 224)).astype(np.float32)
+    images = np.random.default_rng(0).integers(0, 256, (3, 224, 224, 3), np.uint8)
     ids, mask = np.array([[2, 7, 9, 3], [2, 8, 3, 0]]), np.array([[1, 1, 1, 1], [1, 1, 1, 0]])
     outputs = []
     for each in (reference, backend):
@@ -101,7 +133,7 @@ def test_openvino_answers_as_onnxruntime(bundle_of: Any, precision: str, bound: 
 def test_openvino_keeps_what_it_answered(ner_bundle: Path) -> None:
     """Its outputs live in memory that the next run overwrites."""
     backend = load_backend(Bundle.load(ner_bundle), "openvino", threads=1)
-    images = np.random.default_rng(0).standard_normal((2, 3, 224, 224)).astype(np.float32)
+    images = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), np.uint8)
     (first,) = backend.encode_pictures(images[:1])
     before = np.array(first)
     (second,) = backend.encode_pictures(images[1:])
@@ -129,7 +161,7 @@ def test_without_openvino_the_extra_is_named(ner_bundle: Path, monkeypatch: pyte
 
 def test_threads_change_nothing(ner_bundle: Path) -> None:
     bundle = Bundle.load(ner_bundle)
-    images = np.random.default_rng(0).standard_normal((2, 3, 224, 224)).astype(np.float32)
+    images = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), np.uint8)
     ids = np.array([[2, 7, 9, 3]])
     outputs = []
     for threads in (1, 2):
@@ -142,4 +174,4 @@ def test_threads_change_nothing(ner_bundle: Path) -> None:
 def test_text_only_bundles_read_no_pictures(bundle_of: object) -> None:
     backend = load_backend(Bundle.load(bundle_of("ner", "text_only", "markers")))
     with pytest.raises(BackendError, match="reads no pictures"):
-        backend.encode_pictures(np.zeros((1, 3, 224, 224), np.float32))
+        backend.encode_pictures(np.zeros((1, 224, 224, 3), np.uint8))

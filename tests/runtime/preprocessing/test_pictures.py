@@ -19,20 +19,25 @@ from PIL import Image
 from places import SHARED
 
 import hvpnet.modeling.torchvision_compat  # noqa: F401  lets torchvision be imported below
+from hvpnet.modeling.visual_prefix import normalise
 from hvpnet_runtime import _pixels
 from hvpnet_runtime.errors import PictureError
 from hvpnet_runtime.preprocessing.pictures import (
     PictureSpec,
-    blank,
     digest,
     load_pixels,
-    normalise,
     open_picture,
     picture_name,
     to_pixels,
 )
 
 SPEC = PictureSpec()
+
+
+def normalised(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """[224, 224, 3] -> [3, 224, 224], as the vision graph does it first."""
+    images: npt.NDArray[np.float32] = normalise(torch.from_numpy(pixels[None]))[0].contiguous().numpy()
+    return images
 
 
 def noise(height: int, width: int, seed: int = 0) -> npt.NDArray[np.uint8]:
@@ -75,7 +80,7 @@ def test_every_size_equals_torchvision_in_every_bit(height: int, width: int, see
     if 256 * 256 * max(height, width) / min(height, width) > SPEC.max_pixels:
         return
     image = Image.fromarray(noise(height, width, seed))
-    assert np.array_equal(normalise(load_pixels(image, SPEC)[None], SPEC)[0], published(image))
+    assert np.array_equal(normalised(load_pixels(image, SPEC)), published(image))
 
 
 @pytest.mark.parametrize(
@@ -87,7 +92,7 @@ def test_every_size_equals_torchvision_in_every_bit(height: int, width: int, see
 )
 def test_sizes_where_shortcuts_differ_equal_torchvision(width: int, height: int) -> None:
     image = Image.fromarray(noise(height, width))
-    assert np.array_equal(normalise(load_pixels(image, SPEC)[None], SPEC)[0], published(image))
+    assert np.array_equal(normalised(load_pixels(image, SPEC)), published(image))
 
 
 @settings(deadline=None, max_examples=50)
@@ -110,7 +115,7 @@ def test_white_stays_white() -> None:
 def test_normalised_values_are_those_of_torchvision_in_every_bit() -> None:
     side = np.arange(256, dtype=np.uint8)
     image = Image.fromarray(np.repeat((side + side[:, None])[..., None], 3, axis=2))  # every value, also in the middle
-    assert np.array_equal(normalise(load_pixels(image, SPEC)[None], SPEC)[0], published(image))
+    assert np.array_equal(normalised(load_pixels(image, SPEC)), published(image))
 
 
 def test_sizes_are_checked_where_pointers_are_taken() -> None:
@@ -126,31 +131,6 @@ def test_sizes_are_checked_where_pointers_are_taken() -> None:
     ]:
         with pytest.raises(ValueError, match=message):
             _pixels.resize_part(*arguments)
-    pixels, tables, planes = picture[None, ..., :3].copy(), np.zeros((3, 256), np.float32), np.zeros((1, 3, 5, 6))
-    planes = planes.astype(np.float32)
-    for arguments, message in [
-        ((picture[None], tables, planes), "pixels must be"),
-        ((pixels, tables[:, :255].copy(), planes), "tables must be"),
-        ((pixels, tables, planes[:, :2].copy()), "planes must be"),
-        ((pixels[..., :5, :], tables, planes), "incompatible"),
-    ]:
-        with pytest.raises((ValueError, TypeError), match=message):
-            _pixels.look_up(*arguments)
-
-
-def test_normalise_all_values_in_a_batch() -> None:
-    pixels = np.arange(2 * 16 * 16 * 3, dtype=np.int64).reshape(2, 16, 16, 3).astype(np.uint8)
-    spec = PictureSpec(resize=16, crop=16, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 1.0))
-    images = normalise(pixels, spec)
-    expected = (pixels.astype(np.float64) / 255 - [0.1, 0.2, 0.3]) / [0.5, 0.25, 1.0]
-    np.testing.assert_allclose(images, expected.transpose(0, 3, 1, 2), atol=1e-6)
-    assert images.dtype == np.float32
-    assert images.flags.c_contiguous
-    assert normalise(pixels[:0], spec).shape == (0, 3, 16, 16)
-
-
-def test_blank_is_zero_after_normalisation() -> None:
-    assert np.array_equal(blank(SPEC), np.zeros((1, 3, 224, 224), np.float32))
 
 
 def test_digest_tells_pixels_apart() -> None:
@@ -477,11 +457,11 @@ def test_golden_pixels(task: str) -> None:
     pictures = golden_pictures(task)
     assert len(pictures) == len(golden["image_pixels"])
     for index, (image, crops) in enumerate(pictures):
-        whole = normalise(load_pixels(image, SPEC)[None], SPEC)[0]  # [3, 224, 224]
+        whole = normalised(load_pixels(image, SPEC))  # [3, 224, 224]
         np.testing.assert_allclose(whole[:, row, column], golden["image_pixels"][index], rtol=0, atol=1e-6)
         np.testing.assert_allclose(whole.mean((1, 2)), golden["image_mean"][index], rtol=0, atol=1e-5)
-        objects = [normalise(load_pixels(crop, SPEC)[None], SPEC) for crop in crops]
-        objects += [blank(SPEC)] * (3 - len(crops))
-        stacked = np.concatenate(objects)  # [3, 3, 224, 224]
+        objects = [normalised(load_pixels(crop, SPEC)) for crop in crops]
+        objects += [np.zeros((3, 224, 224), np.float32)] * (3 - len(crops))
+        stacked = np.stack(objects)  # [3, 3, 224, 224]
         np.testing.assert_allclose(stacked[..., row, column], golden["crop_pixels"][index], rtol=0, atol=1e-6)
         np.testing.assert_allclose(stacked.mean((2, 3)), golden["crop_mean"][index], rtol=0, atol=1e-5)

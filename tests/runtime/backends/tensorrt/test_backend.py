@@ -72,8 +72,12 @@ def copy_of(bundle_of: Callable[..., Path], tmp_path: Path) -> Callable[..., Bun
 
 
 @pytest.fixture
-def backend(fake: Platform, copy_of: Callable[..., Bundle]) -> Iterator[TensorRTBackend]:
-    bundle = copy_of()
+def bundle(copy_of: Callable[..., Bundle]) -> Bundle:
+    return copy_of()
+
+
+@pytest.fixture
+def backend(fake: Platform, bundle: Bundle) -> Iterator[TensorRTBackend]:
     fake.build(bundle)
     loaded = fake.load(bundle)
     yield loaded
@@ -81,7 +85,7 @@ def backend(fake: Platform, copy_of: Callable[..., Bundle]) -> Iterator[TensorRT
 
 
 def images(count: int, seed: int = 0) -> Any:
-    return np.random.default_rng(seed).standard_normal((count, 3, 224, 224)).astype(np.float32)
+    return np.random.default_rng(seed).integers(0, 256, (count, 224, 224, 3), np.uint8)
 
 
 def texts(bundle: Bundle, rows: int, length: int) -> TextInputs:
@@ -157,22 +161,26 @@ def test_a_prefix_can_be_used_again_and_by_another_thread(gpu_platform: Platform
     backend.close()
 
 
-def test_each_bucket_is_captured_once_and_launched_once_a_request(backend: TensorRTBackend, fake: Platform) -> None:
+def test_each_bucket_is_captured_once_and_launched_once_a_request(
+    backend: TensorRTBackend, fake: Platform, bundle: Bundle
+) -> None:
     library, cuda = fake.api.trt, fake.cuda
     for length in (5, 20, 31, 32):
-        backend.encode_text(texts(backend._bundle, 1, length), [backend.encode_pictures(images(4))])
+        backend.encode_text(texts(bundle, 1, length), [backend.encode_pictures(images(4))])
     assert library.contexts == 2  # four pictures; one text of up to 32 pieces
     assert library.executions == 4  # each once to set up and once to capture
     assert cuda.launches == 8
     allocations = cuda.allocations
-    backend.encode_text(texts(backend._bundle, 1, 8), [backend.encode_pictures(images(4))])
+    backend.encode_text(texts(bundle, 1, 8), [backend.encode_pictures(images(4))])
     assert cuda.allocations == allocations
-    backend.encode_text(texts(backend._bundle, 1, 40), [backend.encode_pictures(images(4))])
+    backend.encode_text(texts(bundle, 1, 40), [backend.encode_pictures(images(4))])
     assert (library.contexts, library.executions) == (3, 6)
 
 
-def test_nothing_waits_on_the_host_between_the_engines(backend: TensorRTBackend, fake: Platform) -> None:
-    text = texts(backend._bundle, 1, 20)
+def test_nothing_waits_on_the_host_between_the_engines(
+    backend: TensorRTBackend, fake: Platform, bundle: Bundle
+) -> None:
+    text = texts(bundle, 1, 20)
     backend.encode_text(text, [backend.encode_pictures(images(4))])
     before = fake.cuda.synchronisations
     backend.encode_text(text, [backend.encode_pictures(images(4, 1))])
@@ -191,8 +199,8 @@ def test_pictures_queued_twice_do_not_overwrite_each_other(fake: Platform, copy_
     backend.close()
 
 
-def test_dropped_prefixes_give_their_memory_back(backend: TensorRTBackend, fake: Platform) -> None:
-    backend.encode_text(texts(backend._bundle, 1, 9), [backend.encode_pictures(images(4))])
+def test_dropped_prefixes_give_their_memory_back(backend: TensorRTBackend, fake: Platform, bundle: Bundle) -> None:
+    backend.encode_text(texts(bundle, 1, 9), [backend.encode_pictures(images(4))])
     held = fake.cuda.allocations
     for seed in range(17):  # 68 prefixes through a block of 64 slots
         prefixes = backend.encode_pictures(images(4, seed))

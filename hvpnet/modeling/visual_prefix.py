@@ -110,12 +110,12 @@ def gated_prefix(features: Tensor, projection: nn.Module, gates: Sequence[nn.Lin
     """
     count = gates[0].out_features
     projected = projection(_positions(features, prefix_length))  # [N, P, splits * 2 * hidden]
-    splits = projected.reshape(*projected.shape[:2], count, -1)  # [N, P, splits, 2 * hidden]
+    splits = projected.unflatten(2, (count, -1))  # [N, P, splits, 2 * hidden]
     mean = splits.mean(dim=2).flatten(1)  # [N, P * 2 * hidden]
     # One product for the gates of all layers.
     weight = torch.cat([gate.weight for gate in gates])  # [layers * splits, P * 2 * hidden]
     bias = torch.cat([gate.bias for gate in gates])  # [layers * splits]
-    logits = F.leaky_relu(F.linear(mean, weight, bias)).reshape(mean.shape[0], -1, count)  # [N, layers, splits]
+    logits = F.leaky_relu(F.linear(mean, weight, bias)).unflatten(1, (-1, count))  # [N, layers, splits]
     # FP32 also in a model of lower precision; softmax(dtype=...) would be exported as a cast of the result.
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     weights = wide.softmax(-1).to(splits.dtype)
@@ -147,10 +147,10 @@ def stage_prefix(features: Tensor, projections: Sequence[nn.Sequential], layers:
 
 def _positions(features: Tensor, prefix_length: int) -> Tensor:
     """[N, channels, 2, 2] -> [N, P, channels * 4 / P]: viewed as prefix positions in memory order, as published."""
-    return features.reshape(features.shape[0], prefix_length, -1)
+    return features.reshape(features.shape[0], prefix_length, features.shape[1] * GRID**2 // prefix_length)
 
 
 def _keys_and_values(pairs: Tensor, prefix_length: int) -> Tensor:
     """[N, layers, P * 2 * hidden], key and value side by side -> [N, layers, 2, P * hidden]."""
-    split = pairs.reshape(*pairs.shape[:2], prefix_length, 2, -1)  # [N, layers, P, 2, hidden]
+    split = pairs.unflatten(2, (prefix_length, 2, -1))  # [N, layers, P, 2, hidden]
     return split.transpose(2, 3).flatten(3)  # [N, layers, 2, P * hidden]

@@ -83,7 +83,7 @@ def draw(examples: Sequence[tuple[Tweet, EntityResult]], path: Path) -> None:
     mpl.use("Agg")  # no display
     from matplotlib import pyplot as plt
 
-    columns = (len(examples) + 1) // 2
+    columns = max(1, (len(examples) + 1) // 2)
     figure, axes = plt.subplots(2, columns, figsize=(4 * columns, 7.6), squeeze=False)
     for cell in axes.flat:
         cell.axis("off")

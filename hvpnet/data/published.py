@@ -1,11 +1,9 @@
 """Data sets in the published layouts (Twitter-2015, Twitter-2017, MNRE) and in that of picture-tweets."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
-
-from PIL import Image
+from typing import get_args
 
 from hvpnet.data.examples import Example, Split, SplitName
 from hvpnet.data.readers import (
@@ -17,11 +15,13 @@ from hvpnet.data.readers import (
 )
 from hvpnet.errors import DataError
 from hvpnet.modeling.config import Task
+from hvpnet_runtime.bundle import PictureSpec
+from hvpnet_runtime.errors import PictureError
+from hvpnet_runtime.preprocessing.pictures import open_picture
+from hvpnet_runtime.preprocessing.prepare import SUBSTITUTE, OnBadImage
 
-OnBadImage: TypeAlias = Literal["error", "substitute"]
-"""What to do with a whole picture that cannot be opened: raise, or take `inf.png` as the published loader does."""
+__all__ = ["OnBadImage", "SplitFiles", "find_split", "load_split", "read_split"]
 
-SUBSTITUTE = "inf.png"
 _PUBLISHED_SPLITS: dict[SplitName, str] = {"train": "train", "dev": "val", "test": "test"}
 
 
@@ -56,7 +56,8 @@ def load_split(root: Path | str, split: SplitName, on_bad_image: OnBadImage = "e
     Args:
         root: the data set's folder.
         split: train, dev or test.
-        on_bad_image: what to do with a whole picture that cannot be opened; a missing crop is always an error.
+        on_bad_image: what to do with a whole picture that cannot be opened: raise, or take `inf.png` as the published
+            loader does. A missing crop is always an error.
 
     Raises:
         DataError: a file is missing or malformed; the message names it, and the line where there is one.
@@ -78,32 +79,18 @@ def find_split(root: Path | str, split: SplitName) -> SplitFiles:
     root = Path(root).absolute()
     if split not in get_args(SplitName):
         raise DataError(f"unknown split {split!r}: take train, dev or test")
-    published = _PUBLISHED_SPLITS[split]
-    text = _first(_texts(root, split), Path.is_file)
+    published, name = _PUBLISHED_SPLITS[split], root.name
+    text = _first(Path.is_file, *_texts(root, split))
     if text is None:
         looked_for = ", ".join(str(path.relative_to(root)) for path in _texts(root, split))
         raise DataError(f"no {split} split in {root}: looked for {looked_for}")
+    twitter_crops, mnre_crops = root.parent / f"{name}_aux_images/{published}/crops", root / f"img_vg/{published}/crops"
+    objects = (f"{split}_objects.json", f"{name}_{published}_dict.pth", f"txt/mre_{split}_dict.pth")
     return SplitFiles(
         text=text,
-        images=_first(
-            (root / "images", root.parent / f"{root.name}_images", root / "img_org" / published), Path.is_dir
-        ),
-        crops=_first(
-            (
-                root / "crops",
-                root.parent / f"{root.name}_aux_images" / published / "crops",
-                root / "img_vg" / published / "crops",
-            ),
-            Path.is_dir,
-        ),
-        objects=_first(
-            (
-                root / f"{split}_objects.json",
-                root / f"{root.name}_{published}_dict.pth",
-                root / "txt" / f"mre_{split}_dict.pth",
-            ),
-            Path.is_file,
-        ),
+        images=_first(Path.is_dir, root / "images", root.parent / f"{name}_images", root / "img_org" / published),
+        crops=_first(Path.is_dir, root / "crops", twitter_crops, mnre_crops),
+        objects=_first(Path.is_file, *(root / path for path in objects)),
         relations=_find_relations(root, text),
     )
 
@@ -111,41 +98,36 @@ def find_split(root: Path | str, split: SplitName) -> SplitFiles:
 def read_split(files: SplitFiles, on_bad_image: OnBadImage = "error") -> Split:
     """Reads one split from the files given; arguments and errors as in `load_split`."""
     pictures = _Pictures(files, on_bad_image)
-    examples: tuple[Example, ...]
+    relations: tuple[str, ...] | None = None
+    rows: Sequence[tuple[str, Example]]
     if files.relations is None:
-        relations = None
-        entity_rows = read_entity_text(files.text)
-        examples = tuple(pictures.attach(example, image, key=image) for image, example in entity_rows)
+        rows = read_entity_text(files.text)
     else:
-        is_dictionary = files.relations.suffix == ".json"
-        relations = read_relation_dictionary(files.relations) if is_dictionary else collect_relations(files.relations)
-        relation_rows = read_relation_text(files.text, relations)
-        examples = tuple(pictures.attach(example, image, key=str(example.tweet.id)) for image, example in relation_rows)
-    if not examples:
+        read = read_relation_dictionary if files.relations.suffix == ".json" else collect_relations
+        relations = read(files.relations)
+        rows = read_relation_text(files.text, relations)
+    if not rows:
         raise DataError(f"{files.text}: holds no tweets")
-    return Split(files.task, examples, relations, pictures.present)
+    examples = tuple(pictures.attach(example, image) for image, example in rows)
+    return Split(files.task, examples, relations, has_pictures=files.images is not None)
 
 
 class _Pictures:
     """Finds the pictures of tweets, and checks each file once."""
 
     def __init__(self, files: SplitFiles, on_bad_image: OnBadImage) -> None:
-        self._images, self._crops, self._text = files.images, files.crops, files.text
-        self._on_bad_image = on_bad_image
+        self._files, self._on_bad_image = files, on_bad_image
         self._objects = read_object_lists(files.objects) if files.images and files.objects else {}
         self._resolved: dict[str, Path] = {}
 
-    @property
-    def present(self) -> bool:
-        return self._images is not None
-
-    def attach(self, example: Example, image: str, key: str) -> Example:
-        """Adds the image and, by its key in the object lists, the crops."""
-        if self._images is None:
+    def attach(self, example: Example, image: str) -> Example:
+        """Adds the image and its crops; they are listed by image for entities, by row for relations."""
+        if self._files.images is None:
             return example
-        where = f"{self._text}: tweet {example.tweet.id}"
+        where = f"{self._files.text}: tweet {example.tweet.id}"
         if image not in self._resolved:
-            self._resolved[image] = self._resolve(self._images, image, where)
+            self._resolved[image] = self._resolve(self._files.images, image, where)
+        key = image if self._files.task == "ner" else str(example.tweet.id)
         crops = tuple(self._crop(name, where) for name in self._objects.get(key, ()))
         return replace(example, tweet=replace(example.tweet, image=self._resolved[image], objects=crops))
 
@@ -166,9 +148,9 @@ class _Pictures:
         return folder / SUBSTITUTE
 
     def _crop(self, name: str, where: str) -> Path:
-        if self._crops is None:
+        if self._files.crops is None:
             raise DataError(f"{where}: its crop {name} is listed, but there is no folder of crops: add it")
-        path = self._crops / name
+        path = self._files.crops / name
         if not path.is_file():
             raise DataError(f"{where}: its crop {path} is missing: add it, or remove it from the object lists")
         return path
@@ -176,9 +158,8 @@ class _Pictures:
 
 def _opens(path: Path) -> bool:
     try:
-        with Image.open(path) as image:
-            image.load()
-    except Exception:  # whatever the decoder stumbles over: the published loader substitutes for all of it
+        open_picture(path, PictureSpec())
+    except PictureError:
         return False
     return True
 
@@ -191,17 +172,17 @@ def _texts(root: Path, split: SplitName) -> tuple[Path, ...]:
 
 
 def _find_relations(root: Path, text: Path) -> Path | None:
-    dictionary = _first((root / "relations.json", root / "ours_rel2id.json"), Path.is_file)
+    dictionary = _first(Path.is_file, root / "relations.json", root / "ours_rel2id.json")
     if dictionary is not None:
         return dictionary
     with text.open("rb") as lines:
         if not lines.readline().lstrip().startswith(b"{"):
             return None
-    training = _first(_texts(root, "train"), Path.is_file)
+    training = _first(Path.is_file, *_texts(root, "train"))
     if training is None:
         raise DataError(f"{text} holds relations, but {root} has no relations.json, ours_rel2id.json or training text")
     return training
 
 
-def _first(paths: Iterable[Path], exists: Callable[[Path], bool]) -> Path | None:
-    return next((path for path in paths if exists(path)), None)
+def _first(exists: Callable[[Path], bool], *paths: Path) -> Path | None:
+    return next(filter(exists, paths), None)

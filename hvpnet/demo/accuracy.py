@@ -1,7 +1,7 @@
-"""How well the held-out tweets are tagged, with pictures and without."""
+"""How well the held-out tweets are tagged."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
@@ -9,7 +9,7 @@ from hvpnet.data import EntityExample
 from hvpnet.data.synthetic.tweet_text import AMBIGUOUS
 from hvpnet.evaluation.eager import score
 from hvpnet.evaluation.scoring import Prediction
-from hvpnet.modeling.model import HVPNeT
+from hvpnet.modeling.config import HVPNeTConfig
 from hvpnet_runtime.decoding.entities import entity_spans
 
 
@@ -22,24 +22,18 @@ class Accuracy:
 
 
 def accuracy(
-    model: HVPNeT, tokenizer: Tokenizer, examples: Sequence[EntityExample], predicted: Sequence[Prediction]
+    config: HVPNeTConfig, tokenizer: Tokenizer, examples: Sequence[EntityExample], predicted: Sequence[Prediction]
 ) -> Accuracy:
-    """Score predictions of a model, by whatever ran it."""
-    return Accuracy(score(model.config, tokenizer, examples, predicted).f1, _ambiguous(examples, predicted))
-
-
-def without_pictures(examples: Sequence[EntityExample]) -> list[EntityExample]:
-    """The same tweets, their pictures withheld."""
-    return [replace(example, tweet=replace(example.tweet, image=None, objects=())) for example in examples]
+    """Scores one prediction per example; `config` and `tokenizer` say which words a model sees."""
+    return Accuracy(score(config, tokenizer, examples, predicted).f1, _ambiguous(examples, predicted))
 
 
 def _ambiguous(examples: Sequence[EntityExample], predicted: Sequence[Prediction]) -> float:
     """Over the names that may be of any type: how often a prediction has the same words and type as the gold."""
-    right = total = 0
-    for example, tags in zip(examples, predicted, strict=True):
-        words, found = example.tweet.words or (), set(entity_spans(tags))
-        for span in entity_spans(example.tags):
-            if " ".join(words[span.first : span.last + 1]) in AMBIGUOUS:
-                total += 1
-                right += span in found
-    return right / total
+    right = [
+        span in entity_spans(tags)
+        for example, tags in zip(examples, predicted, strict=True)
+        for span in entity_spans(example.tags)
+        if " ".join((example.tweet.words or ())[span.first : span.last + 1]) in AMBIGUOUS
+    ]
+    return sum(right) / len(right)

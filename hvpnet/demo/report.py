@@ -37,72 +37,62 @@ class Figures:
     threads: int
 
 
-@dataclass(frozen=True)
-class Example:
-    """A held-out tweet and what the runtime said of it."""
-
-    tweet: Tweet
-    result: EntityResult
-
-
-def write_report(figures: Figures, examples: Sequence[Example], out: Path) -> None:
-    """Write report.md and report.png."""
+def write_report(figures: Figures, examples: Sequence[tuple[Tweet, EntityResult]], out: Path) -> None:
+    """Write report.md and, of the example tweets and what the runtime said of them, report.png."""
     (out / "report.md").write_text(as_markdown(figures), "utf-8")
     draw(examples, out / "report.png")
 
 
 def as_markdown(figures: Figures) -> str:
     """The two tables."""
-    accuracy = [
+    accuracy = "\n".join(
         f"| {name} | {100 * found.f1:.1f} % | {100 * found.ambiguous:.1f} % |"
         for name, found in figures.accuracy.items()
-    ]
-    latency = [f"| {name} | {taken.minimum:.1f} ms | {taken.p50:.1f} ms |" for name, taken in figures.latencies.items()]
+    )
+    latency = "\n".join(
+        f"| {name} | {taken.minimum:.1f} ms | {taken.p50:.1f} ms |" for name, taken in figures.latencies.items()
+    )
     same = "tags every one of them as eager PyTorch does"
     if figures.differing_tweets:
         same = f"tags {figures.differing_tweets} of them otherwise than eager PyTorch"
-    return "\n".join(
-        [
-            "# picture-tweets",
-            "",
-            f"{figures.tweets} held-out tweets. The type of an ambiguous name is in the picture alone: without it, one",
-            f"in four is right by chance. The runtime ({figures.backend}) {same}.",
-            "",
-            "| | entity F1 | ambiguous names right |",
-            "|---|---|---|",
-            *accuracy,
-            "",
-            f"The FP16 graphs on the same tweets: {figures.fp16}.",
-            "",
-            f"One tweet at a time, from files to tags, {figures.threads} CPU threads, interleaved:",
-            "",
-            "| | minimum | median |",
-            "|---|---|---|",
-            *latency,
-            "",
-            "![tweets with their pictures and tags](report.png)",
-            "",
-        ]
-    )
+    return f"""# picture-tweets
+
+{figures.tweets} held-out tweets. The type of an ambiguous name is in the picture alone: without it, one
+in four is right by chance. The runtime ({figures.backend}) {same}.
+
+| | entity F1 | ambiguous names right |
+|---|---|---|
+{accuracy}
+
+The FP16 graphs on the same tweets: {figures.fp16}.
+
+One tweet at a time, from files to tags, {figures.threads} CPU threads, interleaved:
+
+| | minimum | median |
+|---|---|---|
+{latency}
+
+![tweets with their pictures and tags](report.png)
+"""
 
 
-def draw(examples: Sequence[Example], path: Path) -> None:
+def draw(examples: Sequence[tuple[Tweet, EntityResult]], path: Path) -> None:
     """Draw tweets with their pictures and the entities found, two rows of them."""
     import matplotlib as mpl
 
     mpl.use("Agg")  # no display
     from matplotlib import pyplot as plt
 
-    columns = (len(examples) + 1) // 2
+    columns = max(1, (len(examples) + 1) // 2)
     figure, axes = plt.subplots(2, columns, figsize=(4 * columns, 7.6), squeeze=False)
     for cell in axes.flat:
         cell.axis("off")
-    for cell, example in zip(axes.flat, examples, strict=False):
-        if example.tweet.image is not None:
-            cell.imshow(open_picture(example.tweet.image, PictureSpec()), aspect="equal")
-        words = " ".join(word for word in example.tweet.words or () if word.isascii())  # fonts lack most emoji
+    for cell, (tweet, result) in zip(axes.flat, examples, strict=False):
+        if tweet.image is not None:
+            cell.imshow(open_picture(tweet.image, PictureSpec()), aspect="equal")
+        words = " ".join(word for word in tweet.words or () if word.isascii())  # fonts lack most emoji
         cell.set_title("\n".join(textwrap.wrap(words, 42)), fontsize=10, loc="left")
-        for line, entity in enumerate(example.result.entities):
+        for line, entity in enumerate(result.entities):
             cell.annotate(
                 f"{entity.type}  {entity.text}  {entity.score:.2f}",
                 xy=(0, 0),

@@ -2,15 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
+from shutil import copyfile
 
 import torch
 
 from hvpnet.data import EntityExample, Sizes, load_split, write_picture_tweets, write_tokenizer
-from hvpnet.demo.accuracy import accuracy, without_pictures
+from hvpnet.demo.accuracy import accuracy
 from hvpnet.demo.latency import measure
-from hvpnet.demo.report import Example, Figures, write_report
+from hvpnet.demo.report import Figures, write_report
 from hvpnet.errors import DataError
 from hvpnet.evaluation.eager import predict
 from hvpnet.evaluation.scoring import Prediction
@@ -20,21 +20,24 @@ from hvpnet.training.config import TrainingConfig
 from hvpnet.training.run import train
 from hvpnet_export import compare, export_bundle
 from hvpnet_export.parity_cases import example_requests
-from hvpnet_runtime import EntityResult, Pipeline
+from hvpnet_runtime import EntityResult, Pipeline, Tweet
 
 Progress = Callable[[str], None]
 
-_SIZES = Sizes(train=800, dev=100, test=300)
+SIZES = Sizes(train=800, dev=100, test=300)
+RECIPE = Path(__file__).with_name("train.toml")
 _SHOWN = 6  # tweets in the figure
 _TIMED = 40  # tweets whose latency is taken
 
 
-def run_demo(out: Path, progress: Progress) -> Figures:
+def run_demo(out: Path, progress: Progress, sizes: Sizes = SIZES, recipe: Path = RECIPE) -> Figures:
     """Train, export, verify, predict and report into a folder.
 
     Args:
         out: new, or of a demo that was cut off, which goes on: what is complete is not made again.
         progress: is told each step as it begins.
+        sizes: tweets to draw.
+        recipe: the training run, with the paths of the demo's own train.toml.
 
     Returns:
         What `out / "report.md"` and `out / "report.png"` show.
@@ -42,34 +45,32 @@ def run_demo(out: Path, progress: Progress) -> Figures:
     Raises:
         DataError: the folder holds something else.
     """
-    config = _prepare(out, progress)
+    config = _prepare(out, progress, sizes, recipe)
     progress("training with pictures")
     full = train(config).checkpoint
     progress("training without pictures (variant text_only)")
     blind = train(_text_only(config)).checkpoint
     bundle = out / "bundle"
     if not bundle.exists():
-        model = load_checkpoint(full)
-        export_bundle(model, load_tokenizer(full, model.config.task), bundle, progress, precisions=("fp32", "fp16"))
+        export_bundle(load_checkpoint(full), load_tokenizer(full, "ner"), bundle, progress, precisions=("fp32", "fp16"))
     test = load_split(config.data.root, "test").examples
-    figures, shown = _evaluate(
-        full, blind, bundle, [each for each in test if isinstance(each, EntityExample)], progress
-    )
+    examples = [example for example in test if isinstance(example, EntityExample)]
+    figures, shown = _evaluate(full, blind, bundle, examples, progress)
     write_report(figures, shown, out)
     return figures
 
 
-def _prepare(out: Path, progress: Progress) -> TrainingConfig:
+def _prepare(out: Path, progress: Progress, sizes: Sizes, recipe: Path) -> TrainingConfig:
     """Data, tokeniser and the configuration of the training, which is written last: it says the rest is complete."""
     config = out / "train.toml"
     if not config.exists():
         progress("drawing picture-tweets")
         try:
-            write_picture_tweets(out / "data", sizes=_SIZES)
+            write_picture_tweets(out / "data", sizes=sizes)
         except DataError as error:
             raise DataError(f"{out} holds an unfinished demo or something else: remove it or choose another") from error
         write_tokenizer(out / "tokenizer")
-        config.write_text(files("hvpnet.demo").joinpath("train.toml").read_text("utf-8"), "utf-8")
+        copyfile(recipe, config)
     return TrainingConfig.read(config)
 
 
@@ -80,37 +81,34 @@ def _text_only(config: TrainingConfig) -> TrainingConfig:
 
 def _evaluate(
     full: Path, blind: Path, bundle: Path, examples: list[EntityExample], progress: Progress
-) -> tuple[Figures, list[Example]]:
-    model, blind_model = load_checkpoint(full), load_checkpoint(blind)
-    tokenizer, withheld = load_tokenizer(full, "ner"), without_pictures(examples)
+) -> tuple[Figures, list[tuple[Tweet, EntityResult]]]:
+    """What the report shows: figures, and tweets with what the runtime said of them."""
+    model, tokenizer = load_checkpoint(full), load_tokenizer(full, "ner")
+    tweets = [example.tweet for example in examples]
+    withheld = [replace(each, tweet=replace(each.tweet, image=None, objects=())) for each in examples]
     progress("predicting the held-out tweets")
-    eager = predict(model, tokenizer, examples)
     with Pipeline.load(bundle) as pipeline:
-        results = [result for result in pipeline([each.tweet for each in examples]) if isinstance(result, EntityResult)]
+        results = [result for result in pipeline(tweets) if isinstance(result, EntityResult)]
+        tags: dict[str, list[Prediction]] = {
+            "runtime, with pictures": [result.tags for result in results],
+            "eager PyTorch, with pictures": predict(model, tokenizer, examples),
+            "the same model, pictures withheld": predict(model, tokenizer, withheld),
+            "trained without pictures": predict(load_checkpoint(blind), tokenizer, examples),
+        }
         progress("timing eager PyTorch against the runtime")
-        latencies = measure(model, tokenizer, pipeline, [example.tweet for example in examples[:_TIMED]])
+        latencies = measure(model, tokenizer, pipeline, tweets[:_TIMED])
         backend = pipeline.backend.name
     progress("holding the FP16 graphs against eager PyTorch")
     requests = example_requests(model.config, tokenizer, examples)
-    fp16 = compare(model, bundle / "onnx" / "fp16", "fp16", requests).require()
-    tags: list[Prediction] = [result.tags for result in results]
+    runtime, eager, *_ = tags.values()
     figures = Figures(
-        tweets=len(examples),
-        accuracy={
-            "runtime, with pictures": accuracy(model, tokenizer, examples, tags),
-            "eager PyTorch, with pictures": accuracy(model, tokenizer, examples, eager),
-            "the same model, pictures withheld": accuracy(
-                model, tokenizer, withheld, predict(model, tokenizer, withheld)
-            ),
-            "trained without pictures": accuracy(
-                blind_model, tokenizer, examples, predict(blind_model, tokenizer, examples)
-            ),
-        },
-        differing_tweets=sum(mine != theirs for mine, theirs in zip(eager, tags, strict=True)),
-        fp16=fp16.summary,
+        tweets=len(tweets),
+        accuracy={name: accuracy(model.config, tokenizer, examples, predicted) for name, predicted in tags.items()},
+        differing_tweets=sum(mine != theirs for mine, theirs in zip(runtime, eager, strict=True)),
+        fp16=compare(model, bundle / "onnx" / "fp16", "fp16", requests).require().summary,
         latencies=latencies,
         backend=backend,
         threads=torch.get_num_threads(),
     )
-    shown = [Example(each.tweet, result) for each, result in zip(examples, results, strict=True) if result.entities]
+    shown = [(tweet, result) for tweet, result in zip(tweets, results, strict=True) if result.entities]
     return figures, shown[:_SHOWN]

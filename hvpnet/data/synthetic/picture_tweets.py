@@ -1,7 +1,6 @@
 """picture-tweets, the generated data set: short tweets that only their pictures disambiguate."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -9,11 +8,10 @@ import numpy as np
 from PIL import Image
 
 from hvpnet.data.synthetic.figures import pick
-from hvpnet.data.synthetic.scenes import Drawing, draw_scene
+from hvpnet.data.synthetic.scenes import draw_scene
 from hvpnet.data.synthetic.tweet_text import entity_tweet, relation_tweet, word_list
 from hvpnet.errors import DataError
 from hvpnet.modeling.config import Task
-from hvpnet.modeling.tokenizer import load_tokenizer
 
 TYPES = ("PER", "LOC", "ORG", "MISC")
 RELATIONS = (
@@ -67,24 +65,21 @@ def write_picture_tweets(out: Path | str, task: Task = "ner", sizes: Sizes | Non
         (out / "relations.json").write_text(json.dumps(indices) + "\n", encoding="utf-8")
     for number, (split, size) in enumerate(asdict(sizes or Sizes()).items(), start=1):
         rng = np.random.default_rng([seed, number])
-        album = _Album(out, TYPES if task == "ner" else RELATIONS, first_number=number * 1_000_000)
+        photos = _photos(out, TYPES if task == "ner" else RELATIONS, size, number * 1_000_000, rng)
         write = _write_entities if task == "ner" else _write_relations
-        write(out, split, [album.next(rng) for _ in range(size)], rng)
+        write(out, split, photos, rng)
     return out
 
 
 def write_tokenizer(out: Path | str) -> Path:
-    """Writes an uncased BERT tokenizer for these tweets, as tokenizer.json and vocab.txt.
-
-    Its vocabulary is `word_list`.
+    """Writes `word_list` as the vocab.txt of an uncased BERT tokenizer for these tweets.
 
     Returns:
-        `out`, the folder of the two files.
+        `out`, its folder.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     (out / "vocab.txt").write_text("".join(f"{word}\n" for word in word_list()), encoding="utf-8")
-    load_tokenizer(out, "ner").save(str(out / "tokenizer.json"))
     return out
 
 
@@ -101,31 +96,29 @@ class _Photo:
         return f"{self.number}.jpg"
 
 
-class _Album:
-    """Draws the pictures of one split, and now and then returns an earlier one."""
+def _photos(out: Path, kinds: tuple[str, ...], count: int, first_number: int, rng: np.random.Generator) -> list[_Photo]:
+    """The picture of every tweet: most are drawn, and some are earlier ones once more."""
+    drawn: list[_Photo] = []
+    shown: list[_Photo] = []
+    for _ in range(count):
+        if drawn and rng.random() < _RETWEETS:
+            shown.append(pick(rng, tuple(drawn)))
+        else:
+            drawn.append(_draw(out, pick(rng, kinds), first_number + len(drawn), rng))
+            shown.append(drawn[-1])
+    return shown
 
-    def __init__(self, out: Path, kinds: Sequence[str], first_number: int) -> None:
-        self._out, self._kinds, self._first_number = out, tuple(kinds), first_number
-        self._photos: list[_Photo] = []
 
-    def next(self, rng: np.random.Generator) -> _Photo:
-        if self._photos and rng.random() < _RETWEETS:
-            return pick(rng, tuple(self._photos))
-        kind = pick(rng, self._kinds)
-        number = self._first_number + len(self._photos)
-        drawing = draw_scene(kind, rng)
-        drawing.picture.save(self._out / "images" / f"{number}.jpg", quality=_JPEG_QUALITY)
-        self._photos.append(_Photo(number, kind, self._save_crops(number, drawing, rng)))
-        return self._photos[-1]
-
-    def _save_crops(self, number: int, drawing: Drawing, rng: np.random.Generator) -> tuple[str, ...]:
-        count = int(rng.integers(len(drawing.boxes) + 1))
-        names = tuple(f"{number}_pred_yolo_crop_{index}.png" for index in range(count))
-        for name, box in zip(names, drawing.boxes, strict=False):
-            crop = drawing.picture.crop(box)
-            crop.thumbnail((_CROP_SIDE, _CROP_SIDE), Image.Resampling.BOX)
-            crop.save(self._out / "crops" / name)
-        return names
+def _draw(out: Path, kind: str, number: int, rng: np.random.Generator) -> _Photo:
+    drawing = draw_scene(kind, rng)
+    boxes = drawing.boxes[: rng.integers(len(drawing.boxes) + 1)]
+    photo = _Photo(number, kind, tuple(f"{number}_pred_yolo_crop_{index}.png" for index in range(len(boxes))))
+    drawing.picture.save(out / "images" / photo.image, quality=_JPEG_QUALITY)
+    for name, box in zip(photo.crops, boxes, strict=True):
+        crop = drawing.picture.crop(box)
+        crop.thumbnail((_CROP_SIDE, _CROP_SIDE), Image.Resampling.BOX)
+        crop.save(out / "crops" / name)
+    return photo
 
 
 def _write_entities(out: Path, split: str, photos: list[_Photo], rng: np.random.Generator) -> None:

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from tokenizers import Tokenizer
 
 from hvpnet.data import NER_LABELS, Sizes, load_split, write_picture_tweets, write_tokenizer
 from hvpnet.data.synthetic.picture_tweets import RELATIONS, TYPES
 from hvpnet.data.synthetic.scenes import SCENES, draw_scene
 from hvpnet.data.synthetic.tweet_text import AMBIGUOUS, FAMILIAR, entity_tweet, relation_tweet, word_list
 from hvpnet.errors import DataError
+from hvpnet.modeling.tokenizer import load_tokenizer
 
 SIZES = Sizes(train=240, dev=30, test=120)
 SPLITS = tuple(asdict(SIZES))
@@ -218,7 +218,7 @@ def test_a_folder_in_use_is_left_alone(tmp_path):
 def tokenizer(tmp_path_factory):
     folder = write_tokenizer(tmp_path_factory.mktemp("tokenizer"))
     lines = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer = load_tokenizer(folder, "ner")
     assert lines == word_list() == sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)
     return tokenizer
 

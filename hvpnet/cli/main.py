@@ -4,9 +4,11 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 
+from hvpnet.cli.options import select
 from hvpnet.errors import HvpnetError, MissingExtraError
 
 VERBS = {
@@ -71,14 +73,16 @@ def _parser() -> argparse.ArgumentParser:
         verb = verbs.add_parser(name, help=help_, description=module.__doc__, allow_abbrev=False)
         module.add_arguments(verb)
         verb.add_argument("--debug", action="store_true", help="log what is done, and show the traceback of an error")
-        verb.set_defaults(options=module.Options.parse, run=module.run)
+        parse = getattr(module.Options, "parse", partial(select, module.Options))
+        verb.set_defaults(options=parse, run=module.run)
     return parser
 
 
 def _one_line(verb: str, error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] in _EXTRAS:
         package = error.name.partition(".")[0]
-        error = MissingExtraError(package, _EXTRAS[package], f"hvpnet {verb}")
+        extra = "export" if package == "pydantic" and verb != "serve" else _EXTRAS[package]
+        error = MissingExtraError(package, extra, f"hvpnet {verb}")
     message = " ".join(str(error).split())
     if isinstance(error, HvpnetError | OSError):
         return message

@@ -5,13 +5,9 @@ import sys
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hvpnet.cli.options import PipelineOptions, add_pipeline, add_window, select, show
 from hvpnet_runtime.errors import InputError
-
-if TYPE_CHECKING:
-    from hvpnet_runtime.bulk import Job, Report
 
 
 @dataclass(frozen=True)
@@ -54,19 +50,18 @@ def run(options: Options) -> int:
     job = select(Job, options)
     with redirect_stdout(sys.stderr):  # where Ray prints that a node is lost
         report = annotate(job, select(Resources, options), progress=True)
-    show(_summary(job, report), as_json=options.json)
+    show(
+        {
+            "output": str(options.output),
+            "rows": report.rows,
+            "annotated": report.annotated,
+            "rejected": sum(report.rejected.values()),
+            **report.rejected,
+            "finished before": report.resumed,
+            "backends": list(report.backends),
+        },
+        as_json=options.json,
+    )
     if report.rejected:
         print(f"hvpnet: rejected rows are in {job.rejected}, each with its error", file=sys.stderr)
     return 1 if report.rejected else 0
-
-
-def _summary(job: "Job", report: "Report") -> dict[str, object]:
-    return {
-        "output": str(job.output),
-        "rows": report.rows,
-        "annotated": report.annotated,
-        "rejected": sum(report.rejected.values()),
-        **report.rejected,
-        "finished before": report.resumed,
-        "backends": list(report.backends),
-    }

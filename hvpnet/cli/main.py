@@ -26,14 +26,7 @@ VERBS = {
     "serve": "answer requests over HTTP",
 }
 
-_EXTRAS = {
-    **dict.fromkeys(("torch", "torchvision", "transformers", "torchcrf", "onnx", "onnxscript"), "export"),
-    **dict.fromkeys(("safetensors", "seqeval", "sklearn", "tqdm", "matplotlib"), "export"),
-    "onnxruntime": "cpu",
-    # Those of `annotate` are looked for before all else by hvpnet_runtime.bulk: it imports ray late.
-    **dict.fromkeys(("ray", "fastapi", "starlette", "pydantic", "prometheus_client", "python_multipart"), "serve"),
-    **dict.fromkeys(("uvicorn", "aiohttp", "grpc", "requests", "opentelemetry", "watchfiles"), "serve"),
-}
+_EXTRAS = {"serve": "serve", "annotate": "bulk"}  # of a verb; every other one needs `export`
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,9 +72,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _one_line(verb: str, error: Exception) -> str:
-    if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] in _EXTRAS:
+    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("hvpnet"):
         package = error.name.partition(".")[0]
-        extra = "export" if package == "pydantic" and verb != "serve" else _EXTRAS[package]
+        extra = "cpu" if package == "onnxruntime" else _EXTRAS.get(verb, "export")
         error = MissingExtraError(package, extra, f"hvpnet {verb}")
     message = " ".join(str(error).split())
     if isinstance(error, HvpnetError | OSError):

@@ -15,7 +15,7 @@ from hvpnet_runtime.errors import InputError
 from hvpnet_runtime.jsonl import parse_line, result_to_dict, tweet_from_dict
 from hvpnet_runtime.pipeline import Pipeline
 from hvpnet_runtime.preprocessing.prepare import Prepared
-from hvpnet_runtime.types import EntityResult, Result, Span, Tweet
+from hvpnet_runtime.types import EntityResult, Result, Tweet
 
 BATCH_SIZE = 32
 
@@ -43,8 +43,8 @@ class Options(PipelineOptions):
                 text=parsed.text,
                 image=parsed.image,
                 objects=parsed.object or (),
-                head=_span(parsed.head),
-                tail=_span(parsed.tail),
+                head=parsed.head and tuple(parsed.head),
+                tail=parsed.tail and tuple(parsed.tail),
             )
         elif any(value is not None for value in single):
             raise InputError("--image, --object, --head and --tail belong to --text; JSON lines have their own")
@@ -130,10 +130,6 @@ def _writer(path: Path | None) -> Iterator[IO[str]]:
     with part.open("w", encoding="utf-8", errors="backslashreplace") as output:
         yield output
     part.replace(path)
-
-
-def _span(words: list[int] | None) -> Span | None:
-    return (words[0], words[1]) if words else None
 
 
 def _readable(result: Result) -> str:

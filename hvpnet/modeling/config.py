@@ -1,7 +1,6 @@
 """The sizes and choices that make an HVPNeT model, validated when they are made."""
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
@@ -25,13 +24,12 @@ MAX_OBJECTS = 3
 DEFAULT_MAX_LENGTH: dict[str, int] = {"ner": 128, "re": 80}
 """Pieces per tweet, [CLS] and [SEP] included, in the published runs."""
 
-
 Count: TypeAlias = Annotated[int, Field(strict=True, ge=1)]
 Class = TypeVar("Class")
 
 
 def explain(error: ValidationError) -> str:
-    """Every place, dotted, with what is wrong there, in one line."""
+    """Every dotted place with what is wrong there, in one line."""
     words = {"unexpected_keyword_argument": "unknown key", "missing": "missing", "dataclass_type": "expected a table"}
     problems = []
     for each in error.errors(include_url=False):
@@ -46,7 +44,7 @@ def validated(cls: type[Class]) -> type[Class]:
     """Makes a frozen dataclass that refuses impossible values and unknown keys with a `ConfigError`."""
     options = ConfigDict(extra="forbid", allow_inf_nan=False)
     made: Any = pydantic.dataclasses.dataclass(cls, frozen=True, config=options)
-    initialise: Callable[..., None] = made.__init__
+    initialise = made.__init__
 
     @wraps(initialise)
     def init(*arguments: object, **values: object) -> None:

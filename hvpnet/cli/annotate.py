@@ -5,57 +5,27 @@ import sys
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
 
-from hvpnet.cli.options import add_backend, add_json, add_pictures, add_precision, show
+from hvpnet.cli.options import PipelineOptions, add_pipeline, add_window, select, show
 from hvpnet_runtime.errors import InputError
-from hvpnet_runtime.preprocessing.prepare import OnBadImage
-
-if TYPE_CHECKING:
-    from hvpnet_runtime.bulk import Job, Report
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(PipelineOptions):
     """What `hvpnet annotate` was asked to do."""
 
-    bundle: Path
     input: Path
     output: Path
     address: str | None
     actors: int | None
     threads: int | None
     part_rows: int
-    backend: str
-    precision: str | None
     window: bool
-    on_bad_image: OnBadImage
-    json: bool
 
-    @classmethod
-    def parse(cls, parsed: argparse.Namespace) -> Self:
-        """From the parsed command line.
-
-        Raises:
-            InputError: a number is not positive.
-        """
+    def __post_init__(self) -> None:
         for name in ("actors", "threads", "part_rows"):
-            if (number := getattr(parsed, name)) is not None and number < 1:
+            if (number := getattr(self, name)) is not None and number < 1:
                 raise InputError(f"--{name.replace('_', '-')} must be at least 1, not {number}")
-        return cls(
-            parsed.bundle,
-            parsed.input,
-            parsed.output,
-            parsed.address,
-            parsed.actors,
-            parsed.threads,
-            parsed.part_rows,
-            parsed.backend,
-            parsed.precision,
-            parsed.window,
-            parsed.on_bad_image,
-            parsed.json,
-        )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,48 +37,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--actors", type=int, help="most copies of the bundle at work (default: what fits)")
     parser.add_argument("--threads", type=int, help="CPUs of one copy (default: its GPU's share, or 4)")
     parser.add_argument(
-        "--part-rows",
-        type=int,
-        default=1000,
-        help="rows kept together (default 1000, more of huge files)",
+        "--part-rows", type=int, default=1000, help="rows kept together (default 1000, more of huge files)"
     )
-    parser.add_argument("--window", action="store_true", help="slide over long texts instead of cutting them")
-    add_backend(parser)
-    add_precision(parser)
-    add_pictures(parser)
-    add_json(parser)
+    add_window(parser)
+    add_pipeline(parser)
 
 
 def run(options: Options) -> int:
     """Annotate; exit code 1 if a row of the input was rejected."""
     from hvpnet_runtime.bulk import Job, Resources, annotate
 
-    job = Job(
-        options.bundle,
-        options.input,
-        options.output,
-        options.backend,
-        options.precision,
-        options.window,
-        options.on_bad_image,
-        options.part_rows,
-    )
-    resources = Resources(options.address, options.actors, options.threads)
+    job = select(Job, options)
     with redirect_stdout(sys.stderr):  # where Ray prints that a node is lost
-        report = annotate(job, resources, progress=True)
-    show(_summary(job, report), as_json=options.json)
+        report = annotate(job, select(Resources, options), progress=True)
+    show(
+        {
+            "output": str(options.output),
+            "rows": report.rows,
+            "annotated": report.annotated,
+            "rejected": sum(report.rejected.values()),
+            **report.rejected,
+            "finished before": report.resumed,
+            "backends": list(report.backends),
+        },
+        as_json=options.json,
+    )
     if report.rejected:
         print(f"hvpnet: rejected rows are in {job.rejected}, each with its error", file=sys.stderr)
     return 1 if report.rejected else 0
-
-
-def _summary(job: "Job", report: "Report") -> dict[str, object]:
-    return {
-        "output": str(job.output),
-        "rows": report.rows,
-        "annotated": report.annotated,
-        "rejected": sum(report.rejected.values()),
-        **report.rejected,
-        "finished before": report.resumed,
-        "backends": list(report.backends),
-    }

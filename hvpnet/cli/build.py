@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, get_args
 
-from hvpnet.cli.options import add_json, progress, show
+from hvpnet.cli.options import add_json, progress, select, show
 from hvpnet_runtime.backends.tensorrt.build import BuildOptions, build_engines
 from hvpnet_runtime.backends.tensorrt.library import EngineName
 from hvpnet_runtime.backends.tensorrt.record import BuildRecord
@@ -24,15 +24,8 @@ class Options:
     def parse(cls, parsed: argparse.Namespace) -> Self:
         """From the parsed command line."""
         workspace = None if parsed.workspace is None else int(parsed.workspace * 2**20)
-        build = BuildOptions(
-            engine=parsed.engine,
-            precision=parsed.precision,
-            max_batch=parsed.max_batch,
-            max_length=parsed.max_seq,
-            workspace=workspace,
-            optimisation_level=parsed.optimisation_level,
-        )
-        return cls(parsed.bundle, build, parsed.json)
+        build = select(BuildOptions, parsed, max_length=parsed.max_seq, workspace=workspace)
+        return select(cls, parsed, build=build)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -3,33 +3,22 @@
 import argparse
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self, get_args
+from typing import get_args
 
-from hvpnet.cli.options import add_backend, add_json, add_pictures, add_precision, progress, show
+from hvpnet.cli.options import PipelineOptions, add_pipeline, progress, show
 from hvpnet.data import load_split
 from hvpnet.data.examples import SplitName
 from hvpnet.evaluation.scoring import score_pipeline
 from hvpnet_runtime.pipeline import Pipeline
-from hvpnet_runtime.preprocessing.prepare import OnBadImage
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(PipelineOptions):
     """What `hvpnet evaluate` was asked to do."""
 
-    bundle: Path
     data: Path
     split: SplitName
-    backend: str
-    precision: str | None
     without_pictures: bool
-    on_bad_image: OnBadImage
-    json: bool
-
-    @classmethod
-    def parse(cls, parsed: argparse.Namespace) -> Self:
-        """From the parsed command line."""
-        return cls(**{name: getattr(parsed, name) for name in cls.__dataclass_fields__})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,10 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of Twitter-2015/2017, MNRE or picture-tweets")
     parser.add_argument("--split", default="test", choices=get_args(SplitName))
     parser.add_argument("--without-pictures", action="store_true", help="withhold every picture: what do they add?")
-    add_backend(parser)
-    add_precision(parser)
-    add_pictures(parser)
-    add_json(parser)
+    add_pipeline(parser)
 
 
 def run(options: Options) -> int:

@@ -3,11 +3,11 @@
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, cast, get_args
+from typing import TYPE_CHECKING, get_args
 
 from hvpnet.cli.options import add_json, add_pictures, progress, show
 from hvpnet.errors import DataError
-from hvpnet.modeling.config import Task, Variant
+from hvpnet_runtime.bundle import Task, Variant
 from hvpnet_runtime.preprocessing.prepare import OnBadImage
 
 if TYPE_CHECKING:
@@ -27,21 +27,14 @@ class Options:
     variant: Variant | None
     labels: Path | None
     max_length: int | None
-    precision: tuple[str, ...]
+    precision: "tuple[Precision, ...]"
     calibration: Path | None
     on_bad_image: OnBadImage
     json: bool
 
-    @classmethod
-    def parse(cls, parsed: argparse.Namespace) -> Self:
-        """From the parsed command line.
-
-        Raises:
-            DataError: int8 is asked for without calibration data, or they are given for nothing.
-        """
-        if ("int8" in parsed.precision) != (parsed.calibration is not None):
+    def __post_init__(self) -> None:
+        if ("int8" in self.precision) != (self.calibration is not None):
             raise DataError("--precision int8 and --calibration DATA, the folder of the training data, go together")
-        return cls(**{name: getattr(parsed, name) for name in cls.__dataclass_fields__})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -96,8 +89,9 @@ def run(options: Options) -> int:
     if options.calibration is not None:
         split = load_split(options.calibration, "train", options.on_bad_image)
         calibration = CalibrationData.choose(split, model.config)
-    precisions = cast("tuple[Precision, ...]", options.precision)
-    reports = export_bundle(model, tokenizer, options.out, progress, precisions, calibration)
+    reports = export_bundle(
+        model, tokenizer, options.out, progress, precisions=options.precision, calibration=calibration
+    )
     config = model.config
     show(
         {

@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from hvpnet.cli.options import add_json, show
 from hvpnet_runtime.backends.tensorrt.record import BuildRecord, built_engines
@@ -17,11 +17,6 @@ class Options:
 
     bundle: Path
     json: bool
-
-    @classmethod
-    def parse(cls, parsed: argparse.Namespace) -> Self:
-        """From the parsed command line."""
-        return cls(parsed.bundle, parsed.json)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

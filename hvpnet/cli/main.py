@@ -4,9 +4,11 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 
+from hvpnet.cli.options import select
 from hvpnet.errors import HvpnetError, MissingExtraError
 
 VERBS = {
@@ -24,14 +26,7 @@ VERBS = {
     "serve": "answer requests over HTTP",
 }
 
-_EXTRAS = {
-    **dict.fromkeys(("torch", "torchvision", "transformers", "torchcrf", "onnx", "onnxscript"), "export"),
-    **dict.fromkeys(("safetensors", "seqeval", "sklearn", "tqdm", "matplotlib"), "export"),
-    "onnxruntime": "cpu",
-    # Those of `annotate` are looked for before all else by hvpnet_runtime.bulk: it imports ray late.
-    **dict.fromkeys(("ray", "fastapi", "starlette", "pydantic", "prometheus_client", "python_multipart"), "serve"),
-    **dict.fromkeys(("uvicorn", "aiohttp", "grpc", "requests", "opentelemetry", "watchfiles"), "serve"),
-}
+_EXTRAS = {"serve": "serve", "annotate": "bulk"}  # of a verb; every other one needs `export`
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,14 +66,16 @@ def _parser() -> argparse.ArgumentParser:
         verb = verbs.add_parser(name, help=help_, description=module.__doc__, allow_abbrev=False)
         module.add_arguments(verb)
         verb.add_argument("--debug", action="store_true", help="log what is done, and show the traceback of an error")
-        verb.set_defaults(options=module.Options.parse, run=module.run)
+        parse = getattr(module.Options, "parse", partial(select, module.Options))
+        verb.set_defaults(options=parse, run=module.run)
     return parser
 
 
 def _one_line(verb: str, error: Exception) -> str:
-    if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] in _EXTRAS:
+    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("hvpnet"):
         package = error.name.partition(".")[0]
-        error = MissingExtraError(package, _EXTRAS[package], f"hvpnet {verb}")
+        extra = "cpu" if package == "onnxruntime" else _EXTRAS.get(verb, "export")
+        error = MissingExtraError(package, extra, f"hvpnet {verb}")
     message = " ".join(str(error).split())
     if isinstance(error, HvpnetError | OSError):
         return message

@@ -4,7 +4,52 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from hvpnet_runtime.backends import AUTO, BACKENDS
+from hvpnet_runtime.preprocessing.prepare import OnBadImage
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Selected = TypeVar("Selected", bound="DataclassInstance")
+
+
+@dataclass(frozen=True)
+class PipelineOptions:
+    """What the verbs that run a bundle on tweets share; `add_pipeline` declares all but the bundle."""
+
+    bundle: Path
+    backend: str
+    precision: str | None
+    on_bad_image: OnBadImage
+    json: bool
+
+
+def select(kind: type[Selected], source: object, **values: object) -> Selected:
+    """A dataclass whose fields are the attributes of the same names, but for the values given here.
+
+    Args:
+        kind: the dataclass.
+        source: the parsed command line, or a verb's options.
+        values: fields that the source does not have, or has in another form.
+    """
+    names = {field.name for field in fields(kind)} - values.keys()
+    return kind(**{name: getattr(source, name) for name in names}, **values)
+
+
+def add_pipeline(parser: argparse.ArgumentParser) -> None:
+    """The options of `PipelineOptions`."""
+    add_backend(parser)
+    add_pictures(parser)
+    add_json(parser)
+
+
+def add_window(parser: argparse.ArgumentParser) -> None:
+    """`--window`: what to do about a text beyond the piece budget."""
+    parser.add_argument("--window", action="store_true", help="slide over long texts instead of cutting them")
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -13,16 +58,13 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def add_backend(parser: argparse.ArgumentParser) -> None:
-    """`--backend`: which engine."""
-    from hvpnet_runtime.backends import BACKENDS
-
+    """`--backend` and `--precision`: what runs which graphs."""
     parser.add_argument(
-        "--backend", default="auto", choices=("auto", *BACKENDS), help="engine; auto takes the fastest that runs here"
+        "--backend",
+        default="auto",
+        choices=("auto", *BACKENDS),
+        help=f"what runs the graphs; auto is the first that loads of {', '.join(AUTO)}",
     )
-
-
-def add_precision(parser: argparse.ArgumentParser) -> None:
-    """`--precision`: of which graphs."""
     parser.add_argument(
         "--precision",
         choices=("fp32", "fp16", "int8", "bf16"),

@@ -10,29 +10,24 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Self
 
-from hvpnet.cli.options import add_backend, add_json, add_pictures, add_precision
+from hvpnet.cli.options import PipelineOptions, add_pipeline, add_window, select
 from hvpnet_runtime.errors import InputError
 from hvpnet_runtime.jsonl import parse_line, result_to_dict, tweet_from_dict
 from hvpnet_runtime.pipeline import Pipeline
-from hvpnet_runtime.preprocessing.prepare import OnBadImage, Prepared
-from hvpnet_runtime.types import EntityResult, Result, Span, Tweet
+from hvpnet_runtime.preprocessing.prepare import Prepared
+from hvpnet_runtime.types import EntityResult, Result, Tweet
 
 BATCH_SIZE = 32
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(PipelineOptions):
     """What `hvpnet predict` was asked to do: `tweet` or `input`."""
 
-    bundle: Path
     tweet: Tweet | None
     input: Path | None
     output: Path | None
-    backend: str
-    precision: str | None
     window: bool
-    on_bad_image: OnBadImage
-    json: bool
 
     @classmethod
     def parse(cls, parsed: argparse.Namespace) -> Self:
@@ -45,23 +40,17 @@ class Options:
         single = (parsed.image, parsed.object, parsed.head, parsed.tail)
         if parsed.text is not None:
             tweet = Tweet(
-                parsed.text, None, parsed.image, parsed.object or (), (), _span(parsed.head), _span(parsed.tail)
+                text=parsed.text,
+                image=parsed.image,
+                objects=parsed.object or (),
+                head=parsed.head and tuple(parsed.head),
+                tail=parsed.tail and tuple(parsed.tail),
             )
         elif any(value is not None for value in single):
             raise InputError("--image, --object, --head and --tail belong to --text; JSON lines have their own")
         if tweet is not None and parsed.output is not None:
             raise InputError("--output belongs to --input; redirect standard output instead")
-        return cls(
-            parsed.bundle,
-            tweet,
-            parsed.input,
-            parsed.output,
-            parsed.backend,
-            parsed.precision,
-            parsed.window,
-            parsed.on_bad_image,
-            parsed.json,
-        )
+        return select(cls, parsed, tweet=tweet)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,11 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--head", type=int, nargs=2, metavar=("START", "END"), help="words [START, END) of the head")
     parser.add_argument("--tail", type=int, nargs=2, metavar=("START", "END"), help="words [START, END) of the tail")
     parser.add_argument("--output", type=Path, help="where the JSON lines go (default: standard output)")
-    parser.add_argument("--window", action="store_true", help="slide over long texts instead of cutting them")
-    add_backend(parser)
-    add_precision(parser)
-    add_pictures(parser)
-    add_json(parser)
+    add_window(parser)
+    add_pipeline(parser)
 
 
 def run(options: Options) -> int:
@@ -144,10 +130,6 @@ def _writer(path: Path | None) -> Iterator[IO[str]]:
     with part.open("w", encoding="utf-8", errors="backslashreplace") as output:
         yield output
     part.replace(path)
-
-
-def _span(words: list[int] | None) -> Span | None:
-    return (words[0], words[1]) if words else None
 
 
 def _readable(result: Result) -> str:

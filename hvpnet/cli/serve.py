@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from hvpnet.cli.options import add_backend, add_precision, progress
+from hvpnet.cli.options import add_backend, progress, select
 from hvpnet_runtime.errors import InputError
 
 _PORTS = range(1, 65536)
@@ -42,8 +42,7 @@ class Options:
             raise InputError(f"--port {parsed.port}: a port is a number from {_PORTS[0]} to {_PORTS[-1]}")
         token = {"file": str(parsed.token_file)} if parsed.token_file else None
         token = {"env": parsed.token_env} if parsed.token_env else token
-        names = ("host", "port", "backend", "precision", "settings", "debug")
-        return cls(bundles=bundles, token=token, **{name: getattr(parsed, name) for name in names})
+        return select(cls, parsed, bundles=bundles, token=token)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +57,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     token.add_argument("--token-file", type=Path, metavar="FILE", help="file with the bearer token to ask for")
     parser.add_argument("--settings", type=Path, metavar="TOML", help="limits, batching and replicas")
     add_backend(parser)
-    add_precision(parser)
     parser.set_defaults(backend=None)  # what is not given here stays as the settings have it
 
 

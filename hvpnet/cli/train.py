@@ -3,7 +3,6 @@
 import argparse
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
 
 from hvpnet.cli.options import add_json, progress, show
 
@@ -14,11 +13,6 @@ class Options:
 
     config: Path
     json: bool
-
-    @classmethod
-    def parse(cls, parsed: argparse.Namespace) -> Self:
-        """From the parsed command line."""
-        return cls(parsed.config, parsed.json)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, get_args
 
-from hvpnet.cli.options import add_json, progress, show
+from hvpnet.cli.options import add_json, progress, select, show
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.triton import Form, RepositoryOptions, write_repository
 
@@ -22,8 +22,7 @@ class Options:
     @classmethod
     def parse(cls, parsed: argparse.Namespace) -> Self:
         """From the parsed command line."""
-        repository = RepositoryOptions(parsed.form, parsed.graphs, parsed.name, parsed.max_batch, parsed.instances)
-        return cls(parsed.bundle, parsed.out, repository, parsed.json)
+        return select(cls, parsed, repository=select(RepositoryOptions, parsed))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, cast, get_args
+from typing import cast, get_args
 
 from tokenizers import Tokenizer
 
@@ -23,11 +23,6 @@ class Options:
     data: Path | None
     split: SplitName
     json: bool
-
-    @classmethod
-    def parse(cls, parsed: argparse.Namespace) -> Self:
-        """From the parsed command line."""
-        return cls(parsed.bundle, parsed.checkpoint, parsed.data, parsed.split, parsed.json)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

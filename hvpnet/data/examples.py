@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from hvpnet.modeling.config import Task
+from hvpnet_runtime.bundle import Task
 from hvpnet_runtime.types import Tweet
 
 SplitName: TypeAlias = Literal["train", "dev", "test"]

@@ -14,8 +14,7 @@ from hvpnet.data.readers import (
     read_relation_text,
 )
 from hvpnet.errors import DataError
-from hvpnet.modeling.config import Task
-from hvpnet_runtime.bundle import PictureSpec
+from hvpnet_runtime.bundle import PictureSpec, Task
 from hvpnet_runtime.errors import PictureError
 from hvpnet_runtime.preprocessing.pictures import open_picture
 from hvpnet_runtime.preprocessing.prepare import SUBSTITUTE, OnBadImage

@@ -1,9 +1,13 @@
 """The sizes and choices that make an HVPNeT model, validated when they are made."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
+from functools import wraps
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, dataclass_transform
+
+import pydantic.dataclasses
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from hvpnet.errors import ConfigError
 from hvpnet_runtime.bundle import MAX_OBJECTS, Head, Task, Variant
@@ -14,26 +18,54 @@ STAGES = 4
 DEFAULT_MAX_LENGTH: dict[str, int] = {"ner": 128, "re": 80}
 """Pieces per tweet, [CLS] and [SEP] included, in the published runs."""
 
+Count: TypeAlias = Annotated[int, Field(strict=True, ge=1)]
+Class = TypeVar("Class")
 
-@dataclass(frozen=True)
+
+def explain(error: ValidationError) -> str:
+    """Every dotted place with what is wrong there, in one line."""
+    words = {"unexpected_keyword_argument": "unknown key", "missing": "missing", "dataclass_type": "expected a table"}
+    problems = []
+    for each in error.errors(include_url=False):
+        message = words.get(each["type"], each["msg"]).removeprefix("Value error, ")
+        given = f", not {each['input']!r}" if message.startswith("Input should") else ""
+        problems.append(f"{'.'.join(map(str, each['loc']))}: {message}{given}".removeprefix(": "))
+    return "; ".join(problems)
+
+
+@dataclass_transform(frozen_default=True)
+def validated(cls: type[Class]) -> type[Class]:
+    """Makes a frozen dataclass that refuses impossible values and unknown keys with a `ConfigError`."""
+    options = ConfigDict(extra="forbid", allow_inf_nan=False)
+    made: Any = pydantic.dataclasses.dataclass(cls, frozen=True, config=options)
+    initialise = made.__init__
+
+    @wraps(initialise)
+    def init(*arguments: object, **values: object) -> None:
+        try:
+            initialise(*arguments, **values)
+        except ValidationError as error:
+            raise ConfigError(explain(error)) from error
+
+    made.__init__ = init
+    return made  # type: ignore[no-any-return]
+
+
+@validated
 class BertConfig:
     """Sizes of the text encoder; the defaults are bert-base-uncased."""
 
-    vocab_size: int = 30522
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
-    max_position_embeddings: int = 512
-    type_vocab_size: int = 2
+    vocab_size: Count = 30522
+    hidden_size: Count = 768
+    num_hidden_layers: Count = 12
+    num_attention_heads: Count = 12
+    intermediate_size: Count = 3072
+    max_position_embeddings: Count = 512
+    type_vocab_size: Count = 2
     hidden_act: str = "gelu"
-    layer_norm_eps: float = 1e-12
+    layer_norm_eps: Annotated[float, Field(strict=True, gt=0, lt=1)] = 1e-12
 
     def __post_init__(self) -> None:
-        _positive(self, "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-        _positive(self, "max_position_embeddings", "type_vocab_size")
-        if not isinstance(self.layer_norm_eps, int | float) or not 0 < self.layer_norm_eps < 1:
-            raise ConfigError(f"layer_norm_eps must be a small positive number, not {self.layer_norm_eps!r}")
         if self.hidden_size % self.num_attention_heads:
             raise ConfigError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
@@ -45,21 +77,16 @@ class BertConfig:
         return self.hidden_size // self.num_attention_heads
 
 
-@dataclass(frozen=True)
+@validated
 class ResNetConfig:
     """Sizes of a torchvision ResNet, ResNeXt or wide ResNet; the defaults are ResNet-50."""
 
     block: Literal["basic", "bottleneck"] = "bottleneck"
-    layers: tuple[int, int, int, int] = (3, 4, 6, 3)
-    groups: int = 1
-    width_per_group: int = 64
+    layers: tuple[Count, Count, Count, Count] = (3, 4, 6, 3)
+    groups: Count = 1
+    width_per_group: Count = 64
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", tuple(self.layers))
-        _one_of("block", self.block, ("basic", "bottleneck"))
-        _positive(self, "groups", "width_per_group")
-        if len(self.layers) != STAGES or min(self.layers) < 1:
-            raise ConfigError(f"layers must be four positive block counts, not {self.layers}")
         if self.block == "basic" and (self.groups, self.width_per_group) != (1, 64):
             raise ConfigError("basic blocks have groups 1 and width_per_group 64")
 
@@ -70,7 +97,7 @@ class ResNetConfig:
         return tuple(64 * 2**stage * expansion for stage in range(STAGES))
 
 
-@dataclass(frozen=True)
+@validated
 class HVPNeTConfig:
     """A whole model.
 
@@ -95,19 +122,13 @@ class HVPNeTConfig:
     resnet: ResNetConfig | None
     variant: Variant = "full"
     head: Head = "markers"
-    prefix_length: int = 4
-    splits: int = 4
-    projection_size: int = 800
-    max_length: int = 128
+    prefix_length: Count = 4
+    splits: Count = 4
+    projection_size: Count = 800
+    max_length: Count = 128
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "labels", tuple(self.labels))
-        _one_of("task", self.task, get_args(Task))
-        _one_of("variant", self.variant, get_args(Variant))
-        _one_of("head", self.head, get_args(Head))
-        _positive(self, "prefix_length", "splits", "projection_size", "max_length")
-        names = {label for label in self.labels if isinstance(label, str)}
-        if len(names) < 2 or len(names) != len(self.labels):
+        if len(set(self.labels)) < max(2, len(self.labels)):
             raise ConfigError(f"labels must be at least two different names, not {list(self.labels)}")
         if (self.resnet is None) != (self.variant == "text_only"):
             raise ConfigError("resnet must be given for every variant but text_only, and only then")
@@ -151,14 +172,7 @@ class HVPNeTConfig:
         Raises:
             ConfigError: a key is unknown or missing, or a value is impossible.
         """
-        values = dict(values)
-        try:
-            values["bert"] = BertConfig(**_known(BertConfig, values["bert"]))
-            if values["resnet"] is not None:
-                values["resnet"] = ResNetConfig(**_known(ResNetConfig, values["resnet"]))
-            return cls(**_known(cls, values))
-        except (KeyError, TypeError) as error:
-            raise ConfigError(f"the configuration of the model is incomplete or malformed: {error}") from error
+        return cls(**values)
 
     @classmethod
     def read(cls, path: Path) -> "HVPNeTConfig":
@@ -168,32 +182,11 @@ class HVPNeTConfig:
             ConfigError: the file is not such a configuration.
         """
         try:
-            values = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{path} is not a readable configuration: {error}") from error
-        if not isinstance(values, dict):
-            raise ConfigError(f"{path} holds no configuration: expected a JSON object")
-        return cls.from_dict(values)
+            return TypeAdapter(cls).validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            reason = explain(error) if isinstance(error, ValidationError) else error
+            raise ConfigError(f"{path} is not a readable configuration: {reason}") from error
 
     def write(self, path: Path) -> None:
         """Write the configuration as JSON."""
         path.write_text(json.dumps(self.to_dict(), indent=2) + "\n", "utf-8")
-
-
-def _positive(config: object, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if type(value) is not int or value < 1:
-            raise ConfigError(f"{name} must be a positive whole number, not {value!r}")
-
-
-def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ConfigError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
-
-
-def _known(cls: type, values: dict[str, Any]) -> dict[str, Any]:
-    unknown = sorted(set(values) - {field.name for field in fields(cls)})
-    if unknown:
-        raise ConfigError(f"unknown configuration keys: {', '.join(unknown)}")
-    return values

@@ -20,8 +20,8 @@ from typing import Literal, TypeAlias, cast
 
 from hvpnet.data.examples import NER_LABELS
 from hvpnet.errors import CheckpointError, ConfigError
-from hvpnet.modeling.config import DEFAULT_MAX_LENGTH, BertConfig, Head, HVPNeTConfig, ResNetConfig, Task, Variant
-from hvpnet_runtime.bundle import Manifest
+from hvpnet.modeling.config import DEFAULT_MAX_LENGTH, BertConfig, HVPNeTConfig, ResNetConfig
+from hvpnet_runtime.bundle import Head, Manifest, Task, Variant
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
 
 from hvpnet.errors import ConfigError
-from hvpnet.modeling.config import Task
+from hvpnet_runtime.bundle import Task
 from hvpnet_runtime.preprocessing.encode_text import MARKERS
 
 __all__ = ["MARKERS", "SPECIAL", "load_tokenizer"]

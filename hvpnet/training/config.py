@@ -1,18 +1,41 @@
 """What a training run is: a TOML file, checked as a whole before anything heavy is loaded."""
 
+import json
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, ValidationInfo
 
 from hvpnet.data.published import OnBadImage
 from hvpnet.errors import ConfigError
-from hvpnet.modeling.config import BertConfig, Head, ResNetConfig, Variant
-from hvpnet.training.toml_tables import parse_table, write_table
+from hvpnet.modeling.config import BertConfig, Count, ResNetConfig, explain, validated
+from hvpnet_runtime.bundle import Head, Variant
 
 RESNET_50 = ResNetConfig()
 
 
-@dataclass(frozen=True)
+def _absolute(value: object, info: ValidationInfo) -> Path:
+    """An absolute path; a relative one counts from the folder of the file that is read."""
+    if isinstance(value, str | Path) and value:
+        return Path(info.context or "", value).resolve()
+    raise ValueError(f"expected a path, not {value!r}")
+
+
+def _encoder(value: object, info: ValidationInfo) -> object:
+    """The sizes of an encoder or its folder; chosen here, as a union would put both names into an error's place."""
+    if isinstance(value, dict):
+        return TypeAdapter(BertSizes).validate_python(value)
+    return value if isinstance(value, BertSizes) else _absolute(value, info)
+
+
+AbsolutePath: TypeAlias = Annotated[Path, BeforeValidator(_absolute)]
+Rate: TypeAlias = Annotated[float, Field(strict=True, ge=0)]
+
+
+@validated
 class DataOptions:
     """The table `[data]`.
 
@@ -21,37 +44,29 @@ class DataOptions:
         on_bad_image: what to do with a whole picture that cannot be opened: `error`, or `substitute` (inf.png).
     """
 
-    root: Path
+    root: AbsolutePath
     on_bad_image: OnBadImage = "error"
 
 
-@dataclass(frozen=True)
+@validated
 class BertSizes:
     """The table `[model.bert]`: a text encoder to train from scratch; its vocabulary is the tokenizer's."""
 
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
-    max_position_embeddings: int = 512
+    hidden_size: Count
+    num_hidden_layers: Count
+    num_attention_heads: Count
+    intermediate_size: Count
+    max_position_embeddings: Count = 512
 
     def __post_init__(self) -> None:
-        self.config(vocab_size=1)  # checks the sizes
-        _require(self.max_position_embeddings >= 1, "max_position_embeddings", "at least 1", self)
+        self.config(vocab_size=1)  # checks how the sizes go together
 
     def config(self, vocab_size: int) -> BertConfig:
         """The configuration of such an encoder with that vocabulary."""
-        return BertConfig(
-            vocab_size=vocab_size,
-            hidden_size=self.hidden_size,
-            num_hidden_layers=self.num_hidden_layers,
-            num_attention_heads=self.num_attention_heads,
-            intermediate_size=self.intermediate_size,
-            max_position_embeddings=self.max_position_embeddings,
-        )
+        return BertConfig(vocab_size=vocab_size, **asdict(self))
 
 
-@dataclass(frozen=True)
+@validated
 class ModelOptions:
     """The table `[model]`; what is left out is as published.
 
@@ -68,18 +83,18 @@ class ModelOptions:
         max_length: pieces per tweet; by default 128 for entities and 80 for relations.
     """
 
-    tokenizer: Path
-    bert: Path | BertSizes
+    tokenizer: AbsolutePath
+    bert: Annotated[Path | BertSizes, BeforeValidator(_encoder)]
     resnet: ResNetConfig = RESNET_50
-    resnet_weights: Path | None = None
+    resnet_weights: AbsolutePath | None = None
     variant: Variant = "full"
     head: Head = "markers"
-    projection_size: int = 800
-    prefix_length: int = 4
-    max_length: int | None = None
+    projection_size: Count = 800
+    prefix_length: Count = 4
+    max_length: Count | None = None
 
 
-@dataclass(frozen=True)
+@validated
 class RunOptions:
     """The table `[train]`; the defaults are those of the published code.
 
@@ -97,27 +112,22 @@ class RunOptions:
         seed: of initialisation, dropout and the order of tweets.
     """
 
-    out: Path
-    epochs: int
-    batch_size: int
-    lr: float = 3e-5
-    head_lr: float = 5e-2
-    weight_decay: float = 1e-2
-    warmup_ratio: float = 0.01
-    eval_begin_epoch: int = 1
-    seed: int = 1234
+    out: AbsolutePath
+    epochs: Count
+    batch_size: Count
+    lr: Annotated[Rate, Field(gt=0)] = 3e-5
+    head_lr: Rate = 5e-2
+    weight_decay: Rate = 1e-2
+    warmup_ratio: Annotated[Rate, Field(lt=1)] = 0.01
+    eval_begin_epoch: Count = 1
+    seed: Annotated[int, Field(strict=True, ge=0)] = 1234
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            _require(getattr(self, name) >= 1, name, "at least 1", self)
-        for name in ("head_lr", "weight_decay", "seed"):
-            _require(getattr(self, name) >= 0, name, "at least 0", self)
-        _require(self.lr > 0, "lr", "above 0", self)
-        _require(0 <= self.warmup_ratio < 1, "warmup_ratio", "in [0, 1)", self)
-        _require(1 <= self.eval_begin_epoch <= self.epochs, "eval_begin_epoch", f"in 1 to {self.epochs}", self)
+        if self.eval_begin_epoch > self.epochs:
+            raise ConfigError(f"eval_begin_epoch {self.eval_begin_epoch} is beyond the {self.epochs} epochs")
 
 
-@dataclass(frozen=True)
+@validated
 class TrainingConfig:
     """A whole training run."""
 
@@ -135,18 +145,21 @@ class TrainingConfig:
         path = Path(path)
         try:
             tables = tomllib.loads(path.read_text("utf-8"))
+            return TypeAdapter(cls).validate_python(tables, context=path.parent)
+        except ValidationError as error:
+            raise ConfigError(f"{path}: {explain(error)}") from error
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path} is not a readable TOML file: {error}") from error
-        try:
-            return parse_table(cls, tables, path.parent)
-        except ConfigError as error:
-            raise ConfigError(f"{path}: {error}") from error
 
     def to_toml(self) -> str:
         """The text of a file that `read` makes this configuration of."""
-        return write_table(self)
+        return "".join(_lines(TypeAdapter(type(self)).dump_python(self, mode="json", exclude_none=True)))
 
 
-def _require(condition: bool, name: str, wanted: str, options: object) -> None:  # noqa: FBT001
-    if not condition:
-        raise ConfigError(f"{name} must be {wanted}, not {getattr(options, name)!r}")
+def _lines(table: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """A line for every value, its key dotted: JSON writes strings, numbers and lists as TOML does."""
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _lines(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key} = {json.dumps(value, ensure_ascii=False)}\n"

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from hvpnet.errors import CheckpointError, ConfigError
 from hvpnet.modeling.checkpoint import read_bert_config, read_pickle, read_safetensors, tensor_differences
-from hvpnet.modeling.config import DEFAULT_MAX_LENGTH, BertConfig, HVPNeTConfig, Task
+from hvpnet.modeling.config import DEFAULT_MAX_LENGTH, BertConfig, HVPNeTConfig
 from hvpnet.modeling.model import HVPNeT
 from hvpnet.modeling.tokenizer import MARKERS
 from hvpnet.modeling.visual_prefix import ImageModel
 from hvpnet.training.config import BertSizes, ModelOptions
+from hvpnet_runtime.bundle import Task
 
 logger = logging.getLogger(__name__)
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
+from pydantic import TypeAdapter
 
 from hvpnet.data import NER_LABELS, Split, find_split, read_split
 from hvpnet.data.examples import SplitName
 from hvpnet.errors import DataError, HvpnetError
 from hvpnet.evaluation.eager import evaluate
-from hvpnet.evaluation.metrics import F1, EntityScores, RelationScores
 from hvpnet.evaluation.scoring import Scores
 from hvpnet.modeling.checkpoint import load_checkpoint
 from hvpnet.modeling.model import HVPNeT
@@ -35,6 +35,7 @@ Entry: TypeAlias = dict[str, Any]
 """A line of `history.jsonl`: the epoch, its mean loss, and its scores on dev if they were taken."""
 
 _PICTURES_TO_FIT = 64  # for the batch norms of a random ResNet
+_SCORES: TypeAdapter[Scores] = TypeAdapter(Scores)
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class _Run:
 
     def result(self, best: Entry) -> TrainingResult:
         """The scores of the best epoch; the test split is scored with its checkpoint."""
-        number, dev = best["epoch"], _scores(best["dev"])
+        number, dev = best["epoch"], _SCORES.validate_python(best["dev"])
         try:
             find_split(self.config.data.root, "test")
         except DataError:
@@ -166,10 +167,3 @@ class _Run:
         f1 = "" if dev is None else f", dev F1 {dev.f1:.4f}"
         logger.info("epoch %d of %d: loss %.4f%s", number, options.epochs, loss, f1)
         return {"epoch": number, "loss": loss, "dev": None if dev is None else asdict(dev)}
-
-
-def _scores(values: dict[str, Any]) -> Scores:
-    """The inverse of `asdict`."""
-    if "per_type" not in values:
-        return RelationScores(**values)
-    return EntityScores(**values | {"per_type": {name: F1(**score) for name, score in values["per_type"].items()}})

@@ -11,7 +11,7 @@ from hvpnet.data.synthetic.figures import pick
 from hvpnet.data.synthetic.scenes import draw_scene
 from hvpnet.data.synthetic.tweet_text import entity_tweet, relation_tweet, word_list
 from hvpnet.errors import DataError
-from hvpnet.modeling.config import Task
+from hvpnet_runtime.bundle import Task
 
 TYPES = ("PER", "LOC", "ORG", "MISC")
 RELATIONS = (

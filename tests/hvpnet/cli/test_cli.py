@@ -14,7 +14,6 @@ from PIL import Image
 from hvpnet import HVPNeT, save_checkpoint
 from hvpnet.cli import main
 from hvpnet.cli.main import VERBS
-from hvpnet.data import Sizes, write_picture_tweets
 from hvpnet_runtime import Pipeline, Tweet
 
 
@@ -40,22 +39,16 @@ def checkpoint(ner_model: HVPNeT, tmp_path_factory: pytest.TempPathFactory) -> P
     return save_checkpoint(ner_model, tmp_path_factory.mktemp("checkpoint"))
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_picture_tweets(tmp_path_factory.mktemp("data") / "ner", "ner", Sizes(2, 2, 12))
-
-
-@pytest.fixture(scope="module")
-def relations(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_picture_tweets(tmp_path_factory.mktemp("data") / "re", "re", Sizes(2, 2, 12))
-
-
 def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "--help")
     assert code == 0
     assert all(verb in out for verb in VERBS)
     for verb in VERBS:
         assert run(capsys, verb, "--help")[0] == 0
+    for verb in ("predict", "annotate", "evaluate", "serve"):
+        help_ = " ".join(run(capsys, verb, "--help")[1].split())
+        auto = "the first that loads of tensorrt, tensorrt-rtx, onnxruntime-cuda, onnxruntime-cpu"
+        assert auto in help_.replace("- ", "-")  # lines break at hyphens
 
 
 @pytest.mark.parametrize(
@@ -203,18 +196,10 @@ def test_an_interrupted_output_does_not_take_its_name(
     assert not out.exists()
 
 
-def test_evaluate(
-    capsys: pytest.CaptureFixture[str], ner_bundle: Path, re_bundle: Path, data: Path, relations: Path
+def test_evaluate_refuses_data_of_the_other_task(
+    capsys: pytest.CaptureFixture[str], re_bundle: Path, picture_tweets: Callable[..., Path]
 ) -> None:
-    code, out, err = run(capsys, "evaluate", ner_bundle, "--data", data, "--json")
-    assert code == 0, err
-    scores = json.loads(out)
-    assert scores["tweets"] == 12
-    assert 0 <= scores["f1"] <= 1
-    code, out, err = run(capsys, "evaluate", re_bundle, "--data", relations, "--json", "--without-pictures")
-    assert code == 0, err
-    assert 0 <= json.loads(out)["accuracy"] <= 1
-    code, _, err = run(capsys, "evaluate", re_bundle, "--data", data)
+    code, _, err = run(capsys, "evaluate", re_bundle, "--data", picture_tweets("ner"))
     assert code == 1
     assert "the data are for task ner, the bundle is for re" in error_line(err)
 
@@ -248,16 +233,25 @@ def test_int8_and_calibration_go_together(capsys: pytest.CaptureFixture[str], ar
     assert "--precision int8 and --calibration DATA, the folder of the training data, go together" in error_line(err)
 
 
+@pytest.mark.parametrize(
+    ("package", "extra"), [("torch", "export"), ("pydantic", "export"), ("onnxruntime.capi", "cpu")]
+)
 def test_a_missing_extra_is_named(
-    capsys: pytest.CaptureFixture[str], checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str],
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    package: str,
+    extra: str,
 ) -> None:
     def refuse(*_: object) -> None:
-        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
 
     monkeypatch.setattr("hvpnet.cli.export.progress", refuse)
     code, _, err = run(capsys, "export", checkpoint, "--tokenizer", tmp_path, "--out", tmp_path / "bundle")
     assert code == 1
-    assert error_line(err) == "hvpnet: error: hvpnet export needs the package torch: pip install 'hvpnet[export]'"
+    needed = f"the package {package.partition('.')[0]}: pip install 'hvpnet[{extra}]'"
+    assert error_line(err) == f"hvpnet: error: hvpnet export needs {needed}"
 
 
 @pytest.mark.parametrize("package", ["ray", "pandas", "pyarrow", "filelock", "tqdm"])
@@ -271,7 +265,7 @@ def test_the_extra_of_bulk_runs_is_named(
     assert error_line(err).endswith(f"bulk annotation needs the package {package}: pip install 'hvpnet[bulk]'")
 
 
-@pytest.mark.parametrize("name", ["ray", "ray.serve", "starlette.requests", "uvicorn", "aiohttp"])
+@pytest.mark.parametrize("name", ["ray", "ray.serve", "starlette.requests", "uvicorn", "aiohttp", "pydantic"])
 def test_the_extra_of_the_service_is_named(
     capsys: pytest.CaptureFixture[str], ner_bundle: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

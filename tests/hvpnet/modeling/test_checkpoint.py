@@ -356,11 +356,11 @@ def edit(folder: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"dropout": 0.1}, "unknown configuration keys: dropout"),
-        ({"task": "pos"}, "task must be one of ner, re"),
+        ({"dropout": 0.1}, "dropout: unknown key"),
+        ({"task": "pos"}, "task: Input should be 'ner' or 're', not 'pos'"),
         ({"prefix_length": 7}, "prefix_length 7 does not divide"),
-        ({"splits": "4"}, "splits must be a positive whole number"),
-        ({"bert": None}, "incomplete or malformed"),
+        ({"splits": "4"}, "splits: Input should be a valid integer, not '4'"),
+        ({"bert": None}, "bert: expected a table"),
     ],
 )
 def test_edited_config(saved: Path, changes: dict[str, Any], message: str) -> None:

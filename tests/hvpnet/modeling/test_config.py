@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hvpnet import BertConfig, HVPNeTConfig, ResNetConfig
 from hvpnet.errors import ConfigError
-from hvpnet.modeling.config import Variant
+from hvpnet_runtime.bundle import Variant
 
 FULL = HVPNeTConfig(task="ner", labels=("O", "B-PER"), bert=BertConfig(), resnet=ResNetConfig())
 
@@ -49,25 +49,25 @@ def test_lists_become_tuples() -> None:
 
 
 WRONG_MODELS: list[tuple[dict[str, Any], str]] = [
-    ({"task": "pos"}, "task must be one of ner, re, not 'pos'"),
-    ({"variant": "half"}, "variant must be one of"),
-    ({"variant": None}, "variant must be one of"),
-    ({"head": "mean"}, "head must be one of markers, cls"),
+    ({"task": "pos"}, "task: Input should be 'ner' or 're', not 'pos'"),
+    ({"variant": "half"}, "variant: Input should be 'full', 'flat', '1t3', 'only_obj' or 'text_only', not 'half'"),
+    ({"variant": None}, "variant: Input should be 'full', .*, not None"),
+    ({"head": "mean"}, "head: Input should be 'markers' or 'cls', not 'mean'"),
     ({"labels": ("O",)}, "labels must be at least two different names"),
     ({"labels": ("O", "O", "B")}, "labels must be at least two different names"),
-    ({"labels": ("O", 1)}, "labels must be at least two different names"),
-    ({"labels": ("O", ["B"])}, "labels must be at least two different names"),
+    ({"labels": ("O", 1)}, r"labels\.1: Input should be a valid string, not 1"),
+    ({"labels": ("O", ["B"])}, r"labels\.1: Input should be a valid string"),
     ({"resnet": None}, "resnet must be given for every variant but text_only"),
     ({"variant": "text_only"}, "resnet must be given for every variant but text_only"),
-    ({"prefix_length": 0}, "prefix_length must be a positive whole number, not 0"),
-    ({"prefix_length": 4.0}, "prefix_length must be a positive whole number"),
-    ({"prefix_length": True}, "prefix_length must be a positive whole number"),
+    ({"prefix_length": 0}, "prefix_length: Input should be greater than or equal to 1, not 0"),
+    ({"prefix_length": 4.0}, "prefix_length: Input should be a valid integer, not 4.0"),
+    ({"prefix_length": True}, "prefix_length: Input should be a valid integer, not True"),
     ({"prefix_length": 7}, "prefix_length 7 does not divide the 15360 features"),
-    ({"splits": -1}, "splits must be a positive whole number"),
-    ({"projection_size": "800"}, "projection_size must be a positive whole number"),
+    ({"splits": -1}, "splits: Input should be greater than or equal to 1, not -1"),
+    ({"projection_size": "800"}, "projection_size: Input should be a valid integer, not '800'"),
     ({"max_length": 2}, "max_length 2 is not between 3 and the 512 positions"),
     ({"max_length": 513}, "max_length 513 is not between 3 and the 512 positions"),
-    ({"max_length": "128"}, "max_length must be a positive whole number"),
+    ({"max_length": "128"}, "max_length: Input should be a valid integer, not '128'"),
 ]
 
 
@@ -85,17 +85,18 @@ def test_prefix_length_must_divide_every_stage_of_1t3() -> None:
 
 
 WRONG_BERTS: list[tuple[dict[str, Any], str]] = [
-    ({"vocab_size": 0}, "vocab_size must be a positive whole number"),
-    ({"hidden_size": 768.0}, "hidden_size must be a positive whole number"),
-    ({"num_hidden_layers": 0}, "num_hidden_layers must be a positive whole number"),
-    ({"num_attention_heads": 0}, "num_attention_heads must be a positive whole number"),
+    ({"vocab_size": 0}, "vocab_size: Input should be greater than or equal to 1, not 0"),
+    ({"hidden_size": 768.0}, "hidden_size: Input should be a valid integer, not 768.0"),
+    ({"num_hidden_layers": 0}, "num_hidden_layers: Input should be greater than or equal to 1, not 0"),
+    ({"num_attention_heads": 0}, "num_attention_heads: Input should be greater than or equal to 1, not 0"),
     ({"num_attention_heads": 7}, "hidden_size 768 is not a multiple of num_attention_heads 7"),
-    ({"intermediate_size": None}, "intermediate_size must be a positive whole number"),
-    ({"max_position_embeddings": "512"}, "max_position_embeddings must be a positive whole number"),
-    ({"type_vocab_size": 0}, "type_vocab_size must be a positive whole number"),
-    ({"layer_norm_eps": 0}, "layer_norm_eps must be a small positive number"),
-    ({"layer_norm_eps": float("nan")}, "layer_norm_eps must be a small positive number"),
-    ({"layer_norm_eps": "1e-12"}, "layer_norm_eps must be a small positive number"),
+    ({"intermediate_size": None}, "intermediate_size: Input should be a valid integer, not None"),
+    ({"max_position_embeddings": "512"}, "max_position_embeddings: Input should be a valid integer, not '512'"),
+    ({"type_vocab_size": 0}, "type_vocab_size: Input should be greater than or equal to 1, not 0"),
+    ({"layer_norm_eps": 0}, "layer_norm_eps: Input should be greater than 0, not 0"),
+    ({"layer_norm_eps": 1}, "layer_norm_eps: Input should be less than 1, not 1"),
+    ({"layer_norm_eps": float("nan")}, "layer_norm_eps: Input should be a finite number, not nan"),
+    ({"layer_norm_eps": "1e-12"}, "layer_norm_eps: Input should be a valid number, not '1e-12'"),
 ]
 
 
@@ -106,11 +107,12 @@ def test_impossible_text_encoders(change: dict[str, Any], message: str) -> None:
 
 
 WRONG_RESNETS: list[tuple[dict[str, Any], str]] = [
-    ({"block": "dense"}, "block must be one of basic, bottleneck"),
-    ({"layers": (3, 4, 6)}, "layers must be four positive block counts"),
-    ({"layers": (3, 4, 6, 0)}, "layers must be four positive block counts"),
-    ({"groups": 0}, "groups must be a positive whole number"),
-    ({"width_per_group": 1.5}, "width_per_group must be a positive whole number"),
+    ({"block": "dense"}, "block: Input should be 'basic' or 'bottleneck', not 'dense'"),
+    ({"layers": (3, 4, 6)}, r"layers\.3: missing"),
+    ({"layers": (3, 4, 6, 3, 3)}, "layers: Tuple should have at most 4 items"),
+    ({"layers": (3, 4, 6, 0)}, r"layers\.3: Input should be greater than or equal to 1, not 0"),
+    ({"groups": 0}, "groups: Input should be greater than or equal to 1, not 0"),
+    ({"width_per_group": 1.5}, "width_per_group: Input should be a valid integer, not 1.5"),
     ({"block": "basic", "groups": 32}, "basic blocks have groups 1"),
     ({"block": "basic", "width_per_group": 128}, "basic blocks have groups 1"),
 ]
@@ -167,17 +169,17 @@ def edited(**changes: Any) -> dict[str, Any]:
 
 
 WRONG_DICTS: list[tuple[dict[str, Any], str]] = [
-    ({}, "incomplete or malformed: 'bert'"),
-    ({"bert": {}, "resnet": None}, "incomplete or malformed: .*task"),
-    (edited(bert=None), "incomplete or malformed"),
-    (edited(bert=[1, 2]), "."),
-    (edited(bert={"hidden": 768}), "unknown configuration keys: hidden"),
-    (edited(resnet={"depth": 50, "blocks": 3}), "unknown configuration keys: blocks, depth"),
-    (edited(resnet={"layers": 5}), "incomplete or malformed"),
-    (edited(resnet={"layers": "3463"}), "incomplete or malformed"),
-    (edited(labels=None), "incomplete or malformed"),
-    (edited(label=["O"]), "unknown configuration keys: label"),
-    (edited(splits=None), "splits must be a positive whole number"),
+    ({}, "task: missing; labels: missing; bert: missing; resnet: missing"),
+    ({"bert": {}, "resnet": None}, "task: missing; labels: missing"),
+    (edited(bert=None), "bert: expected a table"),
+    (edited(bert=[1, 2]), "bert: expected a table"),
+    (edited(bert={"hidden": 768}), r"bert\.hidden: unknown key"),
+    (edited(resnet={"depth": 50, "blocks": 3}), r"resnet\.depth: unknown key; resnet\.blocks: unknown key"),
+    (edited(resnet={"layers": 5}), r"resnet\.layers: Input should be a valid tuple, not 5"),
+    (edited(resnet={"layers": "3463"}), r"resnet\.layers: Input should be a valid tuple, not '3463'"),
+    (edited(labels=None), "labels: Input should be a valid tuple, not None"),
+    (edited(label=["O"]), "label: unknown key"),
+    (edited(splits=None), "splits: Input should be a valid integer, not None"),
 ]
 
 
@@ -200,8 +202,8 @@ def test_from_dict_leaves_its_argument_alone() -> None:
         (b"", "not a readable configuration"),
         (b"{", "not a readable configuration"),
         (b"\xff\xfe{}", "not a readable configuration"),
-        (b"[]", "expected a JSON object"),
-        (b"null", "expected a JSON object"),
+        (b"[]", "expected a table"),
+        (b"null", "expected a table"),
     ],
 )
 def test_unreadable_files(tmp_path: Path, content: bytes, message: str) -> None:

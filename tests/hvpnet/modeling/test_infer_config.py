@@ -148,7 +148,7 @@ def test_head_count_needs_a_config_where_it_is_not_64() -> None:
     assert found.bert == replace(minilm, num_attention_heads=6)
     with pytest.raises(CheckpointError, match="hidden_size 100 is not a multiple of num_attention_heads 7"):
         infer_config(state, Hints(bert=described | {"num_attention_heads": 7}))
-    with pytest.raises(CheckpointError, match="layer_norm_eps must be a small positive number, not 'tiny'"):
+    with pytest.raises(CheckpointError, match="layer_norm_eps: Input should be a valid number, not 'tiny'"):
         infer_config(state, Hints(bert=described | {"layer_norm_eps": "tiny"}))
 
 
@@ -162,7 +162,7 @@ def test_head_count_needs_a_config_where_it_is_not_64() -> None:
         (Hints(labels=("O", "B-PER")), r"the label file names 2 labels, the checkpoint \(fc.weight\) has 13"),
         (Hints(labels=("O",) * 13), "labels must be at least two different names"),
         (Hints(max_length=500), "max_length 500 is not between 3 and the 129 positions"),
-        (Hints(max_length=0), "max_length must be a positive whole number"),
+        (Hints(max_length=0), "max_length: Input should be greater than or equal to 1, not 0"),
     ],
 )
 def test_hints_that_the_tensors_contradict(asked: Hints, message: str) -> None:

@@ -28,7 +28,7 @@ def make(tokenizers, task="ner", **options):
     torch.manual_seed(0)
     values = {"bert": SIZES, "resnet": RESNET, "variant": "text_only", "projection_size": 8, "max_length": 64}
     labels = NER_LABELS if task == "ner" else RELATIONS
-    return new_model(ModelOptions(tokenizer=None, **values | options), task, labels, tokenizers[task])
+    return new_model(ModelOptions(tokenizer="unread", **values | options), task, labels, tokenizers[task])
 
 
 @pytest.fixture

@@ -1,13 +1,16 @@
 """Loading checks schema, presence and digests before anything is parsed."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hvpnet_runtime import Bundle, BundleError, Pipeline
+from hvpnet_runtime.bundle import SCHEMA_VERSION, Manifest, PictureSpec
 
 
 @pytest.fixture
@@ -23,24 +26,22 @@ def edit(bundle: Path, change: Callable[[dict], None]) -> None:
 
 def test_reads_what_export_wrote(ner_bundle: Path) -> None:
     bundle = Bundle.load(ner_bundle)
-    assert (bundle.task, bundle.manifest.variant, bundle.manifest.head, bundle.manifest.limits.max_length) == (
-        "ner",
-        "full",
-        None,
-        64,
-    )
+    manifest = bundle.manifest
+    assert (bundle.task, manifest.variant, manifest.head, manifest.limits.max_length) == ("ner", "full", None, 64)
     assert bundle.labels[:3] == ("PAD", "O", "B-MISC")
     assert bundle.sizes.prefix_shape == (4, 2, 4 * 128)
     assert bundle.sizes.pictures == 4
-    assert (
-        bundle.manifest.preprocessing.resize,
-        bundle.manifest.preprocessing.crop,
-        bundle.manifest.preprocessing.max_pixels,
-    ) == (256, 224, 50_000_000)
+    assert manifest.preprocessing == PictureSpec(256, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 50_000_000)
     assert bundle.onnx("text").is_file()
+    written = json.loads((ner_bundle / "manifest.json").read_text("utf-8"))
+    assert written["schema_version"] == SCHEMA_VERSION
+    assert json.loads(manifest.to_json()) == written
+    assert Manifest.from_dict(written) == manifest
 
 
-@pytest.mark.parametrize("name", ["tokenizer.json", "decoder.npz", "onnx/fp32/vision.onnx", "onnx/fp32/text.onnx"])
+@pytest.mark.parametrize(
+    "name", ["tokenizer.json", "decoder.npz", "blank.npz", "onnx/fp32/vision.onnx", "onnx/fp32/text.onnx"]
+)
 def test_edited_truncated_and_missing_files_are_named(copy: Path, name: str) -> None:
     content = (copy / name).read_bytes()
     edited = bytearray(content)
@@ -62,11 +63,12 @@ def test_nothing_is_parsed_before_the_digests_hold(copy: Path, monkeypatch: pyte
 
 
 def test_schemas_of_other_versions_say_what_to_do(copy: Path) -> None:
-    edit(copy, lambda manifest: manifest.update(schema_version=2))
-    with pytest.raises(BundleError, match="schema 2, this runtime reads schema 1: upgrade hvpnet"):
+    edit(copy, lambda manifest: manifest.update(schema_version=3))
+    with pytest.raises(BundleError, match="its schema is 3, this version reads 2: upgrade hvpnet"):
         Bundle.load(copy)
-    edit(copy, lambda manifest: manifest.update(schema_version=0))
-    with pytest.raises(BundleError, match="export the checkpoint again"):
+    edit(copy, lambda manifest: manifest.update(schema_version=1, precision=["fp32", "int8"]))
+    command = "hvpnet export CHECKPOINT --tokenizer DIR --out NEW_BUNDLE --precision fp32,int8 --calibration DATA"
+    with pytest.raises(BundleError, match=f"its schema is 1, .*: make the bundle anew with {command}"):
         Bundle.load(copy)
 
 
@@ -78,11 +80,19 @@ def test_schemas_of_other_versions_say_what_to_do(copy: Path) -> None:
         lambda manifest: manifest["sizes"].update(extra=1),
         lambda manifest: manifest.update(task="translation"),
         lambda manifest: manifest.update(head="tail"),
-        lambda manifest: manifest.files.pop("onnx/fp32/text.onnx"),
-        lambda manifest: manifest.files.update({"../outside": {"bytes": 1, "sha256": ""}}),
-        lambda manifest: manifest.files["tokenizer.json"].pop("sha256"),
+        lambda manifest: manifest["files"].pop("onnx/fp32/text.onnx"),
+        lambda manifest: manifest["files"].update({"../outside": {"bytes": 1, "sha256": ""}}),
+        lambda manifest: manifest["files"]["tokenizer.json"].pop("sha256"),
         lambda manifest: manifest.pop("schema_version"),
         lambda manifest: manifest.update(limits=3),
+        lambda manifest: manifest["sizes"].update(hidden="128"),
+        lambda manifest: manifest["sizes"].update(hidden=True),
+        lambda manifest: manifest["preprocessing"].update(mean=[0.5, 0.5]),
+        lambda manifest: manifest["preprocessing"].update(mean=[0.5, "0.5", 0.5]),
+        lambda manifest: manifest.update(labels="PAD"),
+        lambda manifest: manifest.update(labels=["PAD", 1]),
+        lambda manifest: manifest.update(precision=["fp32", "fp64"]),
+        lambda manifest: manifest.update(files=[]),
     ],
 )
 def test_impossible_manifests_are_one_clear_line(copy: Path, change: Callable[[dict], None]) -> None:
@@ -108,3 +118,21 @@ def test_a_folder_that_is_no_bundle(tmp_path: Path) -> None:
 def test_a_precision_that_is_not_there(ner_bundle: Path) -> None:
     with pytest.raises(BundleError, match="no int8 graphs, only fp32"):
         Bundle.load(ner_bundle).onnx("text", "int8")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({}, "prefix is missing"),
+        ({"prefix": np.zeros((4, 2, 512))}, r"prefix is float64 \[4, 2, 512\], the graphs read \[4, 2, 512\]"),
+        ({"prefix": np.zeros((2, 4, 512), np.float32)}, r"\[2, 4, 512\]"),
+        ({"prefix": np.array([{}])}, "cannot be read"),
+    ],
+)
+def test_a_blank_prefix_of_another_model_is_refused(copy: Path, arrays: dict, message: str) -> None:
+    np.savez(copy / "blank.npz", **arrays)
+    content = (copy / "blank.npz").read_bytes()
+    digest = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    edit(copy, lambda manifest: manifest["files"].update({"blank.npz": digest}))
+    with pytest.raises(BundleError, match=f"blank.npz: .*{message}"):
+        Pipeline.load(copy)

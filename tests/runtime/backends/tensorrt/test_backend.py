@@ -23,6 +23,7 @@ from hvpnet_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from hvpnet_runtime.backends.tensorrt.backend import TensorRTBackend
 from hvpnet_runtime.backends.tensorrt.build import BuildOptions, build_engines
 from hvpnet_runtime.backends.tensorrt.library import Library
+from hvpnet_runtime.bundle import FileDigest, sha256
 from hvpnet_runtime.errors import MissingExtraError, StaleEngineError
 
 LOADED = [("ner", "full"), ("re", "full"), ("ner", "only_obj"), ("ner", "text_only")]
@@ -335,8 +336,8 @@ def test_engines_of_the_other_library_are_not_taken(fake: Platform, copy_of: Any
 def test_another_onnx_another_version_another_gpu_are_stale(fake: Platform, copy_of: Any) -> None:
     bundle = copy_of("ner", "text_only")
     folder = fake.build(bundle)
-    other = {**bundle.manifest.files, "onnx/fp32/text.onnx": {"sha256": "0" * 64}}
-    exported = replace(bundle, manifest={**bundle.manifest, "files": other})
+    other = {**bundle.manifest.files, "onnx/fp32/text.onnx": FileDigest("0" * 64, 1)}
+    exported = replace(bundle, manifest=replace(bundle.manifest, files=other))
     assert "was built from another onnx/fp32/text.onnx" in stale(fake, exported)
     newer = replace(fake, api=fake_api(fake.cuda, version="100.0"))
     assert "built with version 99.1, 100.0 is installed" in stale(newer, bundle)
@@ -361,7 +362,6 @@ def test_a_plan_that_the_library_refuses(fake: Platform, copy_of: Any) -> None:
     folder = fake.build(bundle)
     (folder / "text.plan").write_bytes(b"not a plan")
     record = json.loads((folder / "build.json").read_text())
-    from hvpnet_runtime.bundle import sha256
 
     record["files"]["text.plan"]["sha256"] = sha256(folder / "text.plan")
     (folder / "build.json").write_text(json.dumps(record))

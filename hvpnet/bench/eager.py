@@ -141,6 +141,6 @@ class EagerSubject:
         return cropped
 
 
-def _slots(tweet: Tweet, count: int) -> list[object]:
+def _slots(tweet: Tweet, count: int) -> Sequence[object]:
     """The pictures that the model reads of a tweet, None for blanks."""
     return [*([tweet.image] if count > MAX_OBJECTS else []), *tweet.objects, *[None] * count][:count]

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from hvpnet.bench.subjects import STAGES
+from hvpnet.bench.workload import ALL_NEW
 
 _COLOURS = ("#94a3b8", "#cbd5e1", "#0f766e", "#1d4ed8", "#c2410c")
 
@@ -16,7 +17,9 @@ def draw_figures(results: dict[str, Any], out: Path) -> list[str]:
     from matplotlib import pyplot as plt
 
     machine, first = results["machine"], results["measurements"][0].case
-    new = [each for each in results["measurements"] if each.case.all_new and each.case.length == first.length]
+    new = [
+        each for each in results["measurements"] if each.case.pictures == ALL_NEW and each.case.length == first.length
+    ]
     one = {each.variant.name: each for each in new if each.case.batch == 1}
     size = (8, 1.6 + 0.45 * len(one))
     (latency, bars), (batch, lines), (accuracy, dots) = (plt.subplots(figsize=size) for _ in range(3))
@@ -25,7 +28,8 @@ def draw_figures(results: dict[str, Any], out: Path) -> list[str]:
         widths = [each.stages[stage] for each in one.values()]
         bars.barh(list(one), widths, left=left, label=stage, color=colour)
         left = [start + width for start, width in zip(left, widths, strict=True)]
-    bars.bar_label(bars.containers[-1], [f" {each.speedup.median:.2f}x" for each in one.values()])
+    for row, each in enumerate(one.values()):
+        bars.annotate(f" {each.speedup.median:.2f}x", (left[row], row), verticalalignment="center")
     bars.set(xlabel="ms, medians of the stages, and the ratio to eager fp32", title=first.name)
     bars.invert_yaxis()
     for name in one:

@@ -1,6 +1,7 @@
 """The report of a benchmark: tables in Markdown."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from hvpnet.bench.accuracy import Accuracy
 from hvpnet.bench.figures import draw_figures
 from hvpnet.bench.run import Measurement, Results, headline
 from hvpnet.bench.subjects import STAGES
-from hvpnet.bench.workload import PICTURE_SIZE
+from hvpnet.bench.workload import ALL_NEW, PICTURE_SIZE, PICTURES
 
 _NAME = {"": "{0.variant.name}"}
 
@@ -35,6 +36,8 @@ def accuracy_table(found: Sequence[Accuracy]) -> str:
 def _sections(results: Results) -> Iterator[str]:
     measurements, rows = results["measurements"], headline(results)
     first = rows[0]
+    new = sorted((each for each in measurements if each.case.pictures == ALL_NEW), key=lambda each: each.case)
+    seen = {each.variant for each in measurements if each.case.pictures != ALL_NEW}
     yield _heading(results["machine"], results["model"])
     times = {name: f"{{0.total.{name}:.1f}}" for name in ("minimum", "p50", "p95", "p99")}
     ratios = {
@@ -45,15 +48,14 @@ def _sections(results: Results) -> Iterator[str]:
     yield f"## One request: {first.case.name}, {first.total.count} rounds"
     yield table(_NAME | times | ratios, rows)
     yield "## Its stages, medians"
-    yield "prepare: tokenise, decode and resize pictures; normalise: scale pixels, look prefixes up; decode: Viterbi, entities."
+    yield "prepare: tokenise, resize pictures; normalise: scale pixels, look prefixes up; decode: Viterbi, entities."
     yield table(_NAME | {stage: f"{{0.stages[{stage}]:.2f}}" for stage in STAGES}, rows)
-    seen = {each.variant for each in measurements if not each.case.all_new}
     if seen:
-        own = [each for each in measurements if each.variant in seen and each.case.shape == first.case.shape]
+        one = [replace(first.case, pictures=kind) for kind in PICTURES]
+        own = [each for each in measurements if each.variant in seen and each.case in one]
         yield "## Pictures seen before"
-        yield "p50 of the whole answer, its share of the same variant's time with all pictures new, and p50 of the graphs."
+        yield "p50 of the whole answer, its share of the variant's time with all pictures new, and p50 of the graphs."
         yield _by_case("{0.pictures}", "{0.total.p50:.1f} ({0.share.median:.0%}); {0.graphs.p50:.1f}", own)
-    new = sorted((each for each in measurements if each.case.all_new), key=lambda each: each.case.shape)
     yield "## Batch and length"
     yield "p50 of the whole batch, all pictures new, and the ratio to eager fp32."
     yield _by_case("{0.batch} x {0.length}", "{0.total.p50:.0f} ({0.speedup.median:.2f}x)", new)
@@ -62,7 +64,7 @@ def _sections(results: Results) -> Iterator[str]:
     yield _starts(results)
     if results["accuracy"]:
         yield "## Accuracy on {tweets} tweets of {name}, {split}".format(**results["data"])
-        yield "Decisions are tags of tokens, or relations. The margin is how much better eager FP32 scores its own decision."
+        yield "Decisions are of tags or relations. The margin is how much better eager FP32 scores its own."
         yield accuracy_table(results["accuracy"])
     if results["passed_over"]:
         yield "## Not run here"
@@ -76,8 +78,8 @@ def _heading(machine: Mapping[str, Any], model: Mapping[str, Any]) -> str:
     return f"""\
 # {model["task"]}, {model["variant"]}, BERT of {bert["num_hidden_layers"]} layers of {bert["hidden_size"]}
 
-{machine["date"]}, {machine["device"]}, {cpu["cores"]} CPU cores ({", ".join(cpu["flags"])}), {machine["system"]}. Python
-{machine["python"]}, {versions}, commit {machine["commit"]}. Settings of threads: {settings}; PyTorch took
+{machine["date"]}, {machine["device"]}, {cpu["cores"]} CPU cores ({", ".join(cpu["flags"])}), {machine["system"]}.
+Python {machine["python"]}, {versions}, commit {machine["commit"]}. Settings of threads: {settings}; PyTorch took
 {machine["pytorch_threads"]} threads. Load average before: {machine["load_average"]}.
 
 Every variant is a process of its own, and all take turns, answer by answer, after one round to warm up. Pictures are

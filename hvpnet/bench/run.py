@@ -17,7 +17,7 @@ from hvpnet.bench.machine import describe_machine
 from hvpnet.bench.statistics import MOST, Ratio, Summary, interleave
 from hvpnet.bench.subjects import BASELINE, COMPILED, STAGES, Variant, find_variants
 from hvpnet.bench.workers import Worker, WorkerError
-from hvpnet.bench.workload import PICTURES, Case
+from hvpnet.bench.workload import ALL_NEW, PICTURES, Case
 from hvpnet.data import load_split
 from hvpnet.data.examples import SplitName
 from hvpnet_runtime.bundle import Bundle
@@ -29,11 +29,12 @@ ROUNDS = STARTS = 3
 """Least rounds of a case, and fresh starts."""
 
 Progress: TypeAlias = Callable[[str], None]
+Reasons: TypeAlias = dict[str, str]
 Data: TypeAlias = tuple[Path, SplitName] | None
 Results: TypeAlias = dict[str, Any]
-"""What results.json holds: `machine`, `model`, `data`, a list of every `Measurement` and one of every `Accuracy`; by name
-of the variant, `starts` of fresh processes (see `Worker`), `start_speedups` (eager FP32's imports and loading over its
-own), `peak_bytes` after all cases, and why it was `passed_over`, from the start or from some case on."""
+"""What results.json holds: `machine`, `model`, `data`, each `Measurement` and each `Accuracy`; by name of the variant,
+`starts` of fresh processes (see `Worker`), `start_speedups` (eager FP32's imports and loading over its own),
+`peak_bytes` after all cases, and why it was `passed_over`, from the start or from some case on."""
 
 
 @dataclass(frozen=True)
@@ -127,11 +128,7 @@ def plan(max_length: int, pictures: int) -> list[list[Case]]:
 
 
 def measure(
-    workers: Mapping[Variant, Worker],
-    groups: list[list[Case]],
-    seconds: float,
-    passed_over: dict[str, str],
-    say: Progress,
+    workers: Mapping[Variant, Worker], groups: Sequence[list[Case]], seconds: float, passed_over: Reasons, say: Progress
 ) -> Iterator[list[Measurement]]:
     """Time every variant on every case, group by group; one that fails is passed over from there on.
 
@@ -149,7 +146,7 @@ def measure(
             for variant, worker in workers.items()
             for case in group
             # PyTorch computes pictures that it has seen again, so it is only given new ones.
-            if variant.name not in passed_over and (case.all_new or not variant.is_pytorch)
+            if variant.name not in passed_over and (case.pictures == ALL_NEW or not variant.is_pytorch)
         }
         first += 1 + MOST  # so that no group shows the pictures of another as new, nor of itself before a failure
         try:
@@ -178,7 +175,7 @@ def _evaluate(timings: Mapping[tuple[Variant, Case], list[dict[str, float]]], ne
     ]
 
 
-def _pass_over(error: WorkerError, passed_over: dict[str, str], when: str = "") -> None:
+def _pass_over(error: WorkerError, passed_over: Reasons, when: str = "") -> None:
     if error.variant == BASELINE:
         raise error
     passed_over[error.variant.name] = when + error.reason

@@ -21,8 +21,8 @@ def interleave(
 ) -> dict[Way, list[Timing]]:
     """Call every way in turn, A B A B, so that a slow moment of the machine falls on all of them alike.
 
-    Rounds begin for so many seconds, but there are at least `least`, and otherwise at most `MOST`. Before them there are
-    rounds to warm up, which do not count. Every way is given the number of the round, from `first`; what it returns
+    Rounds begin for so many seconds, but there are at least `least`, and otherwise at most `MOST`. Before them there
+    are rounds to warm up, which do not count. Every way is given the number of the round, from `first`; what it returns
     pairs up by round with what the others do.
     """
     timings: dict[Way, list[Timing]] = {name: [] for name in ways}

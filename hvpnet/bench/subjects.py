@@ -1,4 +1,4 @@
-"""What is timed: the variants of a model, and the stages of an answer. A worker imports this before its imports count."""
+"""What is timed: the variants of a model, and the stages of an answer; imports nothing that a worker would time."""
 
 import time
 from collections.abc import Callable, Sequence

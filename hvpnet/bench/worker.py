@@ -59,4 +59,5 @@ def peak_bytes() -> int | None:
 if __name__ == "__main__":
     output = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # where what libraries print goes
-    serve(Variant(*sys.argv[1:3]), *map(Path, sys.argv[3:]), sys.stdin, output)
+    backend, precision, bundle, checkpoint = sys.argv[1:]
+    serve(Variant(backend, precision), Path(bundle), Path(checkpoint), sys.stdin, output)

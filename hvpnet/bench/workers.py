@@ -6,6 +6,7 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from subprocess import PIPE
 from threading import Timer
 from typing import Any, Self
 
@@ -28,15 +29,15 @@ class Worker:
     """A running process, to be used as a context; raises WorkerError if the variant does not run here.
 
     `start` has seconds of `imports`, `load` (with a check of the bundle's digests or the checkpoint's tensors) and
-    `first_answer`, and `peak_bytes` after it. `peak_bytes` is the most memory so far; None where the system does not say.
+    `first_answer`, and `peak_bytes` after it. `peak_bytes` is the peak so far, None where the system does not say.
     """
 
     def __init__(self, variant: Variant, bundle: Path, checkpoint: Path, case: Case) -> None:
         self._variant, self._late = variant, False
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115  closed with us
-        command = [sys.executable, "-m", "hvpnet.bench.worker", variant.backend, variant.precision, bundle, checkpoint]
+        command = [sys.executable, "-m", "hvpnet.bench.worker", variant.backend, variant.precision]
         self._process = subprocess.Popen(  # noqa: S603  our own module
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, encoding="utf-8"
+            [*command, str(bundle), str(checkpoint)], stdin=PIPE, stdout=PIPE, stderr=self._log, encoding="utf-8"
         )
         try:
             took, first_answer = self._read(), sum(self.measure(case, 0).values())
@@ -46,7 +47,7 @@ class Worker:
         self.start = took | {"first_answer": first_answer, "peak_bytes": self.peak_bytes}
 
     def measure(self, case: Case, number: int) -> dict[str, float]:
-        """Seconds by stage of one answer, see `Workload.tweets`; raises WorkerError if it fails, and answers no more."""
+        """Seconds by stage of one answer, see `Workload.tweets`; raises WorkerError if it fails, now and for good."""
         with suppress(BrokenPipeError):  # its process is gone, which the answer will say
             print(json.dumps({"case": vars(case), "number": number}), file=self._process.stdin, flush=True)
         return self._read()

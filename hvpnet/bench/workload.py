@@ -16,8 +16,9 @@ from hvpnet_runtime.preprocessing.encode_text import MARKERS
 PICTURE_SIZE = (600, 450)
 """Width and height, of whole pictures and objects alike."""
 
+ALL_NEW = "all new"
 PICTURES = {
-    "all new": (True, True, True, True),
+    ALL_NEW: (True, True, True, True),
     "one new, three seen": (True, False, False, False),
     "one new, no objects": (True,),
     "all seen": (False, False, False, False),
@@ -27,32 +28,22 @@ PICTURES = {
 _MAX_BATCH = 32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Case:
     """A batch of so many tweets, of so many pieces each, [CLS], [SEP] and markers included; see `PICTURES`."""
 
     batch: int
     length: int
-    pictures: str = "all new"
+    pictures: str = ALL_NEW
 
     @property
     def name(self) -> str:
         """For tables."""
         return f"batch {self.batch}, {self.length} tokens, {self.pictures}"
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Of the text inputs."""
-        return self.batch, self.length
-
-    @property
-    def all_new(self) -> bool:
-        """Whether no picture was seen before."""
-        return self.pictures == "all new"
-
 
 class Workload:
-    """Makes the tweets of every round, the same ones in every process, from words that a bundle's tokeniser leaves whole."""
+    """Makes the tweets of every round, the same in every process, of words that a bundle's tokeniser leaves whole."""
 
     def __init__(self, bundle: Path) -> None:
         self._marked = json.loads((bundle / "manifest.json").read_text("utf-8"))["task"] == "re"

@@ -11,13 +11,13 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from hvpnet.bench.accuracy import Accuracy, assess
+from hvpnet.bench.accuracy import assess
 from hvpnet.bench.machine import describe_machine
-from hvpnet.bench.report import table
-from hvpnet.bench.variants import COMPILED, Variant, find_variants
+from hvpnet.bench.report import accuracy_table
+from hvpnet.bench.subjects import COMPILED, Variant, find_variants
 from hvpnet.cli.options import progress
 from hvpnet.data import load_split
-from hvpnet_runtime.backends import load_backend
+from hvpnet_runtime.backends import BACKENDS, load_backend
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.errors import HvpnetError
 
@@ -25,18 +25,11 @@ from hvpnet_runtime.errors import HvpnetError
 def runs_here(bundle: Bundle, variant: Variant) -> bool:
     """Whether a variant of the runtime loads; why not is said on standard error."""
     try:
-        load_backend(bundle, variant.engine, precision=variant.precision).close()
+        load_backend(bundle, variant.backend, precision=variant.precision).close()
     except HvpnetError as error:
         print(f"{variant.name}: {error}", file=sys.stderr)
         return False
     return True
-
-
-def row(found: Accuracy, baseline: Accuracy) -> list[str]:
-    """Of the table."""
-    change = 100 * (found.scores.f1 - baseline.scores.f1)
-    margin = f"{found.margins[0]:.3g}" if found.margins else "-"
-    return [found.variant.name, f"{100 * found.scores.f1:.2f}", f"{change:+.2f}", str(found.differing), margin]
 
 
 def main() -> None:
@@ -48,12 +41,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     bundle, split = Bundle.load(options.bundle), load_split(options.data, "test")
-    variants = [each for each in find_variants(bundle, "bf16") if each.engine != COMPILED]
+    variants = [each for each in find_variants(bundle.precisions, "bf16", tuple(BACKENDS)) if each.backend != COMPILED]
     variants = [each for each in variants if each.is_pytorch or runs_here(bundle, each)]
     found = assess(bundle, options.checkpoint, split, variants, progress)
-    print(f"{len(split.examples)} tweets, {found[0].decisions} decisions\n")
-    header = ["", "F1", "to eager fp32", "decisions that differ", "largest margin"]
-    print(table(header, [row(each, found[0]) for each in found]))
+    print(f"{len(split.examples)} tweets\n\n{accuracy_table(found)}")
     results = {
         "data": options.data.absolute().name,
         "machine": describe_machine(),

@@ -1,4 +1,4 @@
-"""The full-size model of all suites, and the engines that take turns on it."""
+"""The full-size model of all suites, and the backends that take turns on it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,11 +6,9 @@ from typing import NamedTuple
 
 import pytest
 from full_size import full_size
-from tokenizers import Tokenizer
 
 from hvpnet import HVPNeT, load_checkpoint
 from hvpnet.bench.eager import EagerBackend, reduced_precision
-from hvpnet.bench.runtime import load_pipeline
 from hvpnet.bench.workload import Workload
 from hvpnet_runtime.backends import BACKENDS, Backend
 from hvpnet_runtime.bundle import Bundle
@@ -18,7 +16,7 @@ from hvpnet_runtime.errors import HvpnetError
 from hvpnet_runtime.pipeline import Pipeline
 
 _PRECISIONS = ("fp32", "fp16", "int8", "bf16")
-_ENGINES = [
+_BACKENDS = [
     ("eager", "fp32"),
     ("eager", reduced_precision()),
     *((name, each) for name in BACKENDS for each in _PRECISIONS),
@@ -49,7 +47,7 @@ def files(pytestconfig: pytest.Config) -> Files:
 @pytest.fixture(scope="session")
 def workload(files: Files) -> Workload:
     """Tweets for the bundle."""
-    return Workload(Tokenizer.from_file(str(files.bundle / "tokenizer.json")), "ner")
+    return Workload(files.bundle)
 
 
 @pytest.fixture(scope="session")
@@ -58,8 +56,8 @@ def model(files: Files) -> HVPNeT:
     return load_checkpoint(files.checkpoint)
 
 
-@pytest.fixture(scope="module", params=_ENGINES, ids=" ".join)
-def engine(request: pytest.FixtureRequest, files: Files) -> Iterator[Backend]:
+@pytest.fixture(scope="module", params=_BACKENDS, ids=" ".join)
+def backend(request: pytest.FixtureRequest, files: Files) -> Iterator[Backend]:
     """PyTorch, then every backend of the runtime at every precision that runs here."""
     name, precision = request.param
     if name == "eager":
@@ -69,7 +67,7 @@ def engine(request: pytest.FixtureRequest, files: Files) -> Iterator[Backend]:
         yield pipeline.backend
 
 
-@pytest.fixture(scope="module", params=_ENGINES[2:], ids=" ".join)
+@pytest.fixture(scope="module", params=_BACKENDS[2:], ids=" ".join)
 def pipeline(request: pytest.FixtureRequest, files: Files) -> Iterator[Pipeline]:
     """The runtime on every backend and precision that runs here."""
     with running(files.bundle, *request.param) as loaded:
@@ -79,6 +77,6 @@ def pipeline(request: pytest.FixtureRequest, files: Files) -> Iterator[Pipeline]
 def running(bundle: Path, name: str, precision: str) -> Pipeline:
     """The pipeline; the benchmark is skipped where it does not run."""
     try:
-        return load_pipeline(Pipeline, bundle, name, precision)
+        return Pipeline.load(bundle, name, precision=precision)
     except HvpnetError as error:
         pytest.skip(str(error))

@@ -1,4 +1,4 @@
-"""Tokens and prefixes to emissions, by engine: `pytest benchmarks/test_text.py`."""
+"""Tokens and prefixes to emissions, by backend: `pytest benchmarks/test_text.py`."""
 
 import numpy as np
 import pytest
@@ -10,9 +10,9 @@ _PICTURES = 4
 
 
 @pytest.mark.parametrize(("batch", "length"), [(1, 32), (1, 80), (1, 128), (8, 80), (32, 80)])
-def test_text(benchmark: BenchmarkFixture, engine: Backend, batch: int, length: int) -> None:
+def test_text(benchmark: BenchmarkFixture, backend: Backend, batch: int, length: int) -> None:
     benchmark.group = f"text, {batch} x {length} tokens, {_PICTURES} pictures each"
     rng = np.random.default_rng(0)
     text = TextInputs(rng.integers(1000, 30000, (batch, length)), np.ones((batch, length), np.int64))
-    prefixes = engine.encode_pictures(rng.standard_normal((_PICTURES, 3, 224, 224), np.float32))
-    benchmark.pedantic(engine.encode_text, (text, [prefixes] * batch), rounds=5, warmup_rounds=1)
+    prefixes = backend.encode_pictures(rng.standard_normal((_PICTURES, 3, 224, 224), np.float32))
+    benchmark.pedantic(backend.encode_text, (text, [prefixes] * batch), rounds=5, warmup_rounds=1)

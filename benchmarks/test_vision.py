@@ -1,4 +1,4 @@
-"""Pictures to prefixes, by engine: `pytest benchmarks/test_vision.py`."""
+"""Pictures to prefixes, by backend: `pytest benchmarks/test_vision.py`."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from hvpnet_runtime.backends import Backend
 
 
 @pytest.mark.parametrize("pictures", [1, 4, 16])
-def test_vision(benchmark: BenchmarkFixture, engine: Backend, pictures: int) -> None:
+def test_vision(benchmark: BenchmarkFixture, backend: Backend, pictures: int) -> None:
     benchmark.group = f"vision, {pictures} pictures"
     images = np.random.default_rng(0).standard_normal((pictures, 3, 224, 224), np.float32)
-    benchmark.pedantic(engine.encode_pictures, (images,), rounds=5, warmup_rounds=1)
+    benchmark.pedantic(backend.encode_pictures, (images,), rounds=5, warmup_rounds=1)

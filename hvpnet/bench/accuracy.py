@@ -1,24 +1,19 @@
-"""What an engine costs in F1: every variant scored on the same tweets, and held against eager FP32 tag by tag."""
+"""What a backend costs in F1: every variant scored on the same tweets, and held against eager FP32 tag by tag."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hvpnet.bench.eager import EagerBackend
-from hvpnet.bench.runtime import load_pipeline
-from hvpnet.bench.variants import BASELINE, Variant
+from hvpnet.bench.eager import load_backend
+from hvpnet.bench.subjects import BASELINE, Variant
 from hvpnet.data import Split
 from hvpnet.evaluation.scoring import Scores, score_pipeline
-from hvpnet.modeling.checkpoint import load_checkpoint
-from hvpnet.modeling.infer_config import Hints
-from hvpnet.modeling.model import HVPNeT
-from hvpnet_export.parity import Disagreement, disagreements
-from hvpnet_runtime.backends import Backend, Prefix, TextInputs
+from hvpnet_export.parity import disagreements
+from hvpnet_runtime.backends import Backend, TextInputs
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.pipeline import CACHE_BYTES, Pipeline
 from hvpnet_runtime.prefix_cache import PrefixCache
@@ -27,19 +22,15 @@ from hvpnet_runtime.preprocessing.prepare import Preparer
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How one variant does on a split.
+    """How one variant does on a split: `scores` as `hvpnet evaluate` gives them, `change` of F1 from eager FP32's.
 
-    Attributes:
-        variant: which.
-        scores: as `hvpnet evaluate` gives them.
-        decisions: token tags, or relations.
-        differing: those that are not eager FP32's.
-        margins: of every tweet with such a decision, how much better eager FP32 scores its own; see
-            `hvpnet_export.parity.Disagreement`. Largest first.
+    Of the `decisions`, tags of tokens or relations, `differing` are not eager FP32's. `margins` say for each tweet with
+    such a decision how much better eager FP32 scores its own (`hvpnet_export.parity.Disagreement`), largest first.
     """
 
     variant: Variant
     scores: Scores
+    change: float
     decisions: int
     differing: int
     margins: tuple[float, ...]
@@ -49,6 +40,11 @@ class Accuracy:
         """The share of equal decisions."""
         return 1 - self.differing / self.decisions
 
+    @property
+    def margin(self) -> float:
+        """The largest, or 0."""
+        return max(self.margins, default=0)
+
 
 def assess(
     bundle: Bundle, checkpoint: Path, split: Split, variants: Sequence[Variant], progress: Callable[[str], None]
@@ -56,75 +52,46 @@ def assess(
     """Score the variants, the baseline first, whether it is among them or not.
 
     All take the runtime's way from pictures to pixels and from emissions to tags, which is tested to be the published
-    one to the bit: what differs is the engine's.
-
-    Raises:
-        DataError: the split is not one for this bundle.
-        HvpnetError: a variant does not run here.
+    one to the bit: what differs is the backend's. Raises DataError if the split is not one for this bundle, and
+    HvpnetError if a variant does not run here.
     """
-    baseline = EagerBackend(load_checkpoint(checkpoint, Hints.of_bundle(bundle.manifest)))
-    reference = _Recorder(baseline)
-    progress(f"scoring {BASELINE.name} on {len(split.examples)} tweets")
-    scores = score_pipeline(_pipeline(bundle, reference), split)
-    found = [Accuracy(BASELINE, scores, reference.decisions, 0, ())]
-    for variant in variants:
-        if variant != BASELINE:
-            progress(f"scoring {variant.name}")
-            recorder, scores = _score(bundle, checkpoint, split, variant)
-            found.append(_compare(baseline.model, variant, scores, reference, recorder))
+    reference, found = None, list[Accuracy]()
+    for variant in dict.fromkeys((BASELINE, *variants)):
+        progress(f"scoring {variant.name} on {len(split.examples)} tweets")
+        with _load(bundle, checkpoint, variant) as pipeline:
+            recorder = _Recorder(pipeline.backend)
+            pipeline.backend = cast("Backend", recorder)
+            scores = score_pipeline(pipeline, split)
+        reference = reference or recorder
+        change = scores.f1 - (found[0].scores.f1 if found else scores.f1)
+        decisions = sum(int(mask.sum()) if outputs.dim() == 3 else len(outputs) for outputs, mask in recorder.runs)
+        different = [
+            each
+            for batch, ((mine, mask), (theirs, _)) in enumerate(zip(reference.runs, recorder.runs, strict=True))
+            for each in disagreements(reference.model, batch, mine, theirs, mask)
+        ]
+        margins = tuple(sorted((each.margin for each in different), reverse=True))
+        found.append(Accuracy(variant, scores, change, decisions, sum(each.count for each in different), margins))
     return found
 
 
-def _score(bundle: Bundle, checkpoint: Path, split: Split, variant: Variant) -> tuple["_Recorder", Scores]:
-    if variant.is_pytorch:
-        model = load_checkpoint(checkpoint, Hints.of_bundle(bundle.manifest))
-        recorder = _Recorder(EagerBackend(model, variant.precision))
-        return recorder, score_pipeline(_pipeline(bundle, recorder), split)
-    with load_pipeline(Pipeline, bundle.path, variant.engine, variant.precision) as pipeline:
-        pipeline.backend = recorder = _Recorder(pipeline.backend)
-        return recorder, score_pipeline(pipeline, split)
-
-
-def _pipeline(bundle: Bundle, backend: Backend) -> Pipeline:
+def _load(bundle: Bundle, checkpoint: Path, variant: Variant) -> Pipeline:
+    if not variant.is_pytorch:
+        return Pipeline.load(bundle.path, variant.backend, precision=variant.precision)
+    backend = load_backend(variant, bundle.manifest, checkpoint)
     return Pipeline(bundle, backend, Preparer.of(bundle), PrefixCache(CACHE_BYTES))
 
 
-def _compare(
-    model: HVPNeT, variant: Variant, scores: Scores, reference: "_Recorder", recorder: "_Recorder"
-) -> Accuracy:
-    different: list[Disagreement] = []
-    for run, (mine, theirs) in enumerate(zip(reference.runs, recorder.runs, strict=True)):
-        different += disagreements(model, run, mine.outputs, theirs.outputs, mine.mask)
-    margins = sorted((found.margin for found in different), reverse=True)
-    differing = sum(found.count for found in different)
-    return Accuracy(variant, scores, reference.decisions, differing, tuple(margins))
-
-
-@dataclass(frozen=True)
-class _Run:
-    """What a text network answered to a batch: emissions [B, T, labels] or logits [B, relations], and its mask."""
-
-    outputs: Tensor
-    mask: Tensor
-
-
 class _Recorder:
-    """A backend that remembers what its text network answered; see `Backend`."""
+    """A backend that remembers what its text network answered to every batch, and the mask [B, T]."""
 
     def __init__(self, backend: Backend) -> None:
-        self._backend = backend
-        self.name, self.precision, self.close = backend.name, backend.precision, backend.close
-        self.max_length = backend.max_length
-        self.runs: list[_Run] = []
+        self._backend, self.runs = backend, list[tuple[Tensor, Tensor]]()
 
-    @property
-    def decisions(self) -> int:
-        return sum(int(run.mask.sum()) if run.outputs.dim() == 3 else len(run.outputs) for run in self.runs)
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  whatever the backend has
+        return getattr(self._backend, name)
 
-    def encode_pictures(self, images: npt.NDArray[np.float32]) -> Sequence[Prefix]:
-        return self._backend.encode_pictures(images)
-
-    def encode_text(self, text: TextInputs, prefixes: Sequence[Sequence[Prefix]]) -> npt.NDArray[np.float32]:
-        outputs = self._backend.encode_text(text, prefixes)
-        self.runs.append(_Run(torch.from_numpy(outputs.copy()), torch.from_numpy(text.attention_mask).bool()))
+    def encode_text(self, text: TextInputs, *prefixes: Any) -> Any:  # noqa: ANN401
+        outputs = self._backend.encode_text(text, *prefixes)
+        self.runs.append((torch.from_numpy(outputs.copy()), torch.from_numpy(text.attention_mask).bool()))
         return outputs

@@ -1,101 +1,53 @@
-"""Four figures: latency by variant, its stages, latency against batch, accuracy against latency."""
+"""Three figures: latency of one tweet by variant and stage, of batches, and accuracy against latency."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from hvpnet.bench.results import Results
-from hvpnet.bench.stopwatch import STAGES
+from hvpnet.bench.subjects import STAGES
+from hvpnet.bench.workload import ALL_NEW
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-_COLOURS = {"prepare": "#94a3b8", "normalise": "#cbd5e1", "vision": "#0f766e", "text": "#1d4ed8", "decode": "#c2410c"}
+_COLOURS = ("#94a3b8", "#cbd5e1", "#0f766e", "#1d4ed8", "#c2410c")
 
 
-def draw_figures(results: Results, out: Path) -> list[str]:
-    """Write the figures that the results allow into a folder; returns their file names."""
+def draw_figures(results: dict[str, Any], out: Path) -> list[str]:
+    """Write latency.svg, batch.svg and, if tweets were scored, accuracy.svg into a folder; returns their names."""
     import matplotlib as mpl
 
     mpl.use("Agg")  # no display
     from matplotlib import pyplot as plt
 
-    drawings: dict[str, Callable[[Axes, Results], None]] = {
-        "latency": _latency,
-        "stages": _stages,
-        "batch": _batch,
-    }
-    if results.scored:
-        drawings["accuracy"] = _accuracy
-    names = []
-    for name, draw in drawings.items():
-        figure, axes = plt.subplots(figsize=(8, 1.6 + 0.45 * len(results.headline)), layout="constrained")
-        draw(axes, results)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.set_title(_conditions(results), loc="right", fontsize=7, color="#64748b")
-        figure.savefig(out / f"{name}.svg")
-        plt.close(figure)
-        names.append(f"{name}.svg")
-    return names
-
-
-def _latency(axes: "Axes", results: Results) -> None:
-    names = [each.variant.name for each in results.headline]
-    medians = [each.total.p50 for each in results.headline]
-    below = [each.total.p50 - each.total.minimum for each in results.headline]
-    above = [each.total.p95 - each.total.p50 for each in results.headline]
-    axes.barh(names, medians, color="#1d4ed8", xerr=[below, above], error_kw={"ecolor": "#0f172a", "capsize": 3})
-    for row, each in enumerate(results.headline):
-        axes.annotate(f" {each.speedup.median:.2f}x", (each.total.p95, row), verticalalignment="center", fontsize=9)
-    axes.invert_yaxis()
-    axes.margins(x=0.12)
-    axes.set_xlabel("ms from picture bytes to answer: p50, minimum to p95")
-    axes.set_title(results.headline[0].case.name, loc="left")
-
-
-def _stages(axes: "Axes", results: Results) -> None:
-    names = [each.variant.name for each in results.headline]
-    left = [0.0] * len(names)
-    for stage in STAGES:
-        widths = [each.stages[stage] for each in results.headline]
-        axes.barh(names, widths, left=left, label=stage, color=_COLOURS[stage])
+    machine, first = results["machine"], results["measurements"][0].case
+    new = [
+        each for each in results["measurements"] if each.case.pictures == ALL_NEW and each.case.length == first.length
+    ]
+    one = {each.variant.name: each for each in new if each.case.batch == 1}
+    size = (8, 1.6 + 0.45 * len(one))
+    (latency, bars), (batch, lines), (accuracy, dots) = (plt.subplots(figsize=size) for _ in range(3))
+    left = [0.0] * len(one)
+    for stage, colour in zip(STAGES, _COLOURS, strict=True):
+        widths = [each.stages[stage] for each in one.values()]
+        bars.barh(list(one), widths, left=left, label=stage, color=colour)
         left = [start + width for start, width in zip(left, widths, strict=True)]
-    axes.invert_yaxis()
-    axes.set_xlabel("ms, median of each stage")
-    axes.set_title(results.headline[0].case.name, loc="left")
-    axes.legend(frameon=False, ncols=len(STAGES), loc="upper center", bbox_to_anchor=(0.5, -0.25))
-
-
-def _batch(axes: "Axes", results: Results) -> None:
-    length = results.headline[0].case.length
-    found = [*results.headline, *(each for own in results.of("batch").values() for each in own)]
-    for variant in dict.fromkeys(each.variant for each in results.headline):
-        own = [each for each in found if each.variant == variant]
-        batches = [each.case.batch for each in own]
-        axes.plot(batches, [each.total.p50 / each.case.batch for each in own], marker="o", label=variant.name)
-    axes.set_xscale("log", base=2)
-    sizes = sorted({each.case.batch for each in found})
-    axes.set_xticks(sizes, [str(size) for size in sizes])
-    axes.set_ylim(bottom=0)
-    axes.set_xlabel("tweets in a batch")
-    axes.set_ylabel("ms per tweet, p50")
-    axes.set_title(f"{length} tokens, all pictures new", loc="left")
-    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-
-
-def _accuracy(axes: "Axes", results: Results) -> None:
-    if results.scored is None:
-        return
-    latency = {each.variant: each.total.p50 for each in results.headline}
-    for each in results.scored.variants:
-        axes.plot(latency[each.variant], 100 * each.scores.f1, "o", label=each.variant.name)
-    axes.set_xlim(left=0)
-    axes.margins(y=0.3)
-    axes.set_xlabel(f"ms, {results.headline[0].case.name}, p50")
-    axes.set_ylabel("F1, %")
-    axes.set_title(f"{results.scored.data}, {results.scored.split}", loc="left")
-    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-
-
-def _conditions(results: Results) -> str:
-    return f"{results.machine['device']}, {results.machine['cpu']['cores']} CPU cores, {results.machine['date'][:10]}"
+    for row, each in enumerate(one.values()):
+        bars.annotate(f" {each.speedup.median:.2f}x", (left[row], row), verticalalignment="center")
+    bars.set(xlabel="ms, medians of the stages, and the ratio to eager fp32", title=first.name)
+    bars.invert_yaxis()
+    for name in one:
+        own = [each for each in new if each.variant.name == name]
+        lines.plot(
+            [each.case.batch for each in own], [each.total.p50 / each.case.batch for each in own], "o-", label=name
+        )
+    lines.set(
+        xscale="log", xlabel="tweets in a batch", ylabel="ms per tweet, p50", title=f"{first.length} tokens, all new"
+    )
+    for each in results["accuracy"]:
+        dots.plot(one[each.variant.name].total.p50, 100 * each.scores.f1, "o", label=each.variant.name)
+    dots.set(xlabel=f"ms, {first.name}, p50", ylabel="F1, %")
+    names = {"latency": latency, "batch": batch} | ({"accuracy": accuracy} if results["accuracy"] else {})
+    for name, figure in names.items():
+        figure.axes[0].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+        figure.axes[0].spines[["top", "right"]].set_visible(False)
+        figure.suptitle(f"{machine['device']}, {machine['cpu']['cores']} CPU cores, {machine['date'][:10]}", fontsize=7)
+        figure.savefig(out / f"{name}.svg", bbox_inches="tight")
+    plt.close("all")
+    return list(names)

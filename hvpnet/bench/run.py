@@ -1,129 +1,194 @@
-"""The whole benchmark: load, time, start afresh, score."""
+"""The whole benchmark: load every variant, time all in turn, start them afresh, score them."""
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import Any, TypeAlias
 
 import torch
 
 from hvpnet.bench.accuracy import assess
 from hvpnet.bench.eager import reduced_precision
-from hvpnet.bench.interleave import Budget, interleave
 from hvpnet.bench.machine import describe_machine
-from hvpnet.bench.measuring import measure, plan
-from hvpnet.bench.results import Results, Scored
-from hvpnet.bench.variants import BASELINE, COMPILED, Variant, find_variants
-from hvpnet.bench.worker import Setup
-from hvpnet.bench.workers import Start, Worker, WorkerError
+from hvpnet.bench.statistics import MOST, Ratio, Summary, interleave
+from hvpnet.bench.subjects import BASELINE, COMPILED, STAGES, Variant, find_variants
+from hvpnet.bench.workers import Worker, WorkerError
+from hvpnet.bench.workload import ALL_NEW, PICTURES, Case
 from hvpnet.data import load_split
 from hvpnet.data.examples import SplitName
 from hvpnet_runtime.bundle import Bundle
 
-Progress = Callable[[str], None]
+LENGTH, LENGTHS, BATCHES = 80, (32, 128), (8, 32)
+"""Tokens of a tweet, other lengths, and batches; texts are no longer than the bundle takes."""
 
-_STARTS = 3
+ROUNDS = STARTS = 3
+"""Least rounds of a case, and fresh starts."""
+
+Progress: TypeAlias = Callable[[str], None]
+Reasons: TypeAlias = dict[str, str]
+Data: TypeAlias = tuple[Path, SplitName] | None
+Results: TypeAlias = dict[str, Any]
+"""What results.json holds: `machine`, `model`, `data`, each `Measurement` and each `Accuracy`; by name of the variant,
+`starts` of fresh processes (see `Worker`), `start_speedups` (eager FP32's imports and loading over its own),
+`peak_bytes` after all cases, and why it was `passed_over`, from the start or from some case on."""
 
 
 @dataclass(frozen=True)
-class Data:
-    """Tweets to score on: a folder that `hvpnet.data.load_split` reads, and the split."""
+class Measurement:
+    """What one variant took for one case, in milliseconds per answer of the whole batch.
 
-    root: Path
-    split: SplitName = "test"
+    `total` is from picture bytes and words to entities, `graphs` the two networks alone, `stages` are medians. Both
+    speed-ups are eager FP32 with all pictures new over this, `share` is this over the same variant with all pictures
+    new, always in the same rounds. `samples` are the whole answers, round by round.
+    """
+
+    variant: Variant
+    case: Case
+    total: Summary
+    graphs: Summary
+    stages: Mapping[str, float]
+    speedup: Ratio
+    graphs_speedup: Ratio
+    share: Ratio
+    samples: Sequence[float]
 
 
 def run_bench(
-    bundle_path: Path,
-    checkpoint: Path,
-    backends: Sequence[str],
-    budget: Budget,
-    data: Data | None,
-    progress: Progress,
+    path: Path, checkpoint: Path, out: Path, backends: Sequence[str], seconds: float, data: Data, progress: Progress
 ) -> Results:
-    """Time a bundle against its checkpoint, and score both if there are data.
+    """Time the bundle at a path against its checkpoint, and score both; results.json is written into `out` as it goes.
 
-    Args:
-        bundle_path: the bundle's folder.
-        checkpoint: what it was exported from.
-        backends: names of `hvpnet_runtime.backends.BACKENDS`; those that do not run here are passed over.
-        budget: of every group of cases.
-        data: what to score on.
-        progress: is told each step as it begins.
+    Every group of cases is given so many seconds, the first three times as many. Backends that do not run here are
+    passed over.
 
     Raises:
         BundleError: the bundle cannot be read.
         DataError: the data cannot be read, or are for the other task.
         WorkerError: the checkpoint does not run in eager PyTorch.
     """
-    bundle = Bundle.load(bundle_path)
-    split = load_split(data.root, data.split) if data else None  # before minutes of timing
+    bundle, split = Bundle.load(path), load_split(*data) if data else None  # before minutes of timing
+    results: Results = {"schema": 2, "machine": describe_machine() | {"pytorch_threads": torch.get_num_threads()}}
+    results |= {"model": _model(bundle, checkpoint), "passed_over": {}, "measurements": [], "accuracy": []}
     groups = plan(bundle.max_length, bundle.sizes.pictures)
-    setups = {
-        variant: Setup(variant.engine, variant.precision, str(bundle_path), str(checkpoint), asdict(groups[0].cases[0]))
-        for variant in find_variants(bundle, reduced_precision(), backends)
-    }
-    machine = describe_machine() | {"pytorch_threads": torch.get_num_threads()}
+    load = partial(Worker, bundle=bundle.path, checkpoint=checkpoint, case=groups[0][0])
+    workers: dict[Variant, Worker] = {}
     with ExitStack() as stack:
-        workers, passed_over = _start(setups, stack, progress)
-        measurements, failed = measure(workers, groups, budget, progress)
-        peaks = {variant: worker.peak_bytes for variant, worker in workers.items()}
-    remaining = [variant for variant in workers if variant not in failed and variant.engine != COMPILED]
-    starts = _fresh_starts({variant: setups[variant] for variant in remaining}, progress)
-    scored = None
-    if data and split:
-        accuracy = assess(bundle, checkpoint, split, remaining, progress)
-        scored = Scored(data.root.absolute().name, data.split, len(split.examples), tuple(accuracy))
-    reasons = {variant.name: reason for variant, reason in (passed_over | failed).items()}
-    return Results(machine, _model(bundle, checkpoint), tuple(measurements), starts, peaks, reasons, scored)
+        for variant in find_variants(bundle.precisions, reduced_precision(), backends):
+            progress(f"loading {variant.name}")
+            try:
+                workers[variant] = stack.enter_context(load(variant))
+            except WorkerError as error:
+                _pass_over(error, results["passed_over"])
+        for found in measure(workers, groups, seconds, results["passed_over"], progress):
+            results["measurements"] += found
+            results["peak_bytes"] = {variant.name: worker.peak_bytes for variant, worker in workers.items()}
+            save(results, out)
 
-
-def _start(
-    setups: Mapping[Variant, Setup], stack: ExitStack, progress: Progress
-) -> tuple[dict[Variant, Worker], dict[Variant, str]]:
-    """A worker for every variant that runs here, closed with the stack, and why the others do not."""
-    workers, passed_over = {}, {}
-    for variant, setup in setups.items():
-        progress(f"loading {variant.name}")
-        try:
-            workers[variant] = stack.enter_context(Worker(variant, setup))
-        except WorkerError as error:
-            if variant == BASELINE:
-                raise
-            passed_over[variant] = error.reason
-    return workers, passed_over
-
-
-def _fresh_starts(setups: Mapping[Variant, Setup], progress: Progress) -> dict[Variant, tuple[Start, ...]]:
-    progress(f"starting {len(setups)} variants afresh, {_STARTS} times each")
-
-    def start(variant: Variant, _: int) -> Start:
-        with Worker(variant, setups[variant]) as worker:
+    def start(variant: Variant, _: int) -> dict[str, Any]:
+        with load(variant) as worker:
             return worker.start
 
-    turns = interleave(
-        {variant: partial(start, variant) for variant in setups}, Budget(0, least=_STARTS, most=_STARTS), warm_up=0
-    )
-    return {variant: tuple(starts) for variant, starts in turns.items()}
+    fresh = [each for each in workers if each.name not in results["passed_over"] and each.backend != COMPILED]
+    progress(f"starting {len(fresh)} variants afresh, {STARTS} times each")
+    starts = interleave({each.name: partial(start, each) for each in fresh}, least=STARTS, warm_up=0)
+    ready = {name: [each["imports"] + each["load"] for each in own] for name, own in starts.items()}
+    speedups = {name: Ratio.of(ready[BASELINE.name], own) for name, own in ready.items()}
+    results |= {"starts": starts, "start_speedups": speedups}
+    save(results, out)
+    if data and split:
+        results["data"] = {"name": data[0].absolute().name, "split": data[1], "tweets": len(split.examples)}
+        results["accuracy"] = assess(bundle, checkpoint, split, fresh, progress)
+        save(results, out)
+    return results
+
+
+def save(results: Results, out: Path) -> None:
+    """Write results.json; latencies are in milliseconds, starts in seconds."""
+    (out / "results.json").write_text(json.dumps(results, default=vars, indent=1) + "\n", "utf-8")
+
+
+def headline(results: Results) -> list[Measurement]:
+    """Every variant on one tweet with new pictures, the baseline first."""
+    return [each for each in results["measurements"] if each.case == results["measurements"][0].case]
+
+
+def plan(max_length: int, pictures: int) -> list[list[Case]]:
+    """Groups of cases that take turns, the most important first, each beginning with all pictures new.
+
+    What was seen before is only varied where the bundle reads all four pictures of a tweet.
+    """
+    length = min(LENGTH, max_length)
+    first = [Case(1, length, kind) for kind in PICTURES][: None if pictures == 4 else 1]
+    lengths = sorted({min(other, max_length) for other in LENGTHS} - {length})
+    return [first, *([Case(1, other)] for other in lengths), *([Case(batch, length)] for batch in BATCHES)]
+
+
+def measure(
+    workers: Mapping[Variant, Worker], groups: Sequence[list[Case]], seconds: float, passed_over: Reasons, say: Progress
+) -> Iterator[list[Measurement]]:
+    """Time every variant on every case, group by group; one that fails is passed over from there on.
+
+    Raises:
+        WorkerError: the baseline failed.
+    """
+    waiting, first, one = [*groups], 1, 0.0
+    while waiting:
+        group, names = waiting[0], "; ".join(case.name for case in waiting[0])
+        budgets = [seconds * (3 if each is groups[0] else 1) for each in waiting]
+        left = sum(max(budget, one * each[0].batch) for budget, each in zip(budgets, waiting, strict=True))
+        say(f"timing {names}; all cases from here on take {'about' if one else 'at least'} {left:.0f} seconds")
+        ways = {
+            (variant, case): partial(worker.measure, case)
+            for variant, worker in workers.items()
+            for case in group
+            # PyTorch computes pictures that it has seen again, so it is only given new ones.
+            if variant.name not in passed_over and (case.pictures == ALL_NEW or not variant.is_pytorch)
+        }
+        first += 1 + MOST  # so that no group shows the pictures of another as new, nor of itself before a failure
+        try:
+            timings = interleave(ways, budgets[0], least=ROUNDS, first=first)
+        except WorkerError as error:
+            _pass_over(error, passed_over, f"{names}: ")
+        else:
+            one = one or (1 + ROUNDS) * sum(sum(rounds[0].values()) for rounds in timings.values())
+            yield _evaluate(timings, group[0])
+            del waiting[0]
+
+
+def _evaluate(timings: Mapping[tuple[Variant, Case], list[dict[str, float]]], new: Case) -> list[Measurement]:
+    totals = {way: [1000 * sum(each.values()) for each in rounds] for way, rounds in timings.items()}
+    graphs = {way: [1000 * (each["vision"] + each["text"]) for each in rounds] for way, rounds in timings.items()}
+    return [
+        Measurement(
+            *(variant, case, Summary.of(total), Summary.of(graphs[variant, case])),
+            stages={stage: 1000 * median(each[stage] for each in timings[variant, case]) for stage in STAGES},
+            speedup=Ratio.of(totals[BASELINE, new], total),
+            graphs_speedup=Ratio.of(graphs[BASELINE, new], graphs[variant, case]),
+            share=Ratio.of(total, totals[variant, new]),
+            samples=total,
+        )
+        for (variant, case), total in totals.items()
+    ]
+
+
+def _pass_over(error: WorkerError, passed_over: Reasons, when: str = "") -> None:
+    if error.variant == BASELINE:
+        raise error
+    passed_over[error.variant.name] = when + error.reason
 
 
 def _model(bundle: Bundle, checkpoint: Path) -> dict[str, Any]:
-    files = bundle.manifest["files"]
+    graphs = [(name.split("/"), facts["bytes"]) for name, facts in bundle.manifest["files"].items()]
     return {
         "task": bundle.task,
         "variant": bundle.variant,
         "sizes": asdict(bundle.sizes),
         "architecture": bundle.manifest["architecture"],
         "max_length": bundle.max_length,
-        "checkpoint_bytes": sum(file.stat().st_size for file in _files(checkpoint)),
-        "graph_bytes": {
-            precision: sum(facts["bytes"] for name, facts in files.items() if name.startswith(f"onnx/{precision}/"))
-            for precision in bundle.precisions
-        },
+        "checkpoint_bytes": sum(file.stat().st_size for file in (checkpoint, *checkpoint.rglob("*")) if file.is_file()),
+        "graph_bytes": {each: sum(size for path, size in graphs if path[1:-1] == [each]) for each in bundle.precisions},
     }
-
-
-def _files(path: Path) -> list[Path]:
-    return [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]

@@ -1,83 +1,55 @@
-"""The runtime's pipeline, called as users call it and watched where it hands over to the next stage."""
+"""The runtime's pipeline, watched where it hands over to the next stage."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, cast
 
-import numpy as np
-import numpy.typing as npt
+from hvpnet.bench.subjects import Stopwatch, Variant
+from hvpnet_runtime import Pipeline, Tweet
+from hvpnet_runtime.backends import Backend
 
-from hvpnet.bench.stopwatch import Stopwatch
-from hvpnet_runtime.backends import Backend, Prefix, TextInputs
-from hvpnet_runtime.pipeline import Pipeline
-from hvpnet_runtime.preprocessing.prepare import Prepared
-from hvpnet_runtime.types import Result, Tweet
-
-SomePipeline = TypeVar("SomePipeline", bound=Pipeline)
+_NETWORKS = {"encode_pictures": "vision", "encode_text": "text"}
 
 
-def load_pipeline(kind: type[SomePipeline], bundle: Path | str, backend: str, precision: str) -> SomePipeline:
-    """A pipeline of exactly this backend and precision.
-
-    Raises:
-        HvpnetError: the bundle cannot be loaded, or the backend does not run here, or not at this precision.
-    """
-    return cast("SomePipeline", kind.load(bundle, backend, precision=precision))
+def load_subject(variant: Variant, bundle: Path, _checkpoint: Path) -> "RuntimeSubject":
+    """The bundle on exactly this backend, at exactly this precision; raises HvpnetError if it does not run here so."""
+    return RuntimeSubject(Pipeline.load(bundle, variant.backend, precision=variant.precision))
 
 
 class RuntimeSubject:
-    """See `Subject`.
+    """From tweets to entities or relations by a pipeline."""
 
-    Args:
-        bundle: its folder.
-        backend: a name of `hvpnet_runtime.backends.BACKENDS`.
-        precision: of its graphs.
-
-    Raises:
-        HvpnetError: as `load_pipeline`.
-    """
-
-    def __init__(self, bundle: Path | str, backend: str, precision: str) -> None:
-        self._pipeline = load_pipeline(_WatchedPipeline, bundle, backend, precision)
-        self._pipeline.backend = _WatchedBackend(self._pipeline.backend, self._pipeline.watch)
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline, self._watch = pipeline, Stopwatch()
+        self._pipeline.backend = cast("Backend", _WatchedBackend(self._pipeline.backend, self._watch))
 
     def measure(self, tweets: list[Tweet]) -> dict[str, float]:
-        """See `Subject`. Where a backend queues its work on a GPU, `text` includes the wait for `vision`."""
-        self._pipeline.watch.restart()
-        self._pipeline(tweets)
-        return self._pipeline.watch.stages
+        """Answer the tweets as one batch; returns seconds by stage, which add up to the whole answer.
 
-    def close(self) -> None:
-        """See `Subject`."""
-        self._pipeline.close()
-
-
-class _WatchedPipeline(Pipeline):
-    watch = Stopwatch()  # one subject a process
-
-    def run(self, batch: Sequence[Prepared]) -> list[Result]:
-        self.watch.lap("prepare")
-        results = super().run(batch)
-        self.watch.lap("decode")
-        return results
+        Where a backend queues its work on a GPU, `text` includes the wait for `vision`.
+        """
+        self._watch.restart()
+        batch = [self._pipeline.prepare(tweet) for tweet in tweets]
+        self._watch.lap("prepare")
+        self._pipeline.run(batch)
+        self._watch.lap("decode")
+        return self._watch.stages
 
 
 class _WatchedBackend:
-    """A backend whose calls are laps of a stopwatch; see `Backend`."""
+    """A backend whose two networks are laps of a stopwatch."""
 
     def __init__(self, backend: Backend, watch: Stopwatch) -> None:
         self._backend, self._watch = backend, watch
-        self.name, self.precision, self.close = backend.name, backend.precision, backend.close
-        self.max_length = backend.max_length
 
-    def encode_pictures(self, images: npt.NDArray[np.float32]) -> Sequence[Prefix]:
-        self._watch.lap("normalise")
-        prefixes = self._backend.encode_pictures(images)
-        self._watch.lap("vision")
-        return prefixes
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  whatever the backend has
+        attribute = getattr(self._backend, name)
+        if name not in _NETWORKS:
+            return attribute
 
-    def encode_text(self, text: TextInputs, prefixes: Sequence[Sequence[Prefix]]) -> npt.NDArray[np.float32]:
-        self._watch.lap("normalise")
-        outputs = self._backend.encode_text(text, prefixes)
-        self._watch.lap("text")
-        return outputs
+        def timed(*inputs: object) -> object:
+            self._watch.lap("normalise")
+            outputs = attribute(*inputs)
+            self._watch.lap(_NETWORKS[name])
+            return outputs
+
+        return timed

@@ -1,18 +1,45 @@
-"""Numbers from timings: percentiles, and ratios pair by pair with a bootstrap interval."""
+"""Timings taken in turn, and numbers from them: percentiles, and ratios pair by pair with a bootstrap interval."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 
-_RESAMPLES = 2000
-_SEED = 0
+MOST = 100
+"""Rounds at most."""
+
+_RESAMPLES, _SEED = 2000, 0
+
+Way = TypeVar("Way", bound=Hashable)
+Timing = TypeVar("Timing")
+
+
+def interleave(
+    ways: Mapping[Way, Callable[[int], Timing]], seconds: float = 0, *, least: int = 3, warm_up: int = 1, first: int = 0
+) -> dict[Way, list[Timing]]:
+    """Call every way in turn, A B A B, so that a slow moment of the machine falls on all of them alike.
+
+    Rounds begin for so many seconds, but there are at least `least`, and otherwise at most `MOST`. Before them there
+    are rounds to warm up, which do not count. Every way is given the number of the round, from `first`; what it returns
+    pairs up by round with what the others do.
+    """
+    timings: dict[Way, list[Timing]] = {name: [] for name in ways}
+    start = time.perf_counter()
+    for number in range(warm_up + max(least, MOST)):
+        if number == warm_up:
+            start = time.perf_counter()
+        if number >= warm_up + least and time.perf_counter() - start >= seconds:
+            break
+        for name, way in ways.items():
+            timings[name].append(way(first + number))
+    return {name: taken[warm_up:] for name, taken in timings.items()}
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Of `count` timings, in their unit. The minimum says most about the code, the tail about the machine."""
+    """Percentiles of timings, in their unit. The minimum says most about the code, the tail about the machine."""
 
     count: int
     minimum: float
@@ -22,26 +49,18 @@ class Summary:
 
     @classmethod
     def of(cls, timings: Sequence[float]) -> Self:
-        """Percentiles by linear interpolation.
-
-        Raises:
-            ValueError: there are no timings.
-        """
+        """By linear interpolation; raises ValueError if there are no timings."""
         if not timings:
             raise ValueError("there are no timings to summarise")
-        p50, p95, p99 = (float(value) for value in np.percentile(timings, (50, 95, 99)))
-        return cls(len(timings), float(min(timings)), p50, p95, p99)
+        return cls(len(timings), *map(float, np.percentile(timings, (0, 50, 95, 99))))
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as long the baseline takes: above 1 is faster than the baseline.
+    """How many times as long the baseline takes: the median of baseline / candidate, round by round, above 1 is faster.
 
-    Attributes:
-        median: of baseline / candidate, round by round.
-        low: lower end of the 95 % interval of that median (percentile bootstrap over rounds).
-        high: its upper end.
-        of_minima: the baseline's shortest time over the candidate's.
+    `low` and `high` are the ends of the median's 95 % interval (percentile bootstrap over rounds). `of_minima` is the
+    baseline's shortest time over the candidate's.
     """
 
     median: float
@@ -51,14 +70,13 @@ class Ratio:
 
     @classmethod
     def of(cls, baseline: Sequence[float], candidate: Sequence[float]) -> Self:
-        """From the timings of the same rounds, in order.
-
-        Raises:
-            ValueError: there are no rounds, or not as many of one as of the other.
-        """
+        """From the timings of the same rounds, in order; raises ValueError if they do not pair, or there are none."""
         if not baseline or len(baseline) != len(candidate):
             raise ValueError(f"{len(baseline)} timings of the baseline do not pair with {len(candidate)}")
         ratios = np.asarray(baseline) / np.asarray(candidate)  # [rounds]
         chosen = np.random.default_rng(_SEED).integers(len(ratios), size=(_RESAMPLES, len(ratios)))
         low, high = np.percentile(np.median(ratios[chosen], axis=1), (2.5, 97.5))
         return cls(float(np.median(ratios)), float(low), float(high), min(baseline) / min(candidate))
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f})"

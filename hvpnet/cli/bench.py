@@ -18,7 +18,7 @@ class Options:
     bundle: Path
     checkpoint: Path
     out: Path
-    backend: tuple[str, ...]
+    backend: list[str] | None
     data: Path | None
     split: SplitName
     seconds: float
@@ -27,8 +27,7 @@ class Options:
     @classmethod
     def parse(cls, parsed: argparse.Namespace) -> Self:
         """From the parsed command line."""
-        values = {name: getattr(parsed, name) for name in cls.__dataclass_fields__}
-        return cls(**values | {"backend": tuple(parsed.backend or BACKENDS)})
+        return cls(**{name: getattr(parsed, name) for name in cls.__dataclass_fields__})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,22 +52,13 @@ def run(options: Options) -> int:
         raise ConfigError(f"--seconds must be at least 0, not {options.seconds}")
     options.out.mkdir(parents=True, exist_ok=True)  # before minutes of timing
     progress("loading PyTorch")
-    from hvpnet.bench.interleave import Budget
     from hvpnet.bench.report import write_report
-    from hvpnet.bench.run import Data, run_bench
+    from hvpnet.bench.run import headline, run_bench
 
-    results = run_bench(
-        options.bundle,
-        options.checkpoint,
-        options.backend,
-        Budget(options.seconds),
-        Data(options.data, options.split) if options.data else None,
-        progress,
-    )
+    data = (options.data, options.split) if options.data else None
+    backends = options.backend or tuple(BACKENDS)
+    results = run_bench(options.bundle, options.checkpoint, options.out, backends, options.seconds, data, progress)
     write_report(results, options.out)
-    show(
-        {"report": str(options.out / "report.md")}
-        | {f"{each.variant.name}, times eager fp32": each.speedup.median for each in results.headline},
-        as_json=options.json,
-    )
+    speedups = {f"{each.variant.name}, times eager fp32": each.speedup.median for each in headline(results)}
+    show({"report": str(options.out / "report.md")} | speedups, as_json=options.json)
     return 0

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from hvpnet import HVPNeT
 from hvpnet.bench.accuracy import Accuracy, assess
-from hvpnet.bench.variants import BASELINE, Variant
+from hvpnet.bench.subjects import BASELINE, Variant
 from hvpnet.data import Sizes, load_split, write_picture_tweets
 from hvpnet.errors import DataError
 from hvpnet.evaluation.eager import evaluate
@@ -49,7 +49,7 @@ def test_scores_are_those_of_the_eager_model(
     split = load_split(folder, "test")
     tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
     assert eager.scores == runtime.scores == evaluate(model, tokenizer, split.examples)
-    assert (eager.differing, runtime.differing, runtime.margins, runtime.agreement) == (0, 0, (), 1)
+    assert (eager.differing, runtime.differing, runtime.margins, runtime.agreement, runtime.change) == (0, 0, (), 1, 0)
     pieces = sum(len(tokenizer.encode(list(each.tweet.words), is_pretokenized=True).ids) for each in split.examples)
     assert eager.decisions == reduced.decisions == (pieces if task == "ner" else 5)
 
@@ -72,6 +72,7 @@ def test_disagreements_are_counted_with_their_margins(
     monkeypatch.setitem(BACKENDS, "onnxruntime-cpu", Negated)
     _, runtime = run("re", data("re"), re_bundle, re_model, tmp_path, RUNTIME)
     assert (runtime.decisions, runtime.differing, runtime.agreement) == (5, 5, 0)
+    assert runtime.margin == runtime.margins[0]
     ranges = np.concatenate(seen).max(1) - np.concatenate(seen).min(1)
     np.testing.assert_allclose(runtime.margins, sorted(ranges, reverse=True), atol=5e-3)
 

@@ -1,20 +1,19 @@
 """`hvpnet bench` from bundle and checkpoint to results, report and figures, every number consistent with the others."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer
 
 from hvpnet import HVPNeT
-from hvpnet.bench import measuring
+from hvpnet.bench import eager, runtime
 from hvpnet.bench import run as bench
 from hvpnet.bench.statistics import Ratio, Summary
-from hvpnet.bench.stopwatch import STAGES
-from hvpnet.bench.variants import BASELINE, Variant
-from hvpnet.bench.worker import Setup, peak_bytes
-from hvpnet.bench.workers import Start, Worker, WorkerError
+from hvpnet.bench.subjects import BASELINE, STAGES, Variant
+from hvpnet.bench.worker import peak_bytes
+from hvpnet.bench.workers import Worker, WorkerError
 from hvpnet.bench.workload import Case, Workload
 from hvpnet.cli import main
 from hvpnet.data import Sizes, write_picture_tweets
@@ -24,20 +23,23 @@ from hvpnet.modeling.checkpoint import save_checkpoint
 class LocalWorker(Worker):
     """A worker in the test's own process, which has PyTorch loaded already; compiling takes too long for a test."""
 
-    def __init__(self, variant: Variant, setup: Setup) -> None:
-        if variant.engine == "torch.compile":
+    def __init__(self, variant: Variant, bundle: Path, checkpoint: Path, case: Case) -> None:
+        if variant.backend == "torch.compile":
             raise WorkerError(variant, "no compiler")
-        self._subject, took = setup.load()
-        self._workload = Workload(Tokenizer.from_file(str(Path(setup.bundle, "tokenizer.json"))), "ner")
+        module = eager if variant.is_pytorch else runtime
+        start = time.perf_counter()
+        self._subject = module.load_subject(variant, bundle, checkpoint)
+        load = time.perf_counter() - start
+        self._workload = Workload(bundle)
         self.peak_bytes = peak_bytes()
-        first = self.measure(Case(**setup.case), 0)
-        self.start = Start(took["import"], took["load"], sum(first.values()), self.peak_bytes)
+        first_answer = sum(self.measure(case, 0).values())
+        self.start = {"imports": 0.1, "load": load, "first_answer": first_answer, "peak_bytes": self.peak_bytes}
 
     def measure(self, case: Case, number: int) -> dict[str, float]:
         return self._subject.measure(self._workload.tweets(case, number))
 
-    def close(self) -> None:
-        self._subject.close()
+    def __exit__(self, *_: object) -> None:
+        pass
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +54,8 @@ def out(ner_model: HVPNeT, ner_bundle: Path, data: Path, tmp_path_factory: pytes
     checkpoint = save_checkpoint(ner_model, folder / "checkpoint")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bench, "Worker", LocalWorker)
-        patch.setattr(bench, "_STARTS", 2)
-        patch.setattr(measuring, "BATCHES", (2,))
+        patch.setattr(bench, "STARTS", 2)
+        patch.setattr(bench, "BATCHES", (2,))
         arguments = [ner_bundle, "--checkpoint", checkpoint, "--out", folder / "out", "--data", data, "--seconds", 0]
         assert main(["bench", *map(str, arguments), "--backend", "onnxruntime-cpu"]) == 0
     return folder / "out"
@@ -118,19 +120,20 @@ def test_accuracy_is_that_of_evaluate(
     assert main(["evaluate", str(ner_bundle), "--data", str(data), "--json"]) == 0
     evaluated = json.loads(capsys.readouterr().out)
     scored = results["accuracy"]
-    assert (scored["data"], scored["split"], scored["tweets"]) == ("drawn", "test", 4)
-    assert [name(each) for each in scored["variants"]] == ["eager fp32", "eager bf16", "onnxruntime-cpu fp32"]
+    assert results["data"] == {"name": "drawn", "split": "test", "tweets": 4}
+    assert [name(each) for each in scored] == ["eager fp32", "eager bf16", "onnxruntime-cpu fp32"]
     for index in (0, 2):
-        assert scored["variants"][index]["scores"]["f1"] == pytest.approx(evaluated["f1"], abs=1e-6)
-        assert scored["variants"][index]["differing"] == 0
+        assert scored[index]["scores"]["f1"] == pytest.approx(evaluated["f1"], abs=1e-6)
+        assert scored[index]["differing"] == 0
 
 
 def test_starts(results: dict[str, Any]) -> None:
-    assert [name(each) for each in results["starts"]] == ["eager fp32", "eager bf16", "onnxruntime-cpu fp32"]
-    eager, _, runtime = results["starts"]
-    ready = [[start["imports"] + start["load"] for start in each["starts"]] for each in (eager, runtime)]
+    assert list(results["starts"]) == ["eager fp32", "eager bf16", "onnxruntime-cpu fp32"]
+    eager, _, runtime = results["starts"].values()
+    ready = [[start["imports"] + start["load"] for start in each] for each in (eager, runtime)]
     assert [len(each) for each in ready] == [2, 2]
-    assert runtime["speedup"] == pytest.approx(vars(Ratio.of(*ready)), rel=1e-3)
+    assert set(results["peak_bytes"]) == set(results["starts"])
+    assert results["start_speedups"]["onnxruntime-cpu fp32"] == pytest.approx(vars(Ratio.of(*ready)), rel=1e-3)
 
 
 def test_machine_and_model(results: dict[str, Any], ner_bundle: Path) -> None:
@@ -156,7 +159,7 @@ def test_report(out: Path, results: dict[str, Any]) -> None:
     assert row.startswith(f"| onnxruntime-cpu fp32 | {' | '.join(cells)} |")
     tables = [line for line in report.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in tables if line.startswith("| onnxruntime-cpu fp32 |")}) > 1
-    for figure in ("latency", "stages", "batch", "accuracy"):
+    for figure in ("latency", "batch", "accuracy"):
         assert f"![{figure}]({figure}.svg)" in report
         assert "</svg>" in (out / f"{figure}.svg").read_text("utf-8")
 

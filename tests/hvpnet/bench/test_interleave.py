@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
-from hvpnet.bench.interleave import Budget, interleave
+from hvpnet.bench.statistics import MOST, interleave
 
 
 class Clock:
-    """Seconds pass by `advance` alone."""
+    """Seconds pass by `now` alone."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -18,8 +18,10 @@ class Clock:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("hvpnet.bench.statistics.time.perf_counter", clock)
+    return clock
 
 
 @pytest.fixture
@@ -40,29 +42,30 @@ def ways(clock: Clock, calls: list[tuple[str, int]]) -> dict[str, Callable[[int]
     return {"a": way("a", 1), "b": way("b", 2)}
 
 
-def test_ways_take_turns_after_a_warm_up(ways, clock, calls) -> None:
-    timings = interleave(ways, Budget(seconds=0, least=2), warm_up=1, first=5, clock=clock)
+def test_ways_take_turns_after_a_warm_up(ways, calls) -> None:
+    timings = interleave(ways, least=2, first=5)
     assert calls == [("a", 5), ("b", 5), ("a", 6), ("b", 6), ("a", 7), ("b", 7)]
     assert timings == {"a": [7, 8], "b": [8, 9]}
 
 
 @pytest.mark.parametrize(
-    ("budget", "rounds"),
+    ("seconds", "least", "rounds"),
     [
-        (Budget(seconds=0, least=3), 3),
-        (Budget(seconds=7, least=1), 3),  # rounds begin at 0, 3 and 6
-        (Budget(seconds=6, least=1), 2),
-        (Budget(seconds=1000, most=4), 4),
+        (0, 3, 3),
+        (7, 1, 3),  # rounds begin at 0, 3 and 6
+        (6, 1, 2),
+        (1000, 3, MOST),
+        (0, MOST + 1, MOST + 1),
     ],
 )
-def test_budget(budget: Budget, rounds: int, ways, clock) -> None:
-    timings = interleave(ways, budget, clock=clock)
+def test_budget(seconds: float, least: int, rounds: int, ways) -> None:
+    timings = interleave(ways, seconds, least=least)
     assert [len(taken) for taken in timings.values()] == [rounds, rounds]
 
 
-def test_an_error_ends_it(clock) -> None:
+def test_an_error_ends_it() -> None:
     def fail(number: int) -> float:
         raise RuntimeError("broken")
 
     with pytest.raises(RuntimeError, match="broken"):
-        interleave({"a": fail}, Budget(1), clock=clock)
+        interleave({"a": fail})

@@ -10,9 +10,9 @@ from tokenizers import Tokenizer
 
 from hvpnet import HVPNeT
 from hvpnet.bench.eager import EagerBackend, EagerSubject, load_subject, reduced_precision
-from hvpnet.bench.runtime import RuntimeSubject, load_pipeline
-from hvpnet.bench.stopwatch import GRAPHS, STAGES
-from hvpnet.bench.variants import BASELINE, Variant, find_variants
+from hvpnet.bench.runtime import RuntimeSubject
+from hvpnet.bench.runtime import load_subject as load_runtime
+from hvpnet.bench.subjects import BASELINE, STAGES, Variant, find_variants
 from hvpnet.bench.workload import Case, Workload
 from hvpnet.modeling.checkpoint import save_checkpoint
 from hvpnet_runtime.bundle import Bundle, PictureSpec
@@ -20,10 +20,12 @@ from hvpnet_runtime.errors import BundleError, PictureError
 from hvpnet_runtime.pipeline import Pipeline
 from hvpnet_runtime.types import Tweet
 
+RUNTIME = Variant("onnxruntime-cpu", "fp32")
+
 
 @pytest.fixture
 def tweets(ner_bundle: Path) -> list[Tweet]:
-    return Workload(Tokenizer.from_file(str(ner_bundle / "tokenizer.json")), "ner").tweets(Case(2, 12), 0)
+    return Workload(ner_bundle).tweets(Case(2, 12), 0)
 
 
 class Recorder:
@@ -31,13 +33,17 @@ class Recorder:
 
     def __init__(self, backend) -> None:
         self.backend, self.images, self.outputs = backend, [], []
-        self.name, self.precision, self.close = backend.name, backend.precision, backend.close
-        if isinstance(backend, EagerBackend):
-            self.model = backend.model
+
+    def __getattr__(self, name):
+        return getattr(self.backend, name)
 
     def encode_pictures(self, images):
         self.images.append(images)
         return self.backend.encode_pictures(images)
+
+    def encode_normalised(self, images):
+        self.images.append(images)
+        return self.backend.encode_normalised(images)
 
     def encode_text(self, text, prefixes):
         self.outputs.append(self.backend.encode_text(text, prefixes))
@@ -53,7 +59,7 @@ def test_the_published_way_and_the_runtime_answer_alike(
     """The same pixels to the bit, and the same emissions."""
     path = bundle_of(task, variant)
     tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
-    shown = Workload(tokenizer, task).tweets(Case(2, 14, "one new, no objects" if variant == "full" else "all new"), 1)
+    shown = Workload(path).tweets(Case(2, 14, "one new, no objects" if variant == "full" else "all new"), 1)
     eager = Recorder(EagerBackend(make_model(task, variant)))
     stages = EagerSubject(eager, tokenizer, PictureSpec()).measure(shown)
     assert set(stages) == set(STAGES)
@@ -69,21 +75,28 @@ def test_the_published_way_and_the_runtime_answer_alike(
 
 
 def test_a_runtime_subject_passes_every_stage(ner_bundle: Path, tweets: list[Tweet]) -> None:
-    subject = RuntimeSubject(ner_bundle, "onnxruntime-cpu", "fp32")
+    subject = load_runtime(RUNTIME, ner_bundle, Path("no-checkpoint"))
     first = subject.measure(tweets)
     assert all(first[stage] > 0 for stage in STAGES)
     again = subject.measure(tweets)
     assert again["vision"] == 0  # every picture was in the cache
     assert all(again[stage] > 0 for stage in STAGES if stage != "vision")
-    subject.close()
+
+
+def test_a_watched_backend_is_the_backend_besides(ner_bundle: Path) -> None:
+    with Pipeline.load(ner_bundle) as pipeline:
+        backend = pipeline.backend
+        RuntimeSubject(pipeline)
+        assert pipeline.backend is not backend
+        assert (pipeline.backend.name, pipeline.backend.precision) == (backend.name, backend.precision)
 
 
 def test_a_subject_loaded_from_the_disk(
     ner_model: HVPNeT, ner_bundle: Path, tweets: list[Tweet], tmp_path: Path
 ) -> None:
     checkpoint = save_checkpoint(ner_model, tmp_path / "checkpoint")
-    stages = load_subject(ner_bundle, checkpoint, "fp32").measure(tweets)
-    assert all(stages[stage] > 0 for stage in GRAPHS)
+    stages = load_subject(BASELINE, ner_bundle, checkpoint).measure(tweets)
+    assert all(stages[stage] > 0 for stage in ("vision", "text"))
 
 
 def test_reduced_precision_is_near(make_model: Callable[..., HVPNeT], ner_bundle: Path, tweets: list[Tweet]) -> None:
@@ -110,10 +123,10 @@ def test_compiled_for_any_shape(make_model: Callable[..., HVPNeT], monkeypatch: 
 def test_only_the_precision_asked_for(bundle_of: Callable[..., Path]) -> None:
     path = bundle_of("ner", "full", "markers", ("fp32", "fp16"))
     for precision in ("fp32", "fp16"):
-        with load_pipeline(Pipeline, path, "onnxruntime-cpu", precision) as pipeline:
-            assert pipeline.backend.precision == precision
+        subject = load_runtime(Variant("onnxruntime-cpu", precision), path, path)
+        assert subject._pipeline.backend.precision == precision
     with pytest.raises(BundleError, match="int8"):
-        load_pipeline(Pipeline, path, "onnxruntime-cpu", "int8")
+        load_runtime(Variant("onnxruntime-cpu", "int8"), path, path)
 
 
 def test_the_published_loaders_read_files(ner_model: HVPNeT, ner_bundle: Path) -> None:
@@ -125,11 +138,11 @@ def test_the_published_loaders_read_files(ner_model: HVPNeT, ner_bundle: Path) -
 
 def test_variants(bundle_of: Callable[..., Path]) -> None:
     bundle = Bundle.load(bundle_of("ner", "full", "markers", ("fp32", "fp16")))
-    assert find_variants(bundle, "bf16", ["a", "b"]) == [
+    assert find_variants(bundle.precisions, "bf16", ["a", "b"]) == [
         BASELINE,
         Variant("eager", "bf16"),
         Variant("torch.compile", "fp32"),
         *(Variant(backend, precision) for backend in "ab" for precision in ("fp32", "fp16")),
     ]
-    assert Variant("openvino", "bf16") in find_variants(bundle, "bf16", ["openvino"])
-    assert [each.is_pytorch for each in find_variants(bundle, "bf16", ["a"])] == [True] * 3 + [False] * 2
+    assert Variant("openvino", "bf16") in find_variants(bundle.precisions, "bf16", ["openvino"])
+    assert [each.is_pytorch for each in find_variants(bundle.precisions, "bf16", ["a"])] == [True] * 3 + [False] * 2

@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from hvpnet.bench.workload import PICTURE_SIZE, Case, Workload, whole_words
-from hvpnet_runtime.bundle import Bundle, PictureSpec
+from hvpnet_runtime.bundle import PictureSpec
 from hvpnet_runtime.pipeline import Pipeline
 from hvpnet_runtime.preprocessing.pictures import digest, load_pixels, open_picture
 from hvpnet_runtime.types import Tweet
@@ -19,7 +19,7 @@ def bundle(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture
 def workload(bundle: Path) -> Workload:
-    return Workload(Tokenizer.from_file(str(bundle / "tokenizer.json")), Bundle.load(bundle).task)
+    return Workload(bundle)
 
 
 def digests(tweet: Tweet) -> list[bytes]:
@@ -72,5 +72,5 @@ def test_cases_of_one_round_do_not_share_new_pictures(workload: Workload) -> Non
 
 
 def test_the_same_tweets_everywhere(bundle: Path, workload: Workload) -> None:
-    other = Workload(Tokenizer.from_file(str(bundle / "tokenizer.json")), Bundle.load(bundle).task)
+    other = Workload(bundle)
     assert workload.tweets(Case(2, 16), 9) == other.tweets(Case(2, 16), 9)

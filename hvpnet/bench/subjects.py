@@ -1,0 +1,62 @@
+"""What is timed: the variants of a model, and the stages of an answer; imports nothing that a worker would time."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+EAGER, COMPILED = "eager", "torch.compile"
+COMPUTED = {"openvino": ("bf16",)}
+"""Precisions that a backend computes the FP32 graphs in; a bundle has no graphs of them."""
+
+STAGES = ("prepare", "normalise", "vision", "text", "decode")
+"""Tokenise, decode and resize pictures; scale their pixels and look up what was seen before; the two networks; Viterbi
+and entities."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A backend at a precision: `eager` or `torch.compile`, or one of `hvpnet_runtime.backends.BACKENDS`."""
+
+    backend: str
+    precision: str
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        return f"{self.backend} {self.precision}"
+
+    @property
+    def is_pytorch(self) -> bool:
+        """Whether it runs the checkpoint, not the bundle."""
+        return self.backend in (EAGER, COMPILED)
+
+
+BASELINE = Variant(EAGER, "fp32")
+"""What every ratio is to."""
+
+
+def find_variants(precisions: Sequence[str], reduced: str, backends: Sequence[str]) -> list[Variant]:
+    """All that may run here, the baseline first; what does not says so when it is loaded.
+
+    Every backend is tried at all precisions of the bundle, PyTorch also at its reduced precision on this machine.
+    """
+    pairs = [(name, each) for name in backends for each in (*precisions, *COMPUTED.get(name, ()))]
+    return [BASELINE, Variant(EAGER, reduced), Variant(COMPILED, "fp32"), *(Variant(*pair) for pair in pairs)]
+
+
+class Stopwatch:
+    """Splits the time since its last restart into `stages`, seconds by name, without a gap between them."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin a new stretch of time."""
+        self.stages, self._last = dict.fromkeys(STAGES, 0.0), self._clock()
+
+    def lap(self, stage: str) -> None:
+        """Count what has passed since the last lap to this stage."""
+        now = self._clock()
+        self.stages[stage] += now - self._last
+        self._last = now

@@ -55,7 +55,7 @@ def run(options: Options) -> int:
             "version": record.version,
             "for": record.runs_on,
             "precision": record.precision,
-            **{f"{name} bytes": facts["bytes"] for name, facts in record.files.items()},
+            **{f"{name} bytes": facts.bytes for name, facts in record.files.items()},
             **{f"{graph} seconds": seconds for graph, seconds in record.seconds.items()},
             **{f"{graph} profiles": len(profiles) for graph, profiles in record.profiles.items()},
         },

@@ -11,7 +11,7 @@ from hvpnet_runtime.bundle import Task, Variant
 from hvpnet_runtime.preprocessing.prepare import OnBadImage
 
 if TYPE_CHECKING:
-    from hvpnet_export.parity import Precision
+    from hvpnet_runtime.bundle import Precision
 
 PRECISIONS = ("fp32", "fp16", "int8")
 

@@ -6,18 +6,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Self
 
 from hvpnet.cli.options import PipelineOptions, add_pipeline, add_window, select
 from hvpnet_runtime.errors import InputError
-from hvpnet_runtime.jsonl import parse_line, result_to_dict, tweet_from_dict
-from hvpnet_runtime.pipeline import Pipeline
-from hvpnet_runtime.preprocessing.prepare import Prepared
-from hvpnet_runtime.types import EntityResult, Result, Tweet
-
-BATCH_SIZE = 32
+from hvpnet_runtime.jsonl import LineRow, read_rows
+from hvpnet_runtime.pipeline import BATCH_SIZE, Pipeline
+from hvpnet_runtime.types import EntityResult, Rejection, Result, Tweet
 
 
 @dataclass(frozen=True)
@@ -80,41 +76,27 @@ def run(options: Options) -> int:
         print(f"hvpnet: backend {pipeline.backend.name}, {pipeline.backend.precision}", file=sys.stderr)
         if options.tweet is not None:
             (result,) = pipeline.run([pipeline.prepare(options.tweet)])
-            print(json.dumps(result_to_dict(result), ensure_ascii=False) if options.json else _readable(result))
+            print(json.dumps(result.to_dict(), ensure_ascii=False) if options.json else _readable(result))
             return 0
         if options.input is None:
             raise InputError("give --text or --input")
-        with options.input.open(encoding="utf-8", errors="surrogateescape") as lines, _writer(options.output) as output:
-            return _predict_lines(pipeline, lines, options.input.parent, output)
+        rows = read_rows(options.input)
+        with _writer(options.output) as output:
+            return _predict_lines(pipeline, rows, output)
 
 
-def _predict_lines(pipeline: Pipeline, lines: IO[str], folder: Path, output: IO[str]) -> int:
-    """One line out for every line in, in order: a result, or the error that kept it from being one."""
+def _predict_lines(pipeline: Pipeline, lines: Iterator[LineRow], output: IO[str]) -> int:
+    """One line out for every line in, in order: a result, or the rejection in its place."""
     rows, rejected = 0, 0
-    numbered = enumerate((line for line in lines if not line.isspace()), 1)
-    while chunk := list(islice(numbered, BATCH_SIZE)):
-        answers = [_prepare(pipeline, number, line, folder) for number, line in chunk]
-        results = iter(pipeline.run([answer for answer in answers if isinstance(answer, Prepared)]))
-        for answer in answers:
-            row = result_to_dict(next(results)) if isinstance(answer, Prepared) else answer
-            output.write(json.dumps(row, ensure_ascii=False) + "\n")
-            rejected += not isinstance(answer, Prepared)
-        rows += len(chunk)
-        print(f"\rhvpnet: {rows} tweets, {rejected} rejected", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
+    for outcome in pipeline.stream_rows(lines):
+        output.write(json.dumps(outcome.to_dict(), ensure_ascii=False) + "\n")
+        rows, rejected = rows + 1, rejected + isinstance(outcome, Rejection)
+        if rows % BATCH_SIZE == 0:
+            print(f"\rhvpnet: {rows} tweets, {rejected} rejected", end="", file=sys.stderr, flush=True)
+    print(f"\rhvpnet: {rows} tweets, {rejected} rejected", file=sys.stderr)
     if rejected:
         print(f"hvpnet: {rejected} of {rows} tweets were rejected; their lines have an error", file=sys.stderr)
     return 1 if rejected else 0
-
-
-def _prepare(pipeline: Pipeline, number: int, line: str, folder: Path) -> Prepared | dict[str, Any]:
-    values: dict[str, Any] = {}
-    try:
-        values = parse_line(line)
-        return pipeline.prepare(tweet_from_dict(values, folder))
-    except InputError as error:
-        problem = {"type": type(error).__name__, "message": str(error)}
-        return {"id": values.get("id"), "tweet": number, "error": problem}
 
 
 @contextmanager

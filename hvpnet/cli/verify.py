@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast, get_args
+from typing import get_args
 
 from tokenizers import Tokenizer
 
@@ -38,14 +38,14 @@ def run(options: Options) -> int:
     """Compare every precision; exit code 1 if one fails."""
     progress("checking the bundle's files")
     bundle = Bundle.load(options.bundle)
-    if "int8" in bundle.precisions and options.data is None:
+    if "int8" in bundle.manifest.precision and options.data is None:
         raise DataError("the bundle has int8 graphs, which are compared on tweets, not at random: give --data")
     progress("loading PyTorch and the checkpoint")
     from hvpnet.data import load_split
     from hvpnet.modeling.checkpoint import load_checkpoint
     from hvpnet.modeling.infer_config import Hints
-    from hvpnet_export.parity import Precision, compare, compare_decoder
-    from hvpnet_export.parity_cases import example_requests, random_requests
+    from hvpnet_export.parity import compare, compare_decoder
+    from hvpnet_export.parity_cases import example_cases, random_cases
 
     model = load_checkpoint(options.checkpoint, Hints.of_bundle(bundle.manifest))
     if bundle.task == "ner":
@@ -54,10 +54,10 @@ def run(options: Options) -> int:
     split = load_split(options.data, options.split) if options.data else None
     if split is not None:
         check_split(split, bundle.task, with_pictures=bundle.sizes.pictures > 0)
-    for precision in bundle.precisions:
+    for precision in bundle.manifest.precision:
         progress(f"comparing the {precision} graphs with the eager model")
-        requests = example_requests(model.config, tokenizer, split.examples) if split else random_requests(model)
-        report = compare(model, bundle.onnx("text", precision).parent, cast("Precision", precision), requests)
+        cases = example_cases(model.config, tokenizer, split.examples) if split else random_cases(model)
+        report = compare(model, bundle.path, precision, cases)
         show({"precision": precision, **report.to_dict()}, as_json=options.json)
         report.require()
     return 0

@@ -19,7 +19,7 @@ from hvpnet.modeling.tokenizer import load_tokenizer
 from hvpnet.training.config import TrainingConfig
 from hvpnet.training.run import train
 from hvpnet_export import compare, export_bundle
-from hvpnet_export.parity_cases import example_requests
+from hvpnet_export.parity_cases import example_cases
 from hvpnet_runtime import EntityResult, Pipeline, Tweet
 
 Progress = Callable[[str], None]
@@ -99,13 +99,13 @@ def _evaluate(
         latencies = measure(model, tokenizer, pipeline, tweets[:_TIMED])
         backend = pipeline.backend.name
     progress("holding the FP16 graphs against eager PyTorch")
-    requests = example_requests(model.config, tokenizer, examples)
+    requests = example_cases(model.config, tokenizer, examples)
     runtime, eager, *_ = tags.values()
     figures = Figures(
         tweets=len(tweets),
         accuracy={name: accuracy(model.config, tokenizer, examples, predicted) for name, predicted in tags.items()},
         differing_tweets=sum(mine != theirs for mine, theirs in zip(runtime, eager, strict=True)),
-        fp16=compare(model, bundle / "onnx" / "fp16", "fp16", requests).require().summary,
+        fp16=compare(model, bundle, "fp16", requests).require().summary,
         latencies=latencies,
         backend=backend,
         threads=torch.get_num_threads(),

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from hvpnet_runtime.errors import InputError
 from hvpnet_runtime.types import Tweet
@@ -86,10 +86,14 @@ def read_rows(path: Path) -> Iterator[LineRow]:
     Raises:
         OSError: the file cannot be read.
     """
-    with path.open(encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
+    return _rows(path.open(encoding="utf-8", errors="surrogateescape", newline="\n"), path.parent)
+
+
+def _rows(file: IO[str], folder: Path) -> Iterator[LineRow]:
+    with file as lines:
         for number, line in enumerate(lines, 1):
             if not line.isspace():
-                yield LineRow(number, line.rstrip("\r\n"), path.parent)
+                yield LineRow(number, line.rstrip("\r\n"), folder)
 
 
 def _list(values: Mapping[str, Any], key: str) -> list[Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from hvpnet.cli.options import add_json, show
 from hvpnet_runtime.backends.tensorrt.record import BuildRecord, built_engines
-from hvpnet_runtime.bundle import SCHEMA_VERSION, Bundle
+from hvpnet_runtime.bundle import SCHEMA_VERSION, Bundle, FileDigest
 from hvpnet_runtime.errors import StaleEngineError
 
 
@@ -37,11 +37,7 @@ def run(options: Options) -> int:
         }
         show(manifest.to_dict() | {"engines": records}, as_json=True)
         return 0
-    sizes = {
-        name.replace("_", " "): value
-        for part in (manifest.sizes, manifest.limits)
-        for name, value in asdict(part).items()
-    }
+    sizes = asdict(manifest.sizes) | asdict(manifest.limits) | {"max_pixels": manifest.preprocessing.max_pixels}
     show(
         {
             "bundle": options.bundle,
@@ -49,19 +45,19 @@ def run(options: Options) -> int:
             "task": manifest.task,
             "variant": manifest.variant,
             "labels": manifest.labels,
-            **sizes,
-            "max pixels": manifest.preprocessing.max_pixels,
+            **{name.replace("_", " "): value for name, value in sizes.items()},
             **{f"parity {name}": _parity(report) for name, report in manifest.parity.items()},
             "produced by": [f"{name} {version}" for name, version in manifest.produced_by.items()],
-            **{
-                name: f"{facts.bytes / 1e6:.1f} MB, sha256 {facts.sha256[:12]}"
-                for name, facts in manifest.files.items()
-            },
+            **{name: _file(facts) for name, facts in manifest.files.items()},
             **{f"engines/{name}": _engine(built) for name, built in engines.items()},
         },
         as_json=False,
     )
     return 0
+
+
+def _file(facts: FileDigest) -> str:
+    return f"{facts.bytes / 1e6:.1f} MB, sha256 {facts.sha256[:12]}"
 
 
 def _engine(built: BuildRecord | StaleEngineError) -> str:

@@ -131,8 +131,7 @@ class Manifest:
         Raises:
             ValueError: a value is missing or of another type, or the schema's version another; the message says which.
         """
-        version = values.get("schema_version") if isinstance(values, dict) else None
-        if type(version) is not int:
+        if not isinstance(values, dict) or type(version := values.get("schema_version")) is not int:
             raise ValueError("it has no schema_version")
         if version > SCHEMA_VERSION:
             raise ValueError(f"its schema is {version}, this version reads {SCHEMA_VERSION}: upgrade hvpnet")

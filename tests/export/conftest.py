@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from hvpnet import HVPNeT
+from hvpnet_export.bundle import write_arrays
 from hvpnet_export.graphs import export_text, export_vision
 
 
 @dataclass
 class Exported:
-    """A model, its state before any export, and its graphs, exported when first asked for."""
+    """A model, its state before any export, and the folder of a bundle with its arrays; graphs come when asked for."""
 
     model: HVPNeT
     before: dict[str, Tensor]
@@ -25,13 +26,15 @@ class Exported:
 
     @cached_property
     def vision(self) -> Path:
-        export_vision(self.model, self.folder / "vision.onnx")
-        return self.folder / "vision.onnx"
+        path = self.folder / "onnx" / "fp32" / "vision.onnx"
+        export_vision(self.model, path)
+        return path
 
     @cached_property
     def text(self) -> Path:
-        export_text(self.model, self.folder / "text.onnx")
-        return self.folder / "text.onnx"
+        path = self.folder / "onnx" / "fp32" / "text.onnx"
+        export_text(self.model, path)
+        return path
 
     @property
     def graphs(self) -> tuple[Path, ...]:
@@ -47,14 +50,16 @@ def graphs_of(random_model: Callable[..., HVPNeT], tmp_path_factory: pytest.Temp
         task: str = "ner", variant: str = "full", head: str = "markers", seed: int = 0, layers: int = 1
     ) -> Exported:
         model = random_model(task, variant, head, seed, bert={"num_hidden_layers": layers})
-        return Exported(model, copy.deepcopy(model.state_dict()), tmp_path_factory.mktemp("graphs") / "fp32")
+        exported = Exported(model, copy.deepcopy(model.state_dict()), tmp_path_factory.mktemp("bundle"))
+        write_arrays(model, exported.folder)
+        return exported
 
     return make
 
 
 @pytest.fixture(scope="session")
 def request_for() -> Callable[..., tuple[Tensor, dict[str, Tensor]]]:
-    """Random inputs: pictures [N, 3, 224, 224], and text inputs for B tweets of T pieces, the last one full."""
+    """Random inputs: pixels [N, 224, 224, 3], and text inputs for B tweets of T pieces, the last one full."""
 
     def make(model: Any, pictures: int, batch: int, length: int) -> tuple[Tensor, dict[str, Tensor]]:
         config, generator = model.config, torch.Generator().manual_seed(pictures + 10 * batch + 100 * length)
@@ -69,6 +74,6 @@ def request_for() -> Callable[..., tuple[Tensor, dict[str, Tensor]]]:
         if config.task == "re" and config.head == "markers":
             text["head_index"] = torch.arange(batch) % torch.tensor(lengths)
             text["tail_index"] = torch.tensor(lengths) - 1
-        return torch.randn(pictures, 3, 224, 224, generator=generator), text
+        return torch.randint(0, 256, (pictures, 224, 224, 3), generator=generator, dtype=torch.uint8), text
 
     return make

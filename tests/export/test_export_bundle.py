@@ -8,19 +8,25 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from places import ROOT
 from tokenizers import Tokenizer
 
 from hvpnet import HVPNeT
+from hvpnet.cli.export import Options
+from hvpnet.cli.main import _parser
 from hvpnet.modeling.tokenizer import MARKERS, load_tokenizer
 from hvpnet_export import ExportError, ParityError, ParityReport, compare, export_bundle
-from hvpnet_runtime.bundle import Bundle
+from hvpnet_export.bundle import write_arrays
+from hvpnet_runtime.bundle import Bundle, Manifest, Precision
+from hvpnet_runtime.errors import BundleError
 
 
 def manifest_of(bundle: Path) -> dict[str, Any]:
@@ -35,14 +41,14 @@ def files_of(folder: Path) -> dict[str, bytes]:
 # A whole bundle
 
 
-NER_FILES = {"decoder.npz", "onnx/fp32/text.onnx", "onnx/fp32/vision.onnx", "tokenizer.json"}
+NER_FILES = {"blank.npz", "decoder.npz", "onnx/fp32/text.onnx", "onnx/fp32/vision.onnx", "tokenizer.json"}
 
 
 def test_manifest_of_entities(ner_bundle: Path, ner_model: HVPNeT) -> None:
     manifest, config = manifest_of(ner_bundle), ner_model.config
-    assert set(manifest.files) == NER_FILES
+    assert set(manifest["files"]) == NER_FILES
     assert {name: manifest[name] for name in ("schema_version", "task", "variant", "head", "labels", "precision")} == {
-        "schema_version": 1,
+        "schema_version": 2,
         "task": "ner",
         "variant": "full",
         "head": None,
@@ -62,8 +68,13 @@ def test_manifest_of_entities(ner_bundle: Path, ner_model: HVPNeT) -> None:
         "crop": 224,
         "mean": [0.485, 0.456, 0.406],
         "std": [0.229, 0.224, 0.225],
+        "max_pixels": 50_000_000,
     }
-    assert manifest["limits"] == {"max_length": 64, "max_objects": 3, "max_pixels": 50_000_000}
+    assert manifest["limits"] == {"max_length": 64, "max_objects": 3}
+    assert manifest["calibration"] is None
+    architecture = manifest["architecture"]
+    architecture["resnet"]["layers"] = tuple(architecture["resnet"]["layers"])
+    assert architecture == {"bert": asdict(config.bert), "resnet": asdict(config.resnet)}
     assert manifest["parity"]["fp32"]["passed"]
     packages = ("hvpnet", "torch", "transformers", "onnx", "onnxscript")
     assert manifest["produced_by"] == {name: version(name) for name in packages}
@@ -71,10 +82,47 @@ def test_manifest_of_entities(ner_bundle: Path, ner_model: HVPNeT) -> None:
 
 def test_manifest_of_relations(re_bundle: Path, re_model: HVPNeT) -> None:
     manifest = manifest_of(re_bundle)
-    assert set(manifest.files) == NER_FILES - {"decoder.npz"}
+    assert set(manifest["files"]) == NER_FILES - {"decoder.npz"}
     assert (manifest["task"], manifest["head"]) == ("re", "markers")
     assert manifest["labels"] == list(re_model.config.labels)
     assert manifest["sizes"]["vocabulary"] == re_model.config.bert.vocab_size
+
+
+@pytest.mark.parametrize("kind", ["ner", "re"])
+def test_a_manifest_is_read_as_it_was_written(bundle_of: Any, kind: str) -> None:
+    written = manifest_of(bundle_of(kind))
+    read = Manifest.from_dict(written)
+    assert json.loads(read.to_json()) == written
+    assert read.to_dict() == {"schema_version": 2, **asdict(read)}
+
+
+@pytest.mark.parametrize(
+    ("precision", "variant", "options"),
+    [
+        (["fp32"], "full", "--precision fp32"),
+        (["fp32", "fp16"], "1t3", "--precision fp32,fp16"),
+        (["int8"], "flat", "--precision int8 --calibration DATA"),
+        (["fp32", "int8"], "only_obj", "--precision fp32,int8 --calibration DATA --variant only_obj"),
+        (None, None, "--precision fp32"),
+        ([{}, "fp16"], 1, "--precision fp16"),
+        (5, [], "--precision fp32"),
+    ],
+)
+def test_an_older_bundle_is_refused_with_the_command_that_makes_it_anew(
+    text_bundle: Path, tmp_path: Path, precision: Any, variant: Any, options: str
+) -> None:
+    shutil.copytree(text_bundle, tmp_path / "bundle")
+    older = manifest_of(text_bundle) | {"schema_version": 1, "precision": precision, "variant": variant}
+    older["limits"]["max_pixels"] = older["preprocessing"].pop("max_pixels")  # where schema 1 has it
+    (tmp_path / "bundle" / "manifest.json").write_text(json.dumps(older), "utf-8")
+    with pytest.raises(BundleError) as caught:
+        Bundle.load(tmp_path / "bundle")
+    said, _, command = str(caught.value).partition("make the bundle anew with ")
+    assert "its schema is 1, this version reads 2: " in said
+    assert command == f"hvpnet export CHECKPOINT --tokenizer DIR --out NEW_BUNDLE {options}"
+    verb, *arguments = command.split()
+    assert verb == "hvpnet"
+    Options.parse(_parser().parse_args(arguments))  # it is a command that this version takes
 
 
 @pytest.mark.parametrize("kind", ["ner", "re"])
@@ -93,6 +141,36 @@ def test_decoder(ner_bundle: Path, ner_model: HVPNeT) -> None:
         for name in arrays:
             assert arrays[name].dtype == np.float32
             np.testing.assert_array_equal(arrays[name], getattr(ner_model.crf, name).detach().numpy())
+
+
+@pytest.mark.parametrize("kind", [("ner", "full"), ("ner", "1t3"), ("ner", "only_obj"), ("re", "flat")], ids="-".join)
+def test_blank(make_model: Any, tmp_path: Path, kind: Any) -> None:
+    """The prefix of zeros after normalisation."""
+    model: HVPNeT = make_model(*kind)
+    write_arrays(model, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"blank.npz"} | (
+        {"decoder.npz"} if kind[0] == "ner" else set()
+    )
+    with torch.no_grad():
+        (expected,) = model.encode_pictures(torch.zeros(1, 3, 224, 224)).numpy()
+    with np.load(tmp_path / "blank.npz", allow_pickle=False) as arrays:
+        assert set(arrays) == {"prefix"}
+        assert arrays["prefix"].dtype == np.float32
+        assert arrays["prefix"].shape == (4, 2, 4 * 128)
+        np.testing.assert_array_equal(arrays["prefix"], expected)
+
+
+def test_blank_of_a_bundle_in_every_precision(
+    bundle_of: Any, ner_bundle: Path, quantisable: Any, ner_model: Any
+) -> None:
+    """It is the eager model's, whatever the graphs round."""
+    rounded = bundle_of("ner", precisions=("fp32", "int8"))
+    for folder, model in ((ner_bundle, ner_model), (rounded, quantisable("ner"))):
+        bundle = Bundle.load(folder)
+        with torch.no_grad():
+            (expected,) = model.encode_pictures(torch.zeros(1, 3, 224, 224)).numpy()
+        assert bundle.blank_prefix().shape == bundle.sizes.prefix_shape
+        np.testing.assert_allclose(bundle.blank_prefix(), expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["ner", "re"])
@@ -137,7 +215,7 @@ def write(
 ) -> Callable[[Path], ParityReport]:
     """Writes a bundle of `text_model` in a moment."""
 
-    def copy_graph(_model: HVPNeT, path: Path) -> None:
+    def copy_graph(_model: HVPNeT, path: Path, _precision: Precision) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(text_bundle / "onnx" / "fp32" / path.name, path)
 
@@ -147,15 +225,16 @@ def write(
 
 def test_text_only_bundle(text_bundle: Path) -> None:
     manifest = manifest_of(text_bundle)
-    assert set(manifest.files) == NER_FILES - {"onnx/fp32/vision.onnx"}
+    assert set(manifest["files"]) == NER_FILES - {"blank.npz", "onnx/fp32/vision.onnx"}
     assert manifest["sizes"]["pictures"] == 0
     assert manifest["architecture"]["resnet"] is None
     assert manifest["parity"]["fp32"]["prefix_error"] == 0
-    assert Bundle.load(text_bundle).variant == "text_only"
+    assert Bundle.load(text_bundle).manifest.variant == "text_only"
+    assert not (text_bundle / "blank.npz").exists()
 
 
 def test_parity_report_is_in_the_manifest(text_bundle: Path, text_model: HVPNeT) -> None:
-    report = compare(text_model, text_bundle / "onnx" / "fp32")
+    report = compare(text_model, text_bundle)
     assert report.passed
     assert manifest_of(text_bundle)["parity"] == {"fp32": json.loads(json.dumps(report.to_dict(), allow_nan=False))}
 
@@ -224,7 +303,7 @@ def test_a_place_taken_meanwhile_is_left_alone(
 def test_a_parent_that_is_a_file(write: Any, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine", "utf-8")
     for out in (tmp_path / "file" / "bundle", tmp_path / "file" / "a" / "bundle"):
-        assert refused(write, out).startswith(f"cannot write beside {out}: ")
+        assert refused(write, out).startswith(f"the bundle could not be written to {out}: ")
     assert files_of(tmp_path) == {"file": b"mine"}
 
 
@@ -257,9 +336,9 @@ FULL_DISK = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     "step",
     [
         "hvpnet_export.bundle.export_text",
-        "hvpnet_export.bundle._write_decoder",
-        "hvpnet_export.bundle._digests",
-        "hvpnet_export.bundle._flush",
+        "hvpnet_export.bundle.write_arrays",
+        "hvpnet_export.bundle.file_digests",
+        "hvpnet_runtime.bundle.staging.flush",
         "pathlib.Path.write_text",
         "pathlib.Path.rename",
         "tempfile.mkdtemp",
@@ -314,7 +393,7 @@ SCRIPT = (
 import hvpnet_export.bundle
 from hvpnet_export.graphs import export_text
 
-def write_a_megabyte(model, path):
+def write_a_megabyte(model, path, precision):
     path.parent.mkdir(parents=True)
     path.write_bytes(bytes(1 << 20))
 
@@ -340,7 +419,7 @@ def failure(limit):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 
-hvpnet_export.bundle.export_text = lambda model, path: None
+hvpnet_export.bundle.export_text = lambda model, path, precision: None
 in_tokenizer = failure(2_000)
 hvpnet_export.bundle.export_text = export_text
 in_graph = failure(20_000)

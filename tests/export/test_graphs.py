@@ -11,9 +11,10 @@ import onnx_ir
 import onnxruntime as ort
 import pytest
 import torch
+from normalised import behind_normalised, normalised_by
 
 from hvpnet import HVPNeT, ResNetConfig
-from hvpnet.modeling.visual_prefix import ImageModel
+from hvpnet.modeling.visual_prefix import ImageModel, blank_picture, normalise
 from hvpnet_export import ExportError
 from hvpnet_export.graphs import TextGraph, export_text, export_vision, fold_batch_norm
 
@@ -52,12 +53,43 @@ def test_vision_answers_as_eager(graphs_of: Any, request_for: Any, kind: dict[st
     exported = graphs_of(**kind)
     graph = session(exported.vision)
     for pictures in (1, 2, 5):
-        images, _ = request_for(exported.model, pictures, 1, 2)
-        images[-1] = 0  # the blank picture
+        pixels, _ = request_for(exported.model, pictures, 1, 2)
+        pixels[-1] = 0  # a black picture
+        with torch.no_grad():
+            eager = exported.model.encode_pictures(normalise(pixels)).numpy()
+        np.testing.assert_allclose(run(graph, {"images": pixels}), eager, rtol=1e-4, atol=1e-4)
+        assert np.abs(eager).max() > 0.1  # not compared with nothing
+
+
+@pytest.mark.parametrize("kind", VISION, ids=name_of)
+def test_vision_behind_its_first_nodes_answers_as_eager(graphs_of: Any, kind: dict[str, Any]) -> None:
+    """Any normalised pictures, and the blank one, which no pixels become; blank.npz holds the prefix of that one."""
+    exported = graphs_of(**kind)
+    graph = behind_normalised(exported.vision)
+    for pictures in (1, 2, 5):
+        images = torch.randn(pictures, 3, 224, 224, generator=torch.Generator().manual_seed(pictures))
+        images[-1] = blank_picture()[0]
         with torch.no_grad():
             eager = exported.model.encode_pictures(images).numpy()
-        np.testing.assert_allclose(run(graph, {"images": images}), eager, rtol=1e-4, atol=1e-4)
-        assert np.abs(eager).max() > 0.1  # not compared with nothing
+        found = run(graph, {"normalised": images})
+        np.testing.assert_allclose(found, eager, rtol=1e-4, atol=1e-4)
+        assert np.abs(eager).max() > 0.1
+    with np.load(exported.folder / "blank.npz", allow_pickle=False) as arrays:
+        np.testing.assert_allclose(found[-1], arrays["prefix"], rtol=1e-4, atol=1e-4)
+
+
+def test_every_value_is_normalised_as_by_torchvision(graphs_of: Any) -> None:
+    """All 256 values in each channel, in every bit."""
+    from torchvision import transforms
+
+    pixels = np.arange(2 * 224 * 224 * 3).reshape(2, 224, 224, 3) // 3  # every value, the same in the three channels
+    pixels = np.add(pixels, [0, 85, 170]).astype(np.uint8)  # apart
+    steps = [transforms.ToTensor(), transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]
+    expected = torch.stack([transforms.Compose(steps)(picture) for picture in pixels]).numpy()
+    assert [len(np.unique(expected[:, channel])) for channel in range(3)] == [256, 256, 256]
+    found = normalised_by(graphs_of(**MODELS[0]).vision, pixels)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("kind", TEXT, ids=name_of)
@@ -93,7 +125,7 @@ def test_graphs_are_right_before_onnx_runtime_optimises_them(
 # The interface
 
 
-INT64, FLOAT32 = "tensor(int64)", "tensor(float)"
+UINT8, INT64, FLOAT32 = "tensor(uint8)", "tensor(int64)", "tensor(float)"
 
 
 def signature(path: Path) -> list[list[Any]]:
@@ -105,7 +137,7 @@ def signature(path: Path) -> list[list[Any]]:
 @pytest.mark.parametrize("kind", VISION, ids=name_of)
 def test_interface_of_vision(graphs_of: Any, kind: dict[str, Any]) -> None:
     inputs, outputs = signature(graphs_of(**kind).vision)
-    assert inputs == [("images", FLOAT32, ["pictures", 3, 224, 224])]
+    assert inputs == [("images", UINT8, ["pictures", 224, 224, 3])]
     assert outputs == [("prefix", FLOAT32, ["pictures", kind.get("layers", 1), 2, 4 * 32])]
 
 
@@ -147,6 +179,15 @@ def test_operators_that_optimisers_fuse(graphs_of: Any) -> None:
     assert operators.count("Gelu") == layers
     operators = [node.op_type for node in onnx.load(exported.vision).graph.node]
     assert operators.count("LeakyRelu") == operators.count("Softmax") == 1  # the gates of all layers in one product
+
+
+def test_first_nodes_of_vision(graphs_of: Any) -> None:
+    """TensorRT takes uint8 only where a cast follows it; ONNX Runtime subtracts fast where channels come first."""
+    nodes = list(onnx.load(graphs_of(**MODELS[0]).vision).graph.node)
+    assert [node.op_type for node in nodes[:6]] == ["Cast", "Transpose", "Div", "Sub", "Div", "Conv"]
+    assert [node.input[0] for node in nodes[:6]] == ["images", *[node.output[0] for node in nodes[:5]]]
+    assert sum("images" in node.input for node in nodes) == 1
+    assert nodes[4].output[0] == "normalised"
 
 
 # The model that is exported

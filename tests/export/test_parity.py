@@ -17,7 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 from hvpnet import HVPNeT
 from hvpnet_export import ExportError, ParityError, ParityReport, compare
 from hvpnet_export.parity import TOLERANCES, Disagreement, compare_decoder
-from hvpnet_export.parity_cases import Case, default_cases, random_requests
+from hvpnet_export.parity_cases import BLANK, ParityCase, Shape, default_shapes, random_cases
+from hvpnet_runtime.errors import BundleError
 
 TEXT_ONLY: dict[str, Any] = {"task": "ner", "variant": "text_only"}
 FULL: dict[str, Any] = {"task": "ner", "variant": "full", "layers": 2}
@@ -39,21 +40,28 @@ Edit = Callable[[Any], None]
 
 @pytest.fixture
 def copy_of(graphs_of: Any, tmp_path: Path) -> Callable[..., tuple[HVPNeT, Path]]:
-    """A model and a copy of its graphs to be damaged."""
+    """A model and a copy of its graphs and arrays to be damaged."""
 
     def make(**kind: Any) -> tuple[HVPNeT, Path]:
         exported = graphs_of(**kind)
+        graph_in(tmp_path, "text").parent.mkdir(parents=True)
         for graph in exported.graphs:
-            shutil.copy(graph, tmp_path)
+            shutil.copy(graph, graph_in(tmp_path, graph.stem))
+        for arrays in exported.folder.glob("*.npz"):
+            shutil.copy(arrays, tmp_path)
         return exported.model, tmp_path
 
     return make
 
 
+def graph_in(bundle: Path, name: str) -> Path:
+    return bundle / "onnx" / "fp32" / f"{name}.onnx"
+
+
 @pytest.fixture
 def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """One case instead of five, where one shows it."""
-    monkeypatch.setattr("hvpnet_export.parity_cases.default_cases", lambda _limit: (Case(length=6, objects=(1, 0)),))
+    monkeypatch.setattr("hvpnet_export.parity_cases.default_shapes", lambda _limit: (Shape(length=6, objects=(1, 0)),))
 
 
 def edit_weight(path: Path, name: str, change: Callable[[Any], Any]) -> None:
@@ -84,10 +92,10 @@ def test_exported_graphs_pass(graphs_of: Any, kind: dict[str, Any]) -> None:
     assert report.output_error < 1e-4
     assert (report.prefix_error == 0) == (kind == TEXT_ONLY)
     assert report.prefix_error < 1e-4
-    cases = default_cases(exported.model.config.max_length)
-    assert report.cases == len(cases)
+    shapes = default_shapes(exported.model.config.max_length)
+    assert report.cases == len(shapes)
     # One decision a token; the rows of a case shorten by five.
-    lengths = [max(3, case.length - 5 * row) for case in cases for row in range(len(case.objects))]
+    lengths = [max(3, shape.length - 5 * row) for shape in shapes for row in range(len(shape.objects))]
     assert report.decisions == sum(lengths)
 
 
@@ -105,18 +113,18 @@ def test_same_seed_same_report(graphs_of: Any) -> None:
     assert exported.text
     assert compare(exported.model, exported.folder) == compare(exported.model, exported.folder)
     assert (
-        compare(exported.model, exported.folder, requests=random_requests(exported.model, seed=1)).output_error
+        compare(exported.model, exported.folder, cases=random_cases(exported.model, seed=1)).output_error
         != compare(exported.model, exported.folder).output_error
     )
 
 
 @pytest.mark.parametrize("limit", [3, 24, 80, 128, 512])
 def test_cases_cover_lengths_batches_and_objects(limit: int) -> None:
-    cases = default_cases(limit)
-    assert max(case.length for case in cases) == limit
-    assert min(case.length for case in cases) == 3
-    assert {len(case.objects) for case in cases} == {1, 2, 3, 5}
-    assert {count for case in cases for count in case.objects} == {0, 1, 2, 3}
+    shapes = default_shapes(limit)
+    assert max(shape.length for shape in shapes) == limit
+    assert min(shape.length for shape in shapes) == 3
+    assert {len(shape.objects) for shape in shapes} == {1, 2, 3, 5}
+    assert {count for shape in shapes for count in shape.objects} == {0, 1, 2, 3}
 
 
 # Graphs that are wrong
@@ -125,7 +133,7 @@ def test_cases_cover_lengths_batches_and_objects(limit: int) -> None:
 @pytest.mark.parametrize(("amount", "passes"), [(2e-4, True), (-2e-4, True), (4e-3, False), (-4e-3, False)])
 def test_a_shifted_output_weight(copy_of: Any, amount: float, passes: bool) -> None:
     model, folder = copy_of(**TEXT_ONLY)
-    edit_weight(folder / "text.onnx", "model.fc.bias", raised_by(amount))
+    edit_weight(graph_in(folder, "text"), "model.fc.bias", raised_by(amount))
     report = compare(model, folder)
     assert report.passed == passes
     assert report.output_error == pytest.approx(abs(amount), rel=0.1)  # there are emissions below 1
@@ -135,7 +143,7 @@ def test_a_shifted_output_weight(copy_of: Any, amount: float, passes: bool) -> N
 @pytest.mark.parametrize(("amount", "passes"), [(1e-4, True), (4e-3, False)])
 def test_a_shifted_prefix_weight(copy_of: Any, few_pictures: None, amount: float, passes: bool) -> None:
     model, folder = copy_of(**FULL)
-    edit_weight(folder / "vision.onnx", "model.encoder_conv.2.bias", raised_by(amount))
+    edit_weight(graph_in(folder, "vision"), "model.encoder_conv.2.bias", raised_by(amount))
     report = compare(model, folder)
     assert amount < report.prefix_error < 10 * amount  # the gates feel it too
     assert (report.prefix_error <= report.tolerance) == passes
@@ -144,14 +152,15 @@ def test_a_shifted_prefix_weight(copy_of: Any, few_pictures: None, amount: float
 
 def test_tolerance_is_the_precisions(copy_of: Any) -> None:
     model, folder = copy_of(**TEXT_ONLY)
-    edit_weight(folder / "text.onnx", "model.fc.bias", raised_by(2e-2))
+    edit_weight(graph_in(folder, "text"), "model.fc.bias", raised_by(2e-2))
+    shutil.copytree(folder / "onnx" / "fp32", folder / "onnx" / "fp16")
     assert compare(model, folder, "fp16").passed
     assert not compare(model, folder, "fp32").passed
 
 
 def test_large_values_are_compared_relatively(copy_of: Any) -> None:
     model, folder = copy_of(**TEXT_ONLY)
-    edit_weight(folder / "text.onnx", "model.fc.bias", lambda bias: bias + 1000 + 0.4)
+    edit_weight(graph_in(folder, "text"), "model.fc.bias", lambda bias: bias + 1000 + 0.4)
     shifted = HVPNeT(model.config)
     shifted.load_state_dict(model.state_dict())
     with torch.no_grad():
@@ -166,7 +175,7 @@ def test_other_decisions_are_listed(copy_of: Any) -> None:
         bias[4] += 50
         return bias
 
-    edit_weight(folder / "text.onnx", "model.fc.bias", favour_the_fourth)
+    edit_weight(graph_in(folder, "text"), "model.fc.bias", favour_the_fourth)
     report = compare(model, folder)
     assert not report.passed
     first = report.disagreements[0]
@@ -193,7 +202,7 @@ def test_nan_in_a_weight(copy_of: Any) -> None:
         bias[3] = np.nan
         return bias
 
-    edit_weight(folder / "text.onnx", "model.fc.bias", poison)
+    edit_weight(graph_in(folder, "text"), "model.fc.bias", poison)
     report = compare(model, folder)
     assert not report.passed
     assert report.output_error == pytest.approx(np.finfo(np.float32).max)
@@ -204,7 +213,7 @@ def test_nan_in_a_weight(copy_of: Any) -> None:
 
 def test_infinity_in_a_weight(copy_of: Any) -> None:
     model, folder = copy_of(**TEXT_ONLY)
-    edit_weight(folder / "text.onnx", "model.fc.bias", lambda bias: bias + np.inf)
+    edit_weight(graph_in(folder, "text"), "model.fc.bias", lambda bias: bias + np.inf)
     report = compare(model, folder)
     assert not report.passed
     json.dumps(report.to_dict(), allow_nan=False)
@@ -228,31 +237,32 @@ def write_constant(path: Path, model: Any, output: str, shape: list[str | int]) 
 @pytest.mark.parametrize("shape", [["b", "t", 12], ["b", "t", 14], ["b", 13]])
 def test_wrong_output_shape(graphs_of: Any, tmp_path: Path, shape: list[Any]) -> None:
     model = graphs_of(**TEXT_ONLY).model
-    write_constant(tmp_path / "text.onnx", model, "emissions", shape)
+    graph_in(tmp_path, "text").parent.mkdir(parents=True)
+    write_constant(graph_in(tmp_path, "text"), model, "emissions", shape)
     with pytest.raises(ParityError, match=r"a graph answers with shape \[1, .*, the eager model with \[1, 3, 13\]"):
         compare(model, tmp_path)
 
 
 def test_wrong_prefix_shape(graphs_of: Any, copy_of: Any, tmp_path: Path) -> None:
     model, folder = copy_of(**FULL)
-    shutil.copy(graphs_of(**RELATIONS).vision, folder / "vision.onnx")  # of one BERT layer
+    shutil.copy(graphs_of(**RELATIONS).vision, graph_in(folder, "vision"))  # of one BERT layer
     with pytest.raises(ParityError, match="ONNX Runtime cannot run the graphs") as caught:
         compare(model, folder)
     assert "\n" not in str(caught.value)
 
 
-def test_wrong_inputs(graphs_of: Any, tmp_path: Path) -> None:
-    shutil.copy(graphs_of(**TEXT_ONLY).text, tmp_path)
-    model = graphs_of(**RELATIONS).model
-    shutil.copy(graphs_of(**RELATIONS).vision, tmp_path)
+def test_wrong_inputs(graphs_of: Any, copy_of: Any) -> None:
+    model, folder = copy_of(**RELATIONS)
+    shutil.copy(graphs_of(**TEXT_ONLY).text, graph_in(folder, "text"))
     with pytest.raises(ParityError, match="ONNX Runtime cannot run the graphs"):
-        compare(model, tmp_path)
+        compare(model, folder)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no graph", b"\x08\x0a\x12\xff"])
 def test_files_that_are_no_graph(graphs_of: Any, tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
-        (tmp_path / "text.onnx").write_bytes(content)
+        graph_in(tmp_path, "text").parent.mkdir(parents=True)
+        graph_in(tmp_path, "text").write_bytes(content)
     with pytest.raises(ParityError, match=r"ONNX Runtime cannot load .*text.onnx") as caught:
         compare(graphs_of(**TEXT_ONLY).model, tmp_path)
     assert "\n" not in str(caught.value)
@@ -329,11 +339,11 @@ def test_a_tie_may_fall_either_way(copy_of: Any) -> None:
         bias[5] += 1e-4
         return bias
 
-    edit_weight(folder / "text.onnx", "model.fc.bias", lean)
+    edit_weight(graph_in(folder, "text"), "model.fc.bias", lean)
     weights = [
-        tensor.name for tensor in onnx.load(folder / "text.onnx").graph.initializer if list(tensor.dims) == [32, 13]
+        tensor.name for tensor in onnx.load(graph_in(folder, "text")).graph.initializer if list(tensor.dims) == [32, 13]
     ]
-    edit_weight(folder / "text.onnx", weights[0], lambda weight: np.concatenate(
+    edit_weight(graph_in(folder, "text"), weights[0], lambda weight: np.concatenate(
         [weight[:, :5], weight[:, 2:3], weight[:, 6:]], axis=1
     ))  # fmt: skip
     report = compare(twins.eval(), folder)
@@ -350,7 +360,7 @@ def test_margin_is_the_difference_of_the_scores(copy_of: Any, few_pictures: None
         bias[4] += 100
         return bias
 
-    edit_weight(folder / "text.onnx", "model.classifier.bias", favour_the_last)
+    edit_weight(graph_in(folder, "text"), "model.classifier.bias", favour_the_last)
     report = compare(model, folder)
     assert report.disagreements
     for found in report.disagreements:
@@ -360,8 +370,110 @@ def test_margin_is_the_difference_of_the_scores(copy_of: Any, few_pictures: None
     assert report.output_error > 1
 
 
-def test_case_is_plain_data() -> None:
-    assert Case(length=3, objects=(0, 1)) == Case(3, (0, 1))
+def test_shape_is_plain_data() -> None:
+    assert Shape(length=3, objects=(0, 1)) == Shape(3, (0, 1))
+
+
+# The cases
+
+
+@pytest.mark.parametrize(
+    "kind", [FULL, {"variant": "only_obj"}, TEXT_ONLY, RELATIONS], ids=lambda kind: kind["variant"]
+)
+def test_random_cases(graphs_of: Any, kind: dict[str, Any]) -> None:
+    """Every picture stands at one place, in order, and blanks come last in a tweet; texts end where the mask does."""
+    config = graphs_of(**kind).model.config
+    shapes = default_shapes(config.max_length)
+    for case, shape in zip(random_cases(graphs_of(**kind).model), shapes, strict=True):
+        batch = len(shape.objects)
+        assert case.slots.shape == (batch, config.pictures)
+        whole = int(config.pictures == 4)
+        real = [count + whole if config.pictures else 0 for count in shape.objects]
+        assert (case.slots != BLANK).sum(1).tolist() == real
+        assert all(slots[:count].min(initial=0) >= 0 for slots, count in zip(case.slots.numpy(), real, strict=True))
+        assert case.slots[case.slots != BLANK].tolist() == list(range(sum(real)))
+        if config.pictures:
+            assert case.pixels is not None
+            assert (case.pixels.dtype, case.pixels.shape) == (torch.uint8, (sum(real), 224, 224, 3))
+        else:
+            assert case.pixels is None
+        ids, mask = case.text["input_ids"], case.text["attention_mask"]
+        assert ids.shape == mask.shape == (batch, shape.length)
+        assert torch.equal(ids != 0, mask == 1)
+        assert mask.sum(1).tolist() == [max(3, shape.length - 5 * row) if row else shape.length for row in range(batch)]
+        assert set(case.text) - {"input_ids", "attention_mask"} == (
+            {"head_index", "tail_index"} if config.task == "re" else set()
+        )
+
+
+def test_prefixes_are_gathered_by_place() -> None:
+    prefixes, blank = torch.tensor([[1.0, 1], [2, 2]]), torch.tensor([9.0, 9])
+    case = ParityCase(torch.zeros(2, 224, 224, 3, dtype=torch.uint8), torch.tensor([[0, BLANK], [1, 0]]), {})
+    assert case.gather(prefixes, blank)[..., 0].tolist() == [[1, 9], [2, 1]]
+    case = ParityCase(torch.zeros(0, 224, 224, 3, dtype=torch.uint8), torch.tensor([[BLANK, BLANK]]), {})
+    assert case.gather(prefixes[:0], blank)[..., 0].tolist() == [[9, 9]]
+
+
+# The blank picture
+
+
+@pytest.mark.parametrize(("amount", "passes"), [(1e-4, True), (4e-3, False)])
+def test_a_shifted_blank(copy_of: Any, few_pictures: None, amount: float, passes: bool) -> None:
+    model, folder = copy_of(**FULL)
+    as_it_was = compare(model, folder)
+    with np.load(folder / "blank.npz", allow_pickle=False) as arrays:
+        prefix = arrays["prefix"]
+    np.savez(folder / "blank.npz", prefix=prefix + np.float32(amount))
+    report = compare(model, folder)
+    assert (report.prefix_error <= report.tolerance) == passes
+    assert report.passed <= passes
+    assert 0.5 * amount < report.prefix_error < 1.5 * amount
+    assert report.output_error > as_it_was.output_error  # the text graph reads it
+
+
+def test_one_value_of_the_blank_that_differs(copy_of: Any, few_pictures: None) -> None:
+    model, folder = copy_of(**FULL)
+    with np.load(folder / "blank.npz", allow_pickle=False) as arrays:
+        prefix = arrays["prefix"]
+    for value in (prefix[1, 0, 5] + 1, np.nan):
+        prefix[1, 0, 5] = value
+        np.savez(folder / "blank.npz", prefix=prefix)
+        report = compare(model, folder)
+        assert not report.passed
+        with pytest.raises(ParityError, match="the graphs differ too much"):
+            report.require()
+
+
+def test_a_blank_of_another_model(copy_of: Any, graphs_of: Any) -> None:
+    model, folder = copy_of(**FULL)
+    shutil.copy(graphs_of(**RELATIONS).folder / "blank.npz", folder)  # of one BERT layer
+    with pytest.raises(
+        ParityError, match=r"a graph answers with shape \[1, 2, 128\], the eager model with \[2, 2, 128\]"
+    ):
+        compare(model, folder)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no archive"])
+def test_a_blank_that_is_no_array(copy_of: Any, content: bytes | None) -> None:
+    model, folder = copy_of(**FULL)
+    (folder / "blank.npz").unlink()
+    if content is not None:
+        (folder / "blank.npz").write_bytes(content)
+    with pytest.raises(BundleError, match=r"blank\.npz: .*; export the bundle again"):
+        compare(model, folder)
+
+
+def test_cases_without_pictures_are_compared(graphs_of: Any) -> None:
+    """Tweets without any picture read blanks only; the vision graph has nothing to do."""
+    exported = graphs_of(**FULL)
+    assert exported.graphs
+    text = next(random_cases(exported.model)).text
+    pixels = torch.empty(0, 224, 224, 3, dtype=torch.uint8)
+    report = compare(exported.model, exported.folder, cases=[ParityCase(pixels, torch.full((1, 4), BLANK), text)])
+    assert report.passed
+    assert report.cases == 1
+    assert report.decisions == 3
+    assert 0 < report.output_error < 1e-4
 
 
 # The decoder

@@ -15,10 +15,11 @@ from torch import Tensor
 from hvpnet import HVPNeT
 from hvpnet.modeling.text_encoder import encode_text
 from hvpnet_export import ExportError
-from hvpnet_export.graphs import TextGraph, export_text
+from hvpnet_export.graphs import NORMALISED, TextGraph, export_text
 from hvpnet_export.precision import to_precision
 
-FULL, HALF, INTEGER = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.INT64
+FULL, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
+INTEGER, BYTE = onnx.TensorProto.INT64, onnx.TensorProto.UINT8
 VARIANTS = [("ner", "full"), ("re", "full"), ("ner", "1t3"), ("ner", "text_only")]
 
 
@@ -36,7 +37,8 @@ def test_products_are_half_and_the_rest_is_not(bundle_of: Callable[..., Path], k
     pictures = kind[1] != "text_only"
     if pictures:
         graph, type_of = types(folder / "vision.onnx")
-        assert {value.name: type_of[value.name] for value in graph.input} == {"images": FULL}
+        assert {value.name: type_of[value.name] for value in graph.input} == {"images": BYTE}
+        assert type_of[NORMALISED] == FULL
         assert {value.name: type_of[value.name] for value in graph.output} == {"prefix": HALF}
         products = {type_of[node.output[0]] for node in graph.node if node.op_type in ("Conv", "Gemm", "MatMul")}
         assert products == {HALF}
@@ -112,7 +114,7 @@ def test_activations_at_which_naive_fp16_breaks(random_model: Any, tmp_path: Pat
         broken = encode_text(naive.bert, ids, mask, None, naive_attention)
         narrow = TextGraph(to_precision(model, "fp16")).eval()(ids, mask)
     assert not broken.isfinite().all()
-    export_text(to_precision(model, "fp16"), tmp_path / "text.onnx")
+    export_text(to_precision(model, "fp16"), tmp_path / "text.onnx", "fp16")
     session = onnxruntime.InferenceSession(tmp_path / "text.onnx", providers=["CPUExecutionProvider"])
     (graph,) = session.run(None, {"input_ids": ids.numpy(), "attention_mask": mask.numpy()})
     tokens = mask.bool()

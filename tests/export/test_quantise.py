@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,13 @@ from onnx import TensorProto, numpy_helper
 import hvpnet_export.quantise
 from hvpnet import HVPNeT
 from hvpnet.data import load_split
-from hvpnet.modeling.picture_features import SPEC
 from hvpnet.modeling.tokenizer import load_tokenizer
 from hvpnet_export import CalibrationData, ExportError, compare, export_bundle
-from hvpnet_export.parity_cases import example_requests
+from hvpnet_export.graphs import NORMALISED
+from hvpnet_export.parity_cases import BLANK, example_cases
 from hvpnet_export.processor import adds_int8_in_16_bits
 from hvpnet_export.quantise import quantise
 from hvpnet_runtime import Bundle, Pipeline, Tweet
-from hvpnet_runtime.preprocessing.pictures import blank, normalise
 
 LAYERS = 4  # of the tiny BERT
 QUANTISED = [("ner", "full"), ("re", "full"), ("ner", "1t3"), ("ner", "flat"), ("ner", "text_only")]
@@ -82,9 +82,11 @@ def test_what_is_quantised(bundle_of: Callable[..., Path], kind: tuple[str, str]
         rest = vision.nodes("MatMul", "Gemm", "Tanh", "Softmax", "LeakyRelu", "ReduceMean")
         assert rest
         assert not any(vision.is_quantised(node) for node in rest)
-        assert {value.type.tensor_type.elem_type for value in (*vision.graph.input, *vision.graph.output)} == {
-            TensorProto.FLOAT
-        }
+        (images,), (prefix,) = vision.graph.input, vision.graph.output
+        assert images.type.tensor_type.elem_type == TensorProto.UINT8
+        assert prefix.type.tensor_type.elem_type == TensorProto.FLOAT
+        assert [node.op_type for node in vision.graph.node if NORMALISED in node.input] == ["QuantizeLinear"]
+        assert not vision.is_quantised(vision.made_by[NORMALISED])
     text = Graph(folder / "text.onnx")
     products = text.nodes("MatMul", "Gemm")
     quantised = [node for node in products if text.is_quantised(node)]
@@ -136,11 +138,9 @@ def test_the_report_is_of_other_tweets(
     model = quantisable(*kind)
     data = CalibrationData.choose(load_split(picture_tweets(kind[0]), "train"), model.config)
     tokenizer = load_tokenizer(bundle.path, kind[0])
-    report = compare(
-        model, bundle.path / "onnx" / "int8", "int8", example_requests(model.config, tokenizer, data.verification)
-    )
-    assert json.loads(json.dumps(report.to_dict())) == bundle.manifest["parity"]["int8"]
-    assert bundle.manifest["calibration"] == {"method": "MinMax", "tweets": 6}
+    report = compare(model, bundle.path, "int8", example_cases(model.config, tokenizer, data.verification))
+    assert json.loads(json.dumps(report.to_dict())) == bundle.manifest.parity["int8"]
+    assert bundle.manifest.calibration == {"method": "MinMax", "tweets": 6}
     assert report.cases == 1  # six tweets, eight at a time
     assert 1e-4 < report.prefix_error < 0.1
     assert 1e-4 < report.output_error < 0.3
@@ -158,9 +158,9 @@ def test_weights_take_seven_bits_where_sums_may_overflow(
 ) -> None:
     bundle, model = Bundle.load(bundle_of("ner")), make_model("ner")
     data = CalibrationData.choose(load_split(picture_tweets("ner"), "train"), model.config)
-    requests = example_requests(model.config, load_tokenizer(bundle.path, "ner"), data.calibration)
+    cases = example_cases(model.config, load_tokenizer(bundle.path, "ner"), data.calibration)
     monkeypatch.setattr(hvpnet_export.quantise, "adds_int8_in_16_bits", lambda: narrow)
-    quantise(model, bundle.path / "onnx" / "fp32", tmp_path, list(requests))
+    quantise(model, bundle.path / "onnx" / "fp32", tmp_path, list(cases))
     for name in ("vision.onnx", "text.onnx"):
         tensors = onnx.load(tmp_path / name).graph.initializer
         weights = [
@@ -240,23 +240,55 @@ def test_calibration_data_that_do_not_fit(make_model: Any, picture_tweets: Any, 
         CalibrationData.choose(load_split(tmp_path, "train"), make_model("ner", "text_only").config)
 
 
-def test_requests_are_what_the_runtime_reads(ner_bundle: Path, ner_model: HVPNeT, picture_tweets: Any) -> None:
+def test_cases_are_what_the_runtime_reads(ner_bundle: Path, ner_model: HVPNeT, picture_tweets: Any) -> None:
     examples = load_split(picture_tweets("ner"), "test").examples[:6]
-    tokenizer = load_tokenizer(ner_bundle, "ner")
+    cases = list(example_cases(ner_model.config, load_tokenizer(ner_bundle, "ner"), examples, batch_size=4))
+    assert [len(case.slots) for case in cases] == [4, 2]
     found = [
-        (row_images, ids[mask.bool()].tolist())
-        for images, text in example_requests(ner_model.config, tokenizer, examples)
-        for row_images, ids, mask in zip(images, text["input_ids"], text["attention_mask"], strict=True)
+        ([None if place == BLANK else case.pixels[place].numpy() for place in places], ids[mask.bool()].tolist())
+        for case in cases
+        for places, ids, mask in zip(case.slots, case.text["input_ids"], case.text["attention_mask"], strict=True)
     ]
     blanks = 0
     with Pipeline.load(ner_bundle) as pipeline:
-        for (images, ids), example in zip(found, examples, strict=True):
+        for (pictures, ids), example in zip(found, examples, strict=True):
             prepared = pipeline.prepare(example.tweet)
             assert list(prepared.encodings[0].input_ids) == ids
-            for image, pixels in zip(images.numpy(), prepared.pixels, strict=True):
-                expected = (
-                    blank(pipeline.bundle.manifest.preprocessing) if pixels is None else normalise(pixels[None], SPEC)
-                )
-                np.testing.assert_array_equal(image[None], expected)
+            for picture, pixels in zip(pictures, prepared.pixels, strict=True):
+                assert (picture is None) == (pixels is None)
+                if pixels is not None:
+                    np.testing.assert_array_equal(picture, pixels)
                 blanks += pixels is None
     assert 0 < blanks < 4 * len(examples)
+
+
+def test_a_picture_is_in_a_case_once(ner_bundle: Path, ner_model: HVPNeT, picture_tweets: Any) -> None:
+    (example, *_) = load_split(picture_tweets("ner"), "test").examples
+    assert example.tweet.image is not None
+    without = replace(example, tweet=replace(example.tweet, image=None, objects=()))
+    tokenizer = load_tokenizer(ner_bundle, "ner")
+    (case,) = example_cases(ner_model.config, tokenizer, [example, without, example])
+    real = 1 + min(3, len(example.tweet.objects))
+    row = [*range(real), *[BLANK] * (4 - real)]
+    assert case.slots.tolist() == [row, [BLANK] * 4, row]
+    assert case.pixels is not None
+    assert case.pixels.shape == (real, 224, 224, 3)
+    (case,) = example_cases(ner_model.config, tokenizer, [without])
+    assert case.slots.tolist() == [[BLANK] * 4]
+    assert case.pixels is not None
+    assert case.pixels.shape == (0, 224, 224, 3)
+
+
+def test_tweets_without_pictures_calibrate_the_text_graph(
+    make_model: Callable[..., HVPNeT], bundle_of: Callable[..., Path], picture_tweets: Any, tmp_path: Path
+) -> None:
+    bundle, model = bundle_of("ner"), make_model("ner")
+    example, other = load_split(picture_tweets("ner"), "train").examples[:2]
+    without = replace(other, tweet=replace(other.tweet, image=None, objects=()))
+    cases = list(example_cases(model.config, load_tokenizer(bundle, "ner"), [example, without], batch_size=1))
+    assert [len(case.pixels) > 0 for case in cases] == [True, False]
+    quantise(model, bundle / "onnx" / "fp32", tmp_path / "onnx" / "int8", cases)
+    shutil.copy(bundle / "blank.npz", tmp_path)
+    report = compare(model, tmp_path, "int8", cases)
+    assert report.cases == 2
+    assert 1e-4 < report.prefix_error < 0.1

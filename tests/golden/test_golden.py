@@ -6,7 +6,7 @@ One checkpoint at a time: a module's parametrised fixtures are torn down before 
 import gc
 import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,19 +17,23 @@ import numpy.typing as npt
 import onnxruntime as ort
 import pytest
 import torch
+from normalised import behind_normalised, normalised_by
 
 from hvpnet import HVPNeT, load_checkpoint
 from hvpnet.modeling.infer_config import Hints, read_labels
 from hvpnet.modeling.tokenizer import MARKERS, load_tokenizer
+from hvpnet.modeling.visual_prefix import PICTURES
 from hvpnet_export import export_bundle
-from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime import Tweet
+from hvpnet_runtime.bundle import Bundle, Precision, Task
 from hvpnet_runtime.decoding.crf import CrfDecoder
+from hvpnet_runtime.preprocessing.pictures import load_pixels
 
 pytestmark = pytest.mark.golden
 
-EAGER, GRAPHS = 1e-3, {"fp32": 2e-3, "fp16": 0.1}
+EAGER = 1e-3
+GRAPHS: dict[Precision, float] = {"fp32": 2e-3, "fp16": 0.1}
 """Bounds on the distance to the published outputs."""
-
 Array = npt.NDArray[Any]
 
 
@@ -37,7 +41,7 @@ Array = npt.NDArray[Any]
 class Golden:
     """A checkpoint, rebuilt, and what the published code made of its inputs."""
 
-    task: str
+    task: Task
     checkpoint: Path
     meta: dict[str, Any]
     published: dict[str, Array]
@@ -160,11 +164,44 @@ def run(path: Path, inputs: dict[str, Array]) -> Array:
     return np.asarray(output)
 
 
+def prefixes(bundle: Bundle, precision: Precision, pictures: Array) -> Array:
+    """The published cases begin with normalised pictures, float32 [N, 3, 224, 224], as the rest of a graph does."""
+    (prefix,) = behind_normalised(bundle.onnx("vision", precision)).run(None, {"normalised": pictures})
+    return np.asarray(prefix)
+
+
+@pytest.mark.parametrize("precision", GRAPHS)
+def test_pictures_are_normalised_as_published(
+    golden: Golden, bundle: Bundle, golden_tweets: Callable[[Task], list[Tweet]], precision: Precision
+) -> None:
+    """The part before it: the pixels of the golden tweets' pictures, by torchvision, in every bit."""
+    from torchvision import transforms
+
+    normalize = transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    steps = transforms.Compose([transforms.ToTensor(), normalize])
+    files = [path for tweet in golden_tweets(golden.task) for path in (tweet.image, *tweet.objects) if path]
+    pixels = np.stack([load_pixels(path, PICTURES) for path in files])
+    assert len(pixels) > 10
+    found = normalised_by(bundle.onnx("vision", precision), pixels)
+    np.testing.assert_array_equal(found, torch.stack([steps(picture) for picture in pixels]).numpy())
+
+
+def test_the_blank_is_the_published_one(golden: Golden, bundle: Bundle) -> None:
+    """Pictures that a tweet lacks are zeros after normalisation; they stand last."""
+    prefix = bundle.blank_prefix()  # [layers, 2, P * hidden]
+    missing = np.arange(4) > golden.published["objects"][:, None]  # [B, 4]
+    assert missing.any()
+    assert not golden.pictures[missing].any()
+    for layer, part, name in ((0, 0, "prefix_key_first"), (-1, 1, "prefix_value_last")):
+        for published in golden.published[name].reshape(*missing.shape, -1)[missing]:  # [P * hidden]
+            close(prefix[layer, part], published, EAGER)
+
+
 @pytest.mark.parametrize(("precision", "bound"), GRAPHS.items())
-def test_exported_graphs(golden: Golden, bundle: Bundle, precision: str, bound: float) -> None:
+def test_exported_graphs(golden: Golden, bundle: Bundle, precision: Precision, bound: float) -> None:
     """Every decision is the published one; in FP16 a near tie may fall otherwise, at random weights one tag of 122."""
     batch, slots = golden.pictures.shape[:2]
-    prefix = run(bundle.onnx("vision", precision), {"images": golden.pictures.reshape(batch * slots, 3, 224, 224)})
+    prefix = prefixes(bundle, precision, golden.pictures.reshape(batch * slots, 3, 224, 224))
     prefix = prefix.reshape(batch, slots, *prefix.shape[1:])
     assert prefix.dtype == {"fp32": np.float32, "fp16": np.float16}[precision]
     close(as_published(prefix, 0, 0), golden.published["prefix_key_first"], bound)
@@ -198,11 +235,13 @@ def margin(golden: Golden, bundle: Bundle, row: int, tags: list[int]) -> float:
 
 
 def test_a_tweet_alone_answers_as_in_the_batch(golden: Golden, bundle: Bundle) -> None:
-    """Tweets one by one, without padding, and each distinct picture, the blank one included, computed once."""
+    """Tweets one by one, without padding, and each distinct picture computed once, the blank one at the export."""
     slots = golden.pictures.shape[1]
     for row, length in enumerate(golden.published["attention_mask"].sum(1)):
         distinct, places = np.unique(golden.pictures[row].reshape(slots, -1), axis=0, return_inverse=True)
-        prefix = run(bundle.onnx("vision"), {"images": distinct.reshape(-1, 3, 224, 224)})[places.reshape(-1)][None]
+        of_each = prefixes(bundle, "fp32", distinct.reshape(-1, 3, 224, 224))
+        of_each[~distinct.any(1)] = bundle.blank_prefix()
+        prefix = of_each[places.reshape(-1)][None]
         text = {name: values[row : row + 1] for name, values in golden.text.items()}
         text |= {name: text[name][:, :length] for name in ("input_ids", "attention_mask")}
         outputs = run(bundle.onnx("text"), text | {"prefix": prefix})

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from hvpnet_runtime.bundle.from_json import record_from_json
 
@@ -155,11 +155,13 @@ class Manifest:
         return ("tokenizer.json", *arrays, *(f"onnx/{each}/{graph}" for each in self.precision for graph in graphs))
 
 
-def _export_command(values: Any) -> str:  # noqa: ANN401  JSON
+def _export_command(values: Mapping[str, Any]) -> str:
     """What makes a bundle of an older schema again; the checkpoint's path is in no manifest."""
-    precisions = [str(each) for each in values.get("precision") or ()]
-    calibration = " --calibration DATA" if "int8" in precisions else ""
-    return (
-        f"hvpnet export CHECKPOINT --tokenizer DIR --out NEW_BUNDLE --precision {','.join(precisions) or 'fp32'}"
-        f"{calibration}"
-    )
+    given = values.get("precision")
+    precisions = [each for each in get_args(Precision) if each in given] if isinstance(given, list) else []
+    command = f"hvpnet export CHECKPOINT --tokenizer DIR --out NEW_BUNDLE --precision {','.join(precisions) or 'fp32'}"
+    if "int8" in precisions:
+        command += " --calibration DATA"
+    if values.get("variant") == "only_obj":  # a checkpoint cannot tell it from `full`
+        command += " --variant only_obj"
+    return command

@@ -8,10 +8,25 @@ from PIL import Image
 
 from hvpnet.errors import DataError
 from hvpnet.modeling import picture_features as features
-from hvpnet.modeling.picture_features import PictureFeatures, load_images, picture_files, picture_slots
+from hvpnet.modeling.picture_features import (
+    PictureFeatures,
+    load_images,
+    load_pixels_of,
+    picture_files,
+    picture_slots,
+)
+from hvpnet.modeling.visual_prefix import PICTURES
 from hvpnet_runtime.errors import PictureError
-from hvpnet_runtime.preprocessing.pictures import load_pixels, normalise
+from hvpnet_runtime.preprocessing.pictures import load_pixels
 from hvpnet_runtime.types import Tweet
+
+
+def published(pixels):
+    """Normalised by torchvision, [3, 224, 224]."""
+    from torchvision import transforms
+
+    normalize = transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    return transforms.Compose([transforms.ToTensor(), normalize])(pixels)
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +57,8 @@ def tweets(files):
 
 @pytest.fixture(scope="module")
 def images(files):
-    """By file, what the runtime gives the model, [3, 224, 224]; None is the blank picture."""
-    spec = features.SPEC
-    pixels = {path: normalise(load_pixels(path, spec)[None], spec)[0] for path in files}
-    return {None: torch.zeros(3, 224, 224), **{path: torch.from_numpy(array) for path, array in pixels.items()}}
+    """By file, what the model reads, [3, 224, 224]; None is the blank picture."""
+    return {None: torch.zeros(3, 224, 224), **{path: published(load_pixels(path, PICTURES)) for path in files}}
 
 
 def test_slots(models, files, tweets):
@@ -130,9 +143,12 @@ def test_computing_leaves_the_batch_norms_alone(models, tweets):
 
 def test_pixels_are_the_runtimes(files):
     with ThreadPoolExecutor(2) as pool:
-        images = load_images(files[:3], pool)
-    expected = normalise(np.stack([load_pixels(path, features.SPEC) for path in files[:3]]), features.SPEC)
-    assert np.array_equal(images, expected)
+        pixels, images = load_pixels_of(files[:3], pool), load_images(files[:3], pool)
+    expected = np.stack([load_pixels(path, PICTURES) for path in files[:3]])
+    assert pixels.dtype == np.uint8
+    assert np.array_equal(pixels, expected)
+    assert images.dtype == torch.float32
+    assert torch.equal(images, torch.stack([published(picture) for picture in expected]))
 
 
 @pytest.mark.parametrize(

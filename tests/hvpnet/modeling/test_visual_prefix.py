@@ -8,13 +8,55 @@ import torch
 from torch import Tensor
 
 from hvpnet import ResNetConfig
-from hvpnet.modeling.visual_prefix import build_resnet
+from hvpnet.modeling.visual_prefix import PICTURES, blank_picture, build_resnet, normalise
+from hvpnet_runtime.preprocessing.pictures import load_pixels
 
 BOTTLENECK = ResNetConfig("bottleneck", (1, 2, 1, 1), groups=4, width_per_group=8)
 
 
 def pictures(count: int, side: int, seed: int = 0) -> Tensor:
     return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def published(pixels: Any) -> Tensor:
+    """The published transforms of values, by torchvision: [side, side, 3] -> [3, side, side]."""
+    from torchvision import transforms
+
+    normalize = transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    tensor: Tensor = transforms.Compose([transforms.ToTensor(), normalize])(pixels)
+    return tensor
+
+
+def test_every_value_is_normalised_as_by_torchvision() -> None:
+    """All 256 values in each channel, in every bit."""
+    values = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
+    pixels = np.stack([np.concatenate([values, values + 85, 255 - values], axis=2), np.roll(values, 3).repeat(3, 2)])
+    found = normalise(torch.from_numpy(pixels))
+    assert (found.dtype, found.shape) == (torch.float32, (2, 3, 16, 16))
+    assert torch.equal(found, torch.stack([published(picture) for picture in pixels]))
+    assert all(len(channel.unique()) == 256 for channel in found[0])
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("task", ["ner", "re"])
+def test_golden_pictures_are_normalised_as_by_torchvision(golden_tweets: Any, task: Any) -> None:
+    tweets = golden_tweets(task)
+    pixels = [load_pixels(path, PICTURES) for tweet in tweets for path in (tweet.image, *tweet.objects) if path]
+    assert len(pixels) > 10
+    assert torch.equal(normalise(torch.from_numpy(np.stack(pixels))), torch.stack([published(each) for each in pixels]))
+
+
+def test_the_blank_picture_is_zero_after_normalisation() -> None:
+    assert torch.equal(blank_picture(), torch.zeros(1, 3, 224, 224))
+    assert blank_picture().dtype == torch.float32
+
+
+@pytest.mark.parametrize("variant", ["full", "1t3"])
+def test_no_pictures_have_no_prefixes(random_model: Any, variant: str) -> None:
+    model = random_model(variant=variant)
+    with torch.no_grad():
+        some, none = (model.encode_pictures(pictures(count, 64).float()) for count in (2, 0))
+    assert none.shape == (0, *some.shape[1:])
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,65 @@
 """HVPNeT: named entities and relations in tweets with pictures, from a trained checkpoint to serving.
 
-The package root stays free of PyTorch, so that the command line and the data readers start fast; names that need it
-load on first use.
+from hvpnet import Pipeline, Tweet
+
+The names of the runtime need no PyTorch. All names load on first use, so that the command line starts fast.
 """
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hvpnet.modeling.checkpoint import load_checkpoint, save_checkpoint
     from hvpnet.modeling.config import BertConfig, HVPNeTConfig, ResNetConfig
     from hvpnet.modeling.model import HVPNeT
+    from hvpnet_runtime import (
+        BackendError,
+        Bundle,
+        BundleError,
+        Entity,
+        EntityResult,
+        HvpnetError,
+        InputError,
+        MissingExtraError,
+        PictureError,
+        Pipeline,
+        Rejection,
+        RelationResult,
+        StaleEngineError,
+        TextError,
+        Tweet,
+        available_backends,
+    )
 
-__all__ = ["BertConfig", "HVPNeT", "HVPNeTConfig", "ResNetConfig", "load_checkpoint", "save_checkpoint"]
+__version__ = version("hvpnet")
 
-_HOME = {
+__all__ = [
+    "BackendError",
+    "BertConfig",
+    "Bundle",
+    "BundleError",
+    "Entity",
+    "EntityResult",
+    "HVPNeT",
+    "HVPNeTConfig",
+    "HvpnetError",
+    "InputError",
+    "MissingExtraError",
+    "PictureError",
+    "Pipeline",
+    "Rejection",
+    "RelationResult",
+    "ResNetConfig",
+    "StaleEngineError",
+    "TextError",
+    "Tweet",
+    "available_backends",
+    "load_checkpoint",
+    "save_checkpoint",
+]
+
+_MODELING = {
     "BertConfig": "hvpnet.modeling.config",
     "HVPNeT": "hvpnet.modeling.model",
     "HVPNeTConfig": "hvpnet.modeling.config",
@@ -25,6 +70,10 @@ _HOME = {
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOME:
+    if name not in __all__:
         raise AttributeError(f"module 'hvpnet' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    return getattr(import_module(_MODELING.get(name, "hvpnet_runtime")), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

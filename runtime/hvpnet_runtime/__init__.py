@@ -6,10 +6,20 @@ pipeline = Pipeline.load("bundle")
 pipeline([Tweet(text="Jordan was great today", image="a.jpg")])
 """
 
+from hvpnet_runtime.backends import available_backends
 from hvpnet_runtime.bundle import Bundle
-from hvpnet_runtime.errors import BackendError, BundleError, HvpnetError, InputError, PictureError, TextError
+from hvpnet_runtime.errors import (
+    BackendError,
+    BundleError,
+    HvpnetError,
+    InputError,
+    MissingExtraError,
+    PictureError,
+    StaleEngineError,
+    TextError,
+)
 from hvpnet_runtime.pipeline import Pipeline
-from hvpnet_runtime.types import Entity, EntityResult, RelationResult, Tweet
+from hvpnet_runtime.types import Entity, EntityResult, Rejection, RelationResult, Tweet
 
 __all__ = [
     "BackendError",
@@ -19,9 +29,13 @@ __all__ = [
     "EntityResult",
     "HvpnetError",
     "InputError",
+    "MissingExtraError",
     "PictureError",
     "Pipeline",
+    "Rejection",
     "RelationResult",
+    "StaleEngineError",
     "TextError",
     "Tweet",
+    "available_backends",
 ]

@@ -46,13 +46,13 @@ class Admission:
 
 
 class Share:
-    """Of one request."""
+    """What one request has of the whole."""
 
     def __init__(self, admission: Admission) -> None:
         self._all, self.tweets, self.bytes = admission, 0, 0
 
     def add_tweets(self, count: int) -> None:
-        """So many more.
+        """Reserve `count` more tweets.
 
         Raises:
             OverloadedError: they are too many.
@@ -64,7 +64,7 @@ class Share:
         self.tweets += count
 
     def add_bytes(self, count: int) -> None:
-        """So many more.
+        """Reserve `count` more bytes.
 
         Raises:
             OverloadedError: they are too many.

@@ -1,4 +1,4 @@
-"""The Ray Serve application: an ingress, and for each bundle a preparation and an engine.
+"""The Ray Serve application: an ingress, and for each bundle a preparation and an inference.
 
 `build` makes it from `Settings`, for `hvpnet serve` on this machine and for `serve deploy` on a cluster alike.
 """
@@ -26,7 +26,7 @@ from hvpnet_runtime.ray_processes import PICTURE_PROCESS
 from hvpnet_runtime.serving.admission import Admission
 from hvpnet_runtime.serving.api import create_api
 from hvpnet_runtime.serving.errors import UnavailableError
-from hvpnet_runtime.serving.inference import Engine
+from hvpnet_runtime.serving.inference import Inference
 from hvpnet_runtime.serving.metrics import Metrics, collect
 from hvpnet_runtime.serving.preparation import Preparation
 from hvpnet_runtime.serving.settings import Replicas, Settings
@@ -56,7 +56,7 @@ class Ingress:
     Args:
         settings: of the service.
         preparations: by bundle.
-        engines: by bundle.
+        inferences: by bundle.
 
     Raises:
         SettingsError: the bearer token cannot be read.
@@ -66,9 +66,9 @@ class Ingress:
         self,
         settings: Settings,
         preparations: Mapping[str, DeploymentHandle[Any]],
-        engines: Mapping[str, DeploymentHandle[Any]],
+        inferences: Mapping[str, DeploymentHandle[Any]],
     ) -> None:
-        self._settings, self._preparations, self._engines = settings, preparations, engines
+        self._settings, self._preparations, self._inferences = settings, preparations, inferences
         self._token = settings.token.read() if settings.token else None
         self._admission = Admission(settings.limits)
 
@@ -81,19 +81,19 @@ class Ingress:
         return self._admission.close()
 
     async def extract(self, bundle: str, tweets: Sequence[Tweet]) -> Sequence[Result | Rejection]:
-        """See `Extractor`. What the preparation returns goes to the engine's replica without passing through here.
+        """See `Extractor`. What the preparation returns goes to the inference's replica without passing through here.
 
         Raises:
             UnavailableError: replicas died under every attempt.
-            BackendError: the engine failed.
+            BackendError: the backend failed.
         """
         for pause in (*PAUSES, None):
             try:
                 prepared = self._preparations[bundle].remote(list(tweets))
-                answers: Sequence[Result | Rejection] = await self._engines[bundle].remote(prepared)
+                answers: Sequence[Result | Rejection] = await self._inferences[bundle].remote(prepared)
             except (RayError, RayServeException) as error:
                 cause = error.cause if isinstance(error, RayTaskError) else error
-                # Where the preparation died under the engine, Serve only chains its death.
+                # Where the preparation died under the inference, Serve only chains its death.
                 if not isinstance(cause, DEATHS) and not isinstance(cause.__cause__, DEATHS):
                     raise cause  # noqa: B904  what the replica itself raised
                 if pause is None:
@@ -131,7 +131,7 @@ class Ingress:
 def build(args: Settings) -> serve.Application:
     """The application, for `serve.run` and as the `import_path` of a Serve config file."""
     preparations = {name: _preparation(name, path, args) for name, path in args.bundles.items()}
-    engines = {name: _engine(name, path, args) for name, path in args.bundles.items()}
+    inferences = {name: _inference(name, path, args) for name, path in args.bundles.items()}
     queue = args.limits.queue
     # The ingress itself refuses what is too much, as a problem; Serve's own limits lie above, and only guard it.
     ingress = serve.deployment(
@@ -142,7 +142,7 @@ def build(args: Settings) -> serve.Application:
         backpressure_config={"status_code": 429, "retry_after_s": args.limits.retry_after_seconds},
         **_replicas(args.ingress, target=max(1, queue // 2), environment=PICTURE_PROCESS),
     )
-    return ingress.bind(args, preparations, engines)
+    return ingress.bind(args, preparations, inferences)
 
 
 def _preparation(name: str, path: Path, settings: Settings) -> serve.Application:
@@ -155,14 +155,14 @@ def _preparation(name: str, path: Path, settings: Settings) -> serve.Application
     return deployment.bind(name, path, window=settings.window, max_pixels=settings.limits.picture_pixels)
 
 
-def _engine(name: str, path: Path, settings: Settings) -> serve.Application:
+def _inference(name: str, path: Path, settings: Settings) -> serve.Application:
     size = settings.batching.size
     deployment = serve.deployment(
-        Engine,
-        name=f"engine-{name}",
+        Inference,
+        name=f"inference-{name}",
         max_ongoing_requests=2 * size,  # a batch that runs, and one that gathers
         user_config=settings.batching.model_dump(),
-        **_replicas(settings.engine, target=size),
+        **_replicas(settings.inference, target=size),
     )
     return deployment.bind(
         name,

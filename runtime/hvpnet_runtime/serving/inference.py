@@ -1,4 +1,4 @@
-"""The deployment that runs the engines: loads a bundle once, and batches what all requests want of it."""
+"""The deployment that runs a backend: it loads a bundle once, and batches what all requests want of it."""
 
 import asyncio
 import time
@@ -20,7 +20,7 @@ from hvpnet_runtime.types import Rejection, Result
 
 @dataclass(frozen=True)
 class Call:
-    """Prepared tweets, and since when (`time.perf_counter`) they have been waiting for the engine."""
+    """Prepared tweets, and since when (`time.perf_counter`) they have been waiting for the backend."""
 
     tweets: Sequence[Prepared]
     since: float
@@ -31,7 +31,7 @@ def count_tweets(calls: Sequence[Call]) -> int:
     return sum(len(call.tweets) for call in calls)
 
 
-class Engine:
+class Inference:
     """One loaded bundle.
 
     Args:
@@ -54,7 +54,7 @@ class Engine:
         if self._pipeline.backend.max_length is not None:  # the preparation, elsewhere, knows the bundle's limit only
             raise BackendError(f"the engine of {path} was built for short texts: build it without --max-seq to serve")
         self._name, self._metrics, self._size = name, Metrics(), Batching().size
-        self._thread = ThreadPoolExecutor(1, "engine")  # an engine runs one batch at a time
+        self._thread = ThreadPoolExecutor(1, "hvpnet-inference")  # a backend runs one batch at a time
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -69,14 +69,14 @@ class Engine:
         """Run what the preparation made of tweets; what it rejected goes back as it came.
 
         Raises:
-            BackendError: the engine failed.
+            BackendError: the backend failed.
         """
         tweets = [each for each in prepared if isinstance(each, Prepared)]
         if len(tweets) < len(prepared):
             return [each for each in prepared if isinstance(each, Rejection)]
         since = time.perf_counter()
-        # Ray's batcher closes a batch when its wait is over, even if the engine is busy: under load it would queue up
-        # small batches. Whoever comes while the engine runs waits here, and all of them enter the batcher together.
+        # Ray's batcher closes a batch when its wait is over, even if the backend is busy: under load it would queue up
+        # small batches. Whoever comes while the backend runs waits here, and all of them enter the batcher together.
         await self._idle.wait()
         calls = [Call(tweets[first : first + self._size], since) for first in range(0, len(tweets), self._size)]
         return [result for results in await asyncio.gather(*map(self._run, calls)) for result in results]
@@ -93,7 +93,7 @@ class Engine:
             hits, misses = cache.hits, cache.misses
             results = await asyncio.get_running_loop().run_in_executor(self._thread, self._pipeline.run, tweets)
             self._metrics.batch(self._name, len(tweets), cache.hits - hits, cache.misses - misses)
-            self._metrics.stage(self._name, "engine", time.perf_counter() - start)
+            self._metrics.stage(self._name, "inference", time.perf_counter() - start)
         finally:
             self._idle.set()
         rest = iter(results)

@@ -38,7 +38,7 @@ class Metrics:
     def __init__(self) -> None:
         self._stage = Histogram(
             "hvpnet_stage_seconds",
-            description="Seconds by stage: prepare and engine of a batch, queue of a call, total of a request",
+            description="Seconds by stage: prepare and inference of a batch, queue of a call, total of a request",
             boundaries=list(SECONDS),
             tag_keys=("bundle", "stage"),
         )
@@ -47,11 +47,11 @@ class Metrics:
         )
         self._batch = Histogram(
             "hvpnet_batch_tweets",
-            description="Tweets in one run of the engine",
+            description="Tweets in one run of the backend",
             boundaries=list(TWEETS),
             tag_keys=("bundle",),
         )
-        self._run = Counter("hvpnet_engine_tweets", description="Tweets that the engine ran", tag_keys=("bundle",))
+        self._run = Counter("hvpnet_batched_tweets", description="Tweets that the backend ran", tag_keys=("bundle",))
         self._tweets = Counter("hvpnet_tweets", description="Tweets answered", tag_keys=("bundle",))
         self._hits = Counter(
             "hvpnet_cache_hits", description="Pictures found in the prefix cache", tag_keys=("bundle",)
@@ -66,7 +66,7 @@ class Metrics:
         self._spent.inc(seconds, tags)
 
     def batch(self, bundle: str, tweets: int, hits: int, misses: int) -> None:
-        """The engine ran once."""
+        """The backend ran once."""
         self._batch.observe(tweets, {"bundle": bundle})
         for counter, count in ((self._run, tweets), (self._hits, hits), (self._misses, misses)):
             if count:

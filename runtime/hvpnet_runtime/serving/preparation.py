@@ -1,4 +1,4 @@
-"""The deployment that tokenises and decodes pictures. It has no engine, so it scales apart from them."""
+"""The deployment that tokenises and decodes pictures. It has no backend, so it scales apart from them."""
 
 import time
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from hvpnet_runtime.types import Rejection, Tweet
 
 
 class Preparation:
-    """Tweets of one bundle to what the engine reads.
+    """Tweets of one bundle to what the backend reads.
 
     Args:
         name: of the bundle.

@@ -56,11 +56,11 @@ class Limits(_Table):
 
 
 class Batching(_Table):
-    """Dynamic batching in front of an engine; can be changed while the service runs.
+    """Dynamic batching in front of a backend; can be changed while the service runs.
 
     Attributes:
-        size: tweets in one run of the engine, at most.
-        wait_ms: for more tweets, when the engine is idle. While it is busy, tweets gather without any wait.
+        size: tweets in one run of the backend, at most.
+        wait_ms: for more tweets, when the backend is idle. While it is busy, tweets gather without any wait.
     """
 
     size: Count = 16
@@ -132,9 +132,9 @@ class Settings(_Table):
         bundles: folders by the name that requests give; the first is the default. Every node has the same folders.
         backend: see `Pipeline.load`.
         precision: of the graphs; see `Pipeline.load`.
-        threads: CPU threads of one engine; by default all cores.
+        threads: CPU threads of one backend; by default all cores.
         window: slide over texts beyond the piece budget instead of cutting them.
-        cache_bytes: of each engine's prefix cache.
+        cache_bytes: of each backend's prefix cache.
         stop_seconds: for the requests in hand when `hvpnet serve` is told to stop; what comes then gets 503.
         token: where the bearer token is; without it, anyone who reaches the port is served.
     """
@@ -150,7 +150,7 @@ class Settings(_Table):
     batching: Batching = Batching()
     ingress: Replicas = Replicas()
     preparation: Replicas = Replicas()
-    engine: Replicas = Replicas()
+    inference: Replicas = Replicas()
     token: Token | None = None
 
     @classmethod

@@ -16,11 +16,10 @@ from hvpnet.data import load_split
 from hvpnet_runtime import Pipeline, Tweet
 from hvpnet_runtime.serving import Settings
 from hvpnet_runtime.serving.api import create_api
-from hvpnet_runtime.serving.errors import Rejection
 from hvpnet_runtime.serving.local import local_service
 from hvpnet_runtime.serving.metrics import Metrics
 from hvpnet_runtime.serving.preparation import Preparation
-from hvpnet_runtime.types import Result
+from hvpnet_runtime.types import Rejection, Result
 
 Json = dict[str, Any]
 
@@ -196,7 +195,7 @@ def service(ner_bundle: Path, re_bundle: Path, no_ray: None, free_port: Callable
             "window": True,  # the pairs of some published tweets lie beyond the tiny model's budget
             "limits": {"body_bytes": 4_000_000, "picture_pixels": 1_000_000, "text_characters": 1_000},
             "ingress": {"least": 2, "most": 2},
-            "engine": {"least": 2, "most": 2},
+            "inference": {"least": 2, "most": 2},
         }
     )
     with local_service(settings, "127.0.0.1", free_port()) as url:

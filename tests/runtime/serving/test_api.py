@@ -91,13 +91,16 @@ PAIR = {"words": ["Jordan", "visits", "Paris"], "head": [0, 1], "tail": [2, 3]}
 )
 def test_a_bad_tweet_is_named(client, tweet, name, match):
     problem = refused(client.post(URL, json={"tweets": [TWEET, tweet]}), 422, name, match)
-    assert [(error["tweet"], error["type"]) for error in problem["errors"]] == [(1, name)]
+    assert [(error["row"], error["error"]["type"]) for error in problem["errors"]] == [(1, name)]
 
 
 def test_all_bad_tweets_are_named(client):
     body = {"bundle": "re", "tweets": [PAIR, PAIR | {"head": [1, 1]}, PAIR | {"image": base64_picture(2000, 1000)}]}
     problem = refused(client.post(URL, json=body), 422, "InputError", "tweet 1: ")
-    assert [(error["tweet"], error["type"]) for error in problem["errors"]] == [(1, "TextError"), (2, "PictureError")]
+    assert [(error["row"], error["error"]["type"]) for error in problem["errors"]] == [
+        (1, "TextError"),
+        (2, "PictureError"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -471,9 +474,9 @@ def test_what_is_open_without_the_token(settings, extractor, path, status):
 def test_probes(client, extractor, monkeypatch):
     assert client.get("/healthz").json() == {"status": "ok"}
     assert client.get("/readyz").json() == {"status": "ready"}
-    monkeypatch.setattr(extractor, "waiting", ["engine-ner"])
+    monkeypatch.setattr(extractor, "waiting", ["inference-ner"])
     response = client.get("/readyz")
-    assert (response.status_code, response.json()) == (503, {"status": "waiting", "missing": ["engine-ner"]})
+    assert (response.status_code, response.json()) == (503, {"status": "waiting", "missing": ["inference-ner"]})
     assert client.get("/healthz").status_code == 200
 
 

@@ -18,7 +18,12 @@ PATIENCE = 120  # seconds for what must happen to happen; nothing is measured
 @pytest.mark.usefixtures("no_ray")
 def test_a_replica_more_under_load(ner_bundle, free_port):
     """And no request fails while it comes."""
-    values = {"bundles": {"ner": ner_bundle}, "threads": 1, "batching": {"size": 1}, "engine": {"least": 1, "most": 2}}
+    values = {
+        "bundles": {"ner": ner_bundle},
+        "threads": 1,
+        "batching": {"size": 1},
+        "inference": {"least": 1, "most": 2},
+    }
     done = threading.Event()
 
     def send_on(url):
@@ -30,7 +35,7 @@ def test_a_replica_more_under_load(ner_bundle, free_port):
         return statuses
 
     def engines():
-        return serve.status().applications["default"].deployments["engine-ner"].replica_states.get("RUNNING", 0)
+        return serve.status().applications["default"].deployments["inference-ner"].replica_states.get("RUNNING", 0)
 
     with local_service(Settings.parse(values), "127.0.0.1", free_port()) as url, ThreadPoolExecutor(CLIENTS) as clients:
         assert engines() == 1

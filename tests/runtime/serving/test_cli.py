@@ -198,6 +198,6 @@ def test_ray_that_does_not_start(ner_bundle, monkeypatch, free_port):
 def test_an_engine_that_does_not_start(ner_bundle, free_port):
     """The replica's own error, in one line."""
     settings = Settings.parse({"bundles": {"ner": ner_bundle}, "backend": "abacus"})
-    error = r"^engine-ner does not start: .*BackendError: there is no backend 'abacus'"
+    error = r"^inference-ner does not start: .*BackendError: there is no backend 'abacus'"
     with pytest.raises(UnavailableError, match=error), local_service(settings, "127.0.0.1", free_port()):
         pass

@@ -96,8 +96,8 @@ def config(ner_bundle, free_port):
     values["http_options"]["port"] = free_port()
     args = values["applications"][0]["args"]
     args["bundles"]["ner"] = str(ner_bundle)
-    args["engine"]["gpus"] = 0
-    for deployment in ("ingress", "preparation", "engine"):
+    args["inference"]["gpus"] = 0
+    for deployment in ("ingress", "preparation", "inference"):
         args[deployment] |= {"least": 1, "cpus": 0.1}
     return values
 
@@ -126,6 +126,6 @@ def test_the_shipped_file(dashboard, environment, config, answers, close_to, tmp
     assert answer(url, {}).status_code == 401
     assert httpx2.get(f"{url}/readyz", timeout=PATIENCE).json() == {"status": "ready"}
     assert batches_of_a_request() == 1
-    config["applications"][0]["deployments"] = [{"name": "engine-ner", "user_config": {"size": 1, "wait_ms": 0}}]
+    config["applications"][0]["deployments"] = [{"name": "inference-ner", "user_config": {"size": 1, "wait_ms": 0}}]
     assert deploy()
     eventually(lambda: batches_of_a_request() == len(TEXTS))

@@ -105,11 +105,11 @@ def test_metrics_add_up_over_the_replicas(service, drawn_tweets, as_json):
 
     expected = {
         ("ray_hvpnet_tweets_total", "ner"): 120,
-        ("ray_hvpnet_engine_tweets_total", "ner"): 120,
+        ("ray_hvpnet_batched_tweets_total", "ner"): 120,
         ("ray_hvpnet_errors_total", "TextError"): 20,
         ("ray_hvpnet_batch_tweets_count", "ner"): 20,
     }
-    calls = {"total": 20, "prepare": 40, "queue": 20, "engine": 20}
+    calls = {"total": 20, "prepare": 40, "queue": 20, "inference": 20}
     expected |= {("ray_hvpnet_stage_seconds_count", "ner", stage): count for stage, count in calls.items()}
     grown = growth(service.url, act, expected)
     pictures = {read for tweet in tweets for read in (tweet.get("image"), *tweet.get("objects", [])[:3]) if read}
@@ -126,7 +126,7 @@ def test_requests_that_wait_share_a_batch(service):
             responses = list(clients.map(lambda _: post(service.url, {"bundle": "re", "tweets": [PAIR]}), range(192)))
         assert {response.status_code for response in responses} == {200}
 
-    grown = growth(service.url, act, {("ray_hvpnet_engine_tweets_total", "re"): 192})
+    grown = growth(service.url, act, {("ray_hvpnet_batched_tweets_total", "re"): 192})
     assert grown["ray_hvpnet_batch_tweets_count", "re"] < 192
 
 
@@ -185,7 +185,7 @@ def is_right(drawn_tweets, answers, close_to):
     return right
 
 
-@pytest.mark.parametrize(("deployment", "replicas"), [("engine-ner", 2), ("preparation-ner", 1)])
+@pytest.mark.parametrize(("deployment", "replicas"), [("inference-ner", 2), ("preparation-ner", 1)])
 def test_no_request_is_lost_when_a_replica_is_killed(service, load, is_right, deployment, replicas):
     """Every request is answered, and rightly: those that the dead replica had in hand as well."""
     with load:

@@ -24,7 +24,7 @@ CONFIG = ROOT / "deploy" / "serve.yaml"
         (BUNDLES | {"limits": {"body_bytes": "much"}}, r"limits\.body_bytes: .* integer"),
         (BUNDLES | {"limits": {"queue": 8, "tweets": 9}}, "a request of 9 tweets would never be accepted"),
         (BUNDLES | {"limits": {"queue_bytes": 8, "body_bytes": 9}}, "a body of 9 bytes would never be accepted"),
-        (BUNDLES | {"engine": {"least": 2}}, "most is 1, below least, which is 2"),
+        (BUNDLES | {"inference": {"least": 2}}, "most is 1, below least, which is 2"),
         (BUNDLES | {"batching": {"wait_ms": -1}}, r"batching\.wait_ms"),
         (BUNDLES | {"token": {}}, "from env or from file, one of them"),
         (BUNDLES | {"token": {"env": "A", "file": "b"}}, "from env or from file, one of them"),
@@ -44,7 +44,7 @@ def test_read_settings(tmp_path):
     file = tmp_path / "settings.toml"
     file.write_text("threads = 2\n[limits]\nqueue = 64\n[engine]\nmost = 3\n", "utf-8")
     settings = Settings.parse(read_settings(file) | BUNDLES)
-    assert (settings.threads, settings.limits.queue, settings.engine.least, settings.engine.most) == (2, 64, 1, 3)
+    assert (settings.threads, settings.limits.queue, settings.inference.least, settings.engine.most) == (2, 64, 1, 3)
 
 
 @pytest.mark.parametrize("text", [None, "limits = ", "\udc80"])
@@ -87,6 +87,6 @@ def test_the_configuration_for_a_cluster():
     (application,) = config.applications
     settings = Settings.parse(application.args)
     assert application.import_path == "hvpnet_runtime.serving.app:build"
-    assert settings.engine.most > settings.engine.least
+    assert settings.engine.most > settings.inference.least
     assert settings.token is not None
     assert config.http_options.host == "127.0.0.1"

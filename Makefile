@@ -6,16 +6,23 @@ BIN := $(VENV)/bin
 # five times slower.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo test endurance setup
+.PHONY: demo check test lint endurance setup
 
 demo: $(VENV)/ready
 	$(BIN)/hvpnet demo --out demo
 
-test: $(VENV)/ready $(VENV)/tritonserver/ready
+# What one runs before a commit: two minutes on two cores, without Ray, servers and full-size models.
+check: lint
+	$(BIN)/pytest --numprocesses auto --dist loadfile -m "not heavy"
+
+test: lint $(VENV)/tritonserver/ready
+	$(BIN)/pytest --numprocesses auto --dist loadfile
+
+lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest --numprocesses auto --dist loadfile
+	$(BIN)/lint-imports
 
 # What the tests do a little of, because it takes long: hostile requests to the service, kills of a bulk run.
 endurance: $(VENV)/ready
@@ -26,7 +33,7 @@ setup: $(VENV)/ready
 $(VENV)/ready: pyproject.toml CMakeLists.txt $(wildcard runtime/csrc/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --upgrade pip
-	$(BIN)/python -m pip install --editable '.[cpu,export,bulk,serve,dev]'
+	$(BIN)/python -m pip install --editable '.[cpu,train,export,bench,bulk,serve,dev]'
 	touch $@
 
 # A Triton server for the tests. Its Python backend reads arrays of NumPy 1 only, which stands beside it.

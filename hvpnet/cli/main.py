@@ -26,7 +26,15 @@ VERBS = {
     "serve": "answer requests over HTTP",
 }
 
-_EXTRAS = {"serve": "serve", "annotate": "bulk"}  # of a verb; every other one needs `export`
+_EXTRAS = {
+    "annotate": "bulk",
+    "bench": "bench",
+    "demo": "train,bench,cpu",
+    "evaluate": "eval",
+    "serve": "serve",
+    "train": "train",
+}
+"""What brings a verb's packages; every other verb needs `export`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

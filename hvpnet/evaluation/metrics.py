@@ -62,7 +62,7 @@ def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[st
     try:
         from seqeval.metrics import classification_report
     except ImportError as error:
-        raise MissingExtraError("seqeval", "export", "scoring entities") from error
+        raise MissingExtraError("seqeval", "eval", "scoring entities") from error
     gold_tags, predicted_tags = [_entity_tags(tags) for tags in gold], [_entity_tags(tags) for tags in predicted]
     if all(tag == "O" for tags in gold_tags + predicted_tags for tag in tags):
         return EntityScores(0.0, 0.0, 0.0, {})  # seqeval's averages are NaN without any type

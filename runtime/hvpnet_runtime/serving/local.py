@@ -74,7 +74,8 @@ def local_service(settings: Settings, host: str, port: int, *, log: bool = False
 def _finish(seconds: float) -> None:
     """Refuse new requests, and let those in hand be answered.
 
-    Serve's own shutdown lets each deployment finish by itself: those that the ingress asks would be gone before it does.
+    Serve's own shutdown lets each deployment finish by itself: those that
+    the ingress asks would be gone before it does.
     """
     deadline = time.monotonic() + seconds
     while in_hand := _close():

@@ -91,7 +91,7 @@ class _Recorder:
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  whatever the backend has
         return getattr(self._backend, name)
 
-    def encode_text(self, text: TextInputs, *prefixes: Any) -> Any:  # noqa: ANN401
-        outputs = self._backend.encode_text(text, *prefixes)
+    def encode_text(self, text: TextInputs, prefixes: Any) -> Any:  # noqa: ANN401  as `Backend` has them
+        outputs = self._backend.encode_text(text, prefixes)
         self.runs.append((torch.from_numpy(outputs.copy()), torch.from_numpy(text.attention_mask).bool()))
         return outputs

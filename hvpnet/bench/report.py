@@ -1,17 +1,26 @@
-"""The report of a benchmark: tables in Markdown."""
+"""The report of a benchmark: tables in Markdown, and figures of one tweet's stages, of batches, and of accuracy."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hvpnet.bench.accuracy import Accuracy
-from hvpnet.bench.figures import draw_figures
 from hvpnet.bench.run import Measurement, Results, headline
 from hvpnet.bench.subjects import STAGES
-from hvpnet.bench.workload import ALL_NEW, PICTURE_SIZE, PICTURES
+from hvpnet.bench.workload import ALL_NEW, PICTURE_SIZE
 
-_NAME = {"": "{0.variant.name}"}
+_COLOURS = ("#94a3b8", "#cbd5e1", "#0f766e", "#1d4ed8", "#c2410c")
+_LATENCY = {"": "{0.variant.name}"} | {name: f"{{0.total.{name}:.1f}}" for name in ("minimum", "p50", "p95", "p99")}
+_LATENCY |= {"x eager fp32": "{0.speedup}", "both graphs, p50": "{0.graphs.p50:.1f}", "graphs, x": "{0.graphs_speedup}"}
+_STAGES = {"": "{0.variant.name}"} | {stage: f"{{0.stages[{stage}]:.2f}}" for stage in STAGES}
+_SCORES = {"": "{0.variant.name}", "F1": "{0.scores.f1:.2%}", "to eager fp32": "{0.change:+.2%}"}
+_SCORES |= {"equal": "{0.agreement:.3%}", "differ": "{0.differing} of {0.decisions}", "margin": "{0.margin:.3g}"}
+_STARTS = {"": "{0[name]}", "import, s": "{0[imports]:.2f}", "load, s": "{0[load]:.2f}"}
+_STARTS |= {"first answer, s": "{0[first_answer]:.2f}", "import and load, x eager fp32": "{0[speedup]}"}
+_STARTS |= {"memory after it, MiB": "{0[before]}", "after all batches, MiB": "{0[after]}"}
 
 
 def write_report(results: Results, out: Path) -> None:
@@ -27,48 +36,41 @@ def table(columns: Mapping[str, str], rows: Iterable[Any]) -> str:
 
 
 def accuracy_table(found: Sequence[Accuracy]) -> str:
-    """F1 and differing decisions; the margin is how much better eager FP32 scores its own decision."""
-    columns = _NAME | {"F1": "{0.scores.f1:.2%}", "to eager fp32": "{0.change:+.2%}", "decisions": "{0.decisions}"}
-    columns |= {"that differ": "{0.differing}", "equal": "{0.agreement:.3%}", "largest margin": "{0.margin:.3g}"}
-    return table(columns, found)
+    """A Markdown table of F1 and of the decisions that differ from eager FP32's."""
+    note = (
+        "Decisions are tags of tokens, or relations. The margin is how much better eager FP32 scores its own, at most."
+    )
+    return f"{note}\n\n{table(_SCORES, found)}"
 
 
 def _sections(results: Results) -> Iterator[str]:
     measurements, rows = results["measurements"], headline(results)
-    first = rows[0]
-    new = sorted((each for each in measurements if each.case.pictures == ALL_NEW), key=lambda each: each.case)
-    seen = {each.variant for each in measurements if each.case.pictures != ALL_NEW}
+    first = rows[0].case
     yield _heading(results["machine"], results["model"])
-    times = {name: f"{{0.total.{name}:.1f}}" for name in ("minimum", "p50", "p95", "p99")}
-    ratios = {
-        "x eager fp32": "{0.speedup}",
-        "both graphs, p50": "{0.graphs.p50:.1f}",
-        "graphs, x": "{0.graphs_speedup}",
-    }
-    yield f"## One request: {first.case.name}, {first.total.count} rounds"
-    yield table(_NAME | times | ratios, rows)
+    yield f"## One request: {first.name}, {rows[0].total.count} rounds\n\n{table(_LATENCY, rows)}"
     yield "## Its stages, medians"
     yield "prepare: tokenise, resize pictures; normalise: scale pixels, look prefixes up; decode: Viterbi, entities."
-    yield table(_NAME | {stage: f"{{0.stages[{stage}]:.2f}}" for stage in STAGES}, rows)
-    if seen:
-        one = [replace(first.case, pictures=kind) for kind in PICTURES]
-        own = [each for each in measurements if each.variant in seen and each.case in one]
+    yield table(_STAGES, rows)
+    if seen := {each.variant for each in measurements if each.case.pictures != ALL_NEW}:
         yield "## Pictures seen before"
         yield "p50 of the whole answer, its share of the variant's time with all pictures new, and p50 of the graphs."
-        yield _by_case("{0.pictures}", "{0.total.p50:.1f} ({0.share.median:.0%}); {0.graphs.p50:.1f}", own)
+        one = [each for each in measurements if each.variant in seen and each.case.shape == first.shape]
+        yield _by_case("{0.pictures}", "{0.total.p50:.1f} ({0.share.median:.0%}); {0.graphs.p50:.1f}", one)
     yield "## Batch and length"
     yield "p50 of the whole batch, all pictures new, and the ratio to eager fp32."
+    new = sorted((each for each in measurements if each.case.pictures == ALL_NEW), key=lambda each: each.case.shape)
     yield _by_case("{0.batch} x {0.length}", "{0.total.p50:.0f} ({0.speedup.median:.2f}x)", new)
     yield "## Start and memory"
     yield "The fastest of the fresh processes, files in the system's cache; peak of resident memory."
-    yield _starts(results)
+    yield table(_STARTS, _starts(results))
     if results["accuracy"]:
         yield "## Accuracy on {tweets} tweets of {name}, {split}".format(**results["data"])
-        yield "Decisions are of tags or relations. The margin is how much better eager FP32 scores its own."
         yield accuracy_table(results["accuracy"])
     if results["passed_over"]:
         yield "## Not run here"
-        yield "\n".join(f"- {name}: {reason}" for name, reason in results["passed_over"].items())
+        reason_of = results["passed_over"].__getitem__
+        by_reason = groupby(sorted(results["passed_over"], key=reason_of), reason_of)
+        yield "\n".join(f"- {', '.join(names)}: {reason}" for reason, names in by_reason)
 
 
 def _heading(machine: Mapping[str, Any], model: Mapping[str, Any]) -> str:
@@ -83,7 +85,7 @@ Python {machine["python"]}, {versions}, commit {machine["commit"]}. Settings of 
 {machine["pytorch_threads"]} threads. Load average before: {machine["load_average"]}.
 
 Every variant is a process of its own, and all take turns, answer by answer, after one round to warm up. Pictures are
-JPEGs of {PICTURE_SIZE[0]} x {PICTURE_SIZE[1]}, words are whole pieces. Times are milliseconds from picture bytes and
+JPEGs of {" x ".join(map(str, PICTURE_SIZE))}, words are whole pieces. Times are milliseconds from picture bytes and
 words to entities or relations; PyTorch goes the published way (torchvision's transforms, every picture computed,
 pytorch-crf). A ratio is eager FP32 over the variant, the median over the rounds with its 95 % interval (bootstrap):
 above 1 is faster."""
@@ -91,23 +93,58 @@ above 1 is faster."""
 
 def _by_case(heading: str, cell: str, measurements: Sequence[Measurement]) -> str:
     """A row for each variant and a column for each case, in order of appearance; a dash where there is none."""
-    cases = list(dict.fromkeys(each.case for each in measurements))
+    cases = dict.fromkeys(each.case for each in measurements)
     found = {(each.variant, each.case): cell.format(each) for each in measurements}
-    columns = {heading.format(case): f"{{0[{index}]}}" for index, case in enumerate(cases, 1)}
+    columns = {"": "{0[0].name}"} | {heading.format(case): f"{{0[{row}]}}" for row, case in enumerate(cases, 1)}
     variants = dict.fromkeys(each.variant for each in measurements)
-    return table(
-        {"": "{0[0].name}"} | columns, [[each, *(found.get((each, case), "-") for case in cases)] for each in variants]
-    )
+    return table(columns, ([variant, *(found.get((variant, case), "-") for case in cases)] for variant in variants))
 
 
-def _starts(results: Results) -> str:
-    columns = {"": "{0[name]}", "import, s": "{0[imports]:.2f}", "load, s": "{0[load]:.2f}"}
-    columns |= {"first answer, s": "{0[first_answer]:.2f}", "import and load, x eager fp32": "{0[speedup]}"}
-    columns |= {"memory after it, MiB": "{0[before]}", "after all batches, MiB": "{0[after]}"}
-    rows = []
+def _starts(results: Results) -> Iterator[dict[str, Any]]:
     for name, starts in results["starts"].items():
         fastest = min(starts, key=lambda start: start["imports"] + start["load"])
         peaks = {"before": fastest["peak_bytes"], "after": results["peak_bytes"][name]}
         memory = {when: "-" if peak is None else round(peak / 2**20) for when, peak in peaks.items()}
-        rows.append({"name": name, "speedup": results["start_speedups"][name]} | fastest | memory)
-    return table(columns, rows)
+        yield {"name": name, "speedup": results["start_speedups"][name]} | fastest | memory
+
+
+def draw_figures(results: Results, out: Path) -> list[str]:
+    """Write latency.svg, batch.svg and, if tweets were scored, accuracy.svg into a folder; returns their names."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")  # no display
+    from matplotlib import pyplot as plt
+
+    rows, machine = headline(results), results["machine"]
+    names, first, size = [each.variant.name for each in rows], rows[0].case, (8, 1.6 + 0.45 * len(rows))
+    figures = {name: plt.subplots(figsize=size, layout="constrained") for name in ("latency", "batch", "accuracy")}
+    bars, lines, dots = (axes for _, axes in figures.values())
+    left = np.zeros(len(rows))  # ms
+    for stage, colour in zip(STAGES, _COLOURS, strict=True):
+        widths = [each.stages[stage] for each in rows]
+        bars.barh(names, widths, left=left, label=stage, color=colour)
+        left += widths
+    for row, each in enumerate(rows):
+        bars.annotate(f" {each.speedup.median:.2f}x", (left[row], row), verticalalignment="center", fontsize=8)
+    bars.invert_yaxis()
+    bars.set(xlabel=f"ms, {first.name}: medians of the stages, ratio to eager fp32", xmargin=0.1)
+    for variant in (each.variant for each in rows):
+        own = [each for each in results["measurements"] if each.variant == variant and each.case.pictures == ALL_NEW]
+        points = [
+            (each.case.batch, each.total.p50 / each.case.batch) for each in own if each.case.length == first.length
+        ]
+        lines.plot(*zip(*points, strict=True), marker="o", label=variant.name)
+    lines.set(xscale="log", ylim=(0, None), xlabel="tweets in a batch, all pictures new", ylabel="ms per tweet, p50")
+    for found in results["accuracy"]:
+        median = next(each.total.p50 for each in rows if each.variant == found.variant)
+        dots.plot(median, 100 * found.scores.f1, marker="o", linestyle="", label=found.variant.name)
+    dots.set(xlabel=f"ms, {first.name}, p50", ylabel="F1, %")
+    if not results["accuracy"]:
+        del figures["accuracy"]
+    for name, (figure, axes) in figures.items():
+        axes.set_title(f"{machine['device']}, {machine['cpu']['cores']} CPU cores, {machine['date'][:10]}", fontsize=7)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+        figure.savefig(out / f"{name}.svg")
+    plt.close("all")
+    return list(figures)

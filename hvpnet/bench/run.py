@@ -29,7 +29,7 @@ ROUNDS = STARTS = 3
 """Least rounds of a case, and fresh starts."""
 
 Progress: TypeAlias = Callable[[str], None]
-Reasons: TypeAlias = dict[str, str]
+Reasons: TypeAlias = dict[str, str]  # by name of the variant
 Data: TypeAlias = tuple[Path, SplitName] | None
 Results: TypeAlias = dict[str, Any]
 """What results.json holds: `machine`, `model`, `data`, each `Measurement` and each `Accuracy`; by name of the variant,

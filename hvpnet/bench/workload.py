@@ -28,7 +28,7 @@ PICTURES = {
 _MAX_BATCH = 32
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Case:
     """A batch of so many tweets, of so many pieces each, [CLS], [SEP] and markers included; see `PICTURES`."""
 
@@ -40,6 +40,11 @@ class Case:
     def name(self) -> str:
         """For tables."""
         return f"batch {self.batch}, {self.length} tokens, {self.pictures}"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the text."""
+        return self.batch, self.length
 
 
 class Workload:

@@ -1,6 +1,6 @@
 """What a backend costs in F1: every variant scored on the same tweets, and held against eager FP32 tag by tag."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +18,7 @@ from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.pipeline import CACHE_BYTES, Pipeline
 from hvpnet_runtime.prefix_cache import PrefixCache
 from hvpnet_runtime.preprocessing.prepare import Preparer
+from hvpnet_runtime.types import Progress
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Accuracy:
 
 
 def assess(
-    bundle: Bundle, checkpoint: Path, split: Split, variants: Sequence[Variant], progress: Callable[[str], None]
+    bundle: Bundle, checkpoint: Path, split: Split, variants: Sequence[Variant], progress: Progress
 ) -> list[Accuracy]:
     """Score the variants, the baseline first, whether it is among them or not.
 

@@ -1,10 +1,9 @@
 """PyTorch, as the published code runs it: the baseline, and the reference for what backends decide."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import hvpnet.modeling.torchvision_compat  # noqa: F401  before torchvision itself
 
@@ -20,13 +19,14 @@ from torchvision import transforms
 from hvpnet.bench.subjects import COMPILED, Stopwatch, Variant
 from hvpnet.data.examples import EntityExample
 from hvpnet.modeling.checkpoint import load_checkpoint
-from hvpnet.modeling.config import MAX_OBJECTS
 from hvpnet.modeling.infer_config import Hints
 from hvpnet.modeling.model import HVPNeT
 from hvpnet.modeling.text_batches import encode, stack_texts, text_encoder
+from hvpnet.modeling.visual_prefix import normalise
 from hvpnet_runtime import PictureError, Tweet
 from hvpnet_runtime.backends import Prefix, TextInputs
-from hvpnet_runtime.bundle import PictureSpec
+from hvpnet_runtime.backends.base import Pixels
+from hvpnet_runtime.bundle import MAX_OBJECTS, Manifest, PictureSpec
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -36,7 +36,7 @@ def reduced_precision() -> str:
     return "fp16" if torch.cuda.is_available() else "bf16"
 
 
-def load_backend(variant: Variant, manifest: Mapping[str, Any], checkpoint: Path) -> "EagerBackend":
+def load_backend(variant: Variant, manifest: Manifest, checkpoint: Path) -> "EagerBackend":
     """The checkpoint of a bundle with this manifest; raises CheckpointError if it cannot be read, or is another's."""
     model = load_checkpoint(checkpoint, Hints.of_bundle(manifest))
     return EagerBackend(model, variant.precision, compiled=variant.backend == COMPILED)
@@ -44,11 +44,9 @@ def load_backend(variant: Variant, manifest: Mapping[str, Any], checkpoint: Path
 
 def load_subject(variant: Variant, bundle: Path, checkpoint: Path) -> "EagerSubject":
     """As `load_backend`, with tokeniser and pixels as the bundle has them, whose files are not checked here."""
-    manifest = json.loads((bundle / "manifest.json").read_text("utf-8"))
+    manifest = Manifest.from_dict(json.loads((bundle / "manifest.json").read_text("utf-8")))
     tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
-    return EagerSubject(
-        load_backend(variant, manifest, checkpoint), tokenizer, PictureSpec(**manifest["preprocessing"])
-    )
+    return EagerSubject(load_backend(variant, manifest, checkpoint), tokenizer, manifest.preprocessing)
 
 
 class EagerBackend:
@@ -69,14 +67,18 @@ class EagerBackend:
         if compiled:
             self._pictures, self._text = (torch.compile(each, dynamic=True) for each in (self._pictures, self._text))
 
-    def encode_pictures(self, images: npt.NDArray[np.float32]) -> list[Tensor]:
+    def encode_pictures(self, pixels: Pixels) -> list[Tensor]:
         """See `Backend`."""
-        return self.encode_normalised(images)
+        return self.encode_normalised(normalise(torch.from_numpy(pixels)))
+
+    def place_prefix(self, prefix: npt.NDArray[np.float32]) -> Tensor:
+        """See `Backend`."""
+        return torch.from_numpy(prefix).to(self._device, _DTYPES[self.precision])
 
     @torch.inference_mode()
-    def encode_normalised(self, images: npt.NDArray[np.float32]) -> list[Tensor]:
+    def encode_normalised(self, images: Tensor) -> list[Tensor]:
         """Normalised images [N, 3, side, side] -> N prefixes [layers, 2, prefix_length * hidden]."""
-        prefixes = self._pictures(torch.from_numpy(images).to(self._device, _DTYPES[self.precision]))
+        prefixes = self._pictures(images.to(self._device, _DTYPES[self.precision]))
         if self._device.type == "cuda":
             torch.cuda.synchronize()
         return list(prefixes)
@@ -117,7 +119,7 @@ class EagerSubject:
         if slots:
             images = torch.stack([self._blank if each is None else self._scale(each) for each in pictures])
             watch.lap("normalise")
-            flat = self._backend.encode_normalised(images.numpy())  # of [B * pictures, 3, crop, crop]
+            flat = self._backend.encode_normalised(images)  # of [B * pictures, 3, crop, crop]
             prefixes = [flat[start : start + slots] for start in range(0, len(flat), slots)]
             watch.lap("vision")
         outputs = self._backend.encode_text(text, prefixes)

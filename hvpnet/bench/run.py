@@ -1,7 +1,7 @@
 """The whole benchmark: load every variant, time all in turn, start them afresh, score them."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -21,6 +21,7 @@ from hvpnet.bench.workload import ALL_NEW, PICTURES, Case
 from hvpnet.data import load_split
 from hvpnet.data.examples import SplitName
 from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.types import Progress
 
 LENGTH, LENGTHS, BATCHES = 80, (32, 128), (8, 32)
 """Tokens of a tweet, other lengths, and batches; texts are no longer than the bundle takes."""
@@ -28,7 +29,6 @@ LENGTH, LENGTHS, BATCHES = 80, (32, 128), (8, 32)
 ROUNDS = STARTS = 3
 """Least rounds of a case, and fresh starts."""
 
-Progress: TypeAlias = Callable[[str], None]
 Reasons: TypeAlias = dict[str, str]  # by name of the variant
 Data: TypeAlias = tuple[Path, SplitName] | None
 Results: TypeAlias = dict[str, Any]
@@ -73,11 +73,11 @@ def run_bench(
     bundle, split = Bundle.load(path), load_split(*data) if data else None  # before minutes of timing
     results: Results = {"schema": 2, "machine": describe_machine() | {"pytorch_threads": torch.get_num_threads()}}
     results |= {"model": _model(bundle, checkpoint), "passed_over": {}, "measurements": [], "accuracy": []}
-    groups = plan(bundle.max_length, bundle.sizes.pictures)
+    groups = plan(bundle.manifest.limits.max_length, bundle.sizes.pictures)
     load = partial(Worker, bundle=bundle.path, checkpoint=checkpoint, case=groups[0][0])
     workers: dict[Variant, Worker] = {}
     with ExitStack() as stack:
-        for variant in find_variants(bundle.precisions, reduced_precision(), backends):
+        for variant in find_variants(bundle.manifest.precision, reduced_precision(), backends):
             progress(f"loading {variant.name}")
             try:
                 workers[variant] = stack.enter_context(load(variant))
@@ -182,13 +182,16 @@ def _pass_over(error: WorkerError, passed_over: Reasons, when: str = "") -> None
 
 
 def _model(bundle: Bundle, checkpoint: Path) -> dict[str, Any]:
-    graphs = [(name.split("/"), facts["bytes"]) for name, facts in bundle.manifest["files"].items()]
+    manifest = bundle.manifest
+    graphs = [(name.split("/"), facts.bytes) for name, facts in manifest.files.items()]
     return {
-        "task": bundle.task,
-        "variant": bundle.variant,
-        "sizes": asdict(bundle.sizes),
-        "architecture": bundle.manifest["architecture"],
-        "max_length": bundle.max_length,
+        "task": manifest.task,
+        "variant": manifest.variant,
+        "sizes": asdict(manifest.sizes),
+        "architecture": manifest.architecture,
+        "max_length": manifest.limits.max_length,
         "checkpoint_bytes": sum(file.stat().st_size for file in (checkpoint, *checkpoint.rglob("*")) if file.is_file()),
-        "graph_bytes": {each: sum(size for path, size in graphs if path[1:-1] == [each]) for each in bundle.precisions},
+        "graph_bytes": {
+            each: sum(size for path, size in graphs if path[1:-1] == [each]) for each in manifest.precision
+        },
     }

@@ -9,8 +9,8 @@ COMPUTED = {"openvino": ("bf16",)}
 """Precisions that a backend computes the FP32 graphs in; a bundle has no graphs of them."""
 
 STAGES = ("prepare", "normalise", "vision", "text", "decode")
-"""Tokenise, decode and resize pictures; scale their pixels and look up what was seen before; the two networks; Viterbi
-and entities."""
+"""Tokenise, decode and resize pictures; normalise them (PyTorch) or look up what was seen before; the two
+networks; Viterbi and entities."""
 
 
 @dataclass(frozen=True)

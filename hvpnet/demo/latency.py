@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from hvpnet.bench.eager import EagerBackend, EagerSubject
 from hvpnet.bench.statistics import Summary, interleave
 from hvpnet.modeling.model import HVPNeT
-from hvpnet.modeling.picture_features import SPEC
+from hvpnet.modeling.visual_prefix import PICTURES
 from hvpnet_runtime import Pipeline, Tweet
 
 
@@ -19,7 +19,7 @@ def measure(model: HVPNeT, tokenizer: Tokenizer, pipeline: Pipeline, tweets: Seq
 
     All ways are in this process, and warmed up on the first tweet; `hvpnet bench` measures more strictly.
     """
-    eager = EagerSubject(EagerBackend(deepcopy(model)), tokenizer, SPEC)  # a copy, for it may move to a GPU
+    eager = EagerSubject(EagerBackend(deepcopy(model)), tokenizer, PICTURES)  # a copy, for it may move to a GPU
 
     def new_pictures(tweet: Tweet) -> None:
         pipeline.cache.clear()

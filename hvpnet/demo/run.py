@@ -1,6 +1,5 @@
 """The demo's steps, one after the other."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from shutil import copyfile
@@ -21,8 +20,7 @@ from hvpnet.training.run import train
 from hvpnet_export import compare, export_bundle
 from hvpnet_export.parity_cases import example_cases
 from hvpnet_runtime import EntityResult, Pipeline, Tweet
-
-Progress = Callable[[str], None]
+from hvpnet_runtime.types import Progress
 
 SIZES = Sizes(train=800, dev=100, test=300)
 RECIPE = Path(__file__).with_name("train.toml")

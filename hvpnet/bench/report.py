@@ -49,7 +49,7 @@ def _sections(results: Results) -> Iterator[str]:
     yield _heading(results["machine"], results["model"])
     yield f"## One request: {first.name}, {rows[0].total.count} rounds\n\n{table(_LATENCY, rows)}"
     yield "## Its stages, medians"
-    yield "prepare: tokenise, resize; normalise: scale pixels (PyTorch), or look prefixes up; decode: Viterbi, entities."
+    yield "prepare: tokenise, resize; normalise: scale pixels, or look prefixes up; decode: Viterbi, entities."
     yield table(_STAGES, rows)
     if seen := {each.variant for each in measurements if each.case.pictures != ALL_NEW}:
         yield "## Pictures seen before"

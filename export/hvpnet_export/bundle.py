@@ -129,10 +129,10 @@ def _check_vocabulary(config: HVPNeTConfig, tokenizer: Tokenizer) -> None:
 @contextmanager
 def _staged(out: Path) -> Iterator[Path]:
     """A temporary sibling of `out` that takes its name at the end, or is removed."""
+    if out.exists():
+        raise ExportError(f"{out} exists: remove it or choose another --out")
     try:
         with staged(out) as stage:
             yield stage
-    except FileExistsError as error:
-        raise ExportError(f"{out} exists: remove it or choose another --out") from error
     except OSError as error:
         raise ExportError(f"the bundle could not be written to {out}: {error}") from error

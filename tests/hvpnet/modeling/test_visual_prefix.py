@@ -41,9 +41,10 @@ def test_every_value_is_normalised_as_by_torchvision() -> None:
 @pytest.mark.parametrize("task", ["ner", "re"])
 def test_golden_pictures_are_normalised_as_by_torchvision(golden_tweets: Any, task: Any) -> None:
     tweets = golden_tweets(task)
-    pixels = [load_pixels(path, PICTURES) for tweet in tweets for path in (tweet.image, *tweet.objects) if path]
+    files = [path for tweet in tweets for path in (tweet.image, *tweet.objects) if path]
+    pixels = np.stack([load_pixels(path, PICTURES) for path in files])
     assert len(pixels) > 10
-    assert torch.equal(normalise(torch.from_numpy(np.stack(pixels))), torch.stack([published(each) for each in pixels]))
+    assert torch.equal(normalise(torch.from_numpy(pixels)), torch.stack([published(each) for each in pixels]))
 
 
 def test_the_blank_picture_is_zero_after_normalisation() -> None:

@@ -59,16 +59,21 @@ class ParquetRow:
         Raises:
             InputError: the text of a column is not UTF-8, or a value of the wrong type.
         """
-        return tweet_from_dict(self._values(), self.folder)
+        return tweet_from_dict(self.values(), self.folder)
 
     def id(self) -> Any:  # noqa: ANN401  whatever the column has
         """The row's id, or None where it cannot be read."""
         try:
-            return self._values().get("id")
+            return self.values().get("id")
         except InputError:
             return None
 
-    def _values(self) -> dict[str, Any]:
+    def values(self) -> dict[str, Any]:
+        """The row as JSON types, and bytes for pictures.
+
+        Raises:
+            InputError: the text of a column is not UTF-8.
+        """
         try:
             (values,) = self.batch.to_pylist()
         except UnicodeDecodeError as error:

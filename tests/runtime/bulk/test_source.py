@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hvpnet_runtime import InputError
+from hvpnet_runtime import InputError, Tweet
 from hvpnet_runtime.bulk import source as module
 from hvpnet_runtime.bulk.source import Part, Source, open_source
+from hvpnet_runtime.jsonl import LineRow
 
 LINES = st.lists(
     st.sampled_from([b"", b"  \t", b"\r", b'{"id": 1}', b'{"id": "\xc3\xa9"}\r', b"\xff{", b"[]"]), max_size=30
@@ -28,7 +29,7 @@ def read_all(source: Source, part_rows: int) -> list[tuple[int, Any]]:
         assert len(rows) == part.rows
         assert rows[0].number == part.first
         found = rows + found
-    return [(row.number, row.raw if isinstance(row.raw, str) else row.values()) for row in found]
+    return [(row.number, row.line if isinstance(row, LineRow) else row.values()) for row in found]
 
 
 @given(lines=LINES, last=st.booleans(), part_rows=st.integers(1, 7))
@@ -99,8 +100,10 @@ def test_text_that_is_not_utf8_is_one_bad_row(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": text}), tmp_path / "tweets.parquet")
     good, bad = open_source(tmp_path / "tweets.parquet").read(Part(0, 1, 2, 0))
     assert good.values() == {"text": "good"}
+    assert good.tweet() == Tweet(text="good", objects=[], boxes=[])
     with pytest.raises(InputError, match="not UTF-8"):
-        bad.values()
+        bad.tweet()
+    assert bad.id() is None
 
 
 def test_inputs_that_cannot_be_read(tmp_path: Path) -> None:
@@ -133,4 +136,4 @@ def test_ids_keep_their_type(tmp_path: Path, ids: pa.Array, expected: pa.DataTyp
     source = open_source(tmp_path / "tweets.parquet")
     assert source.id_type == expected
     (part,) = source.index(5, lambda _: None)
-    assert json.dumps([row.values()["id"] for row in source.read(part)]) == json.dumps(ids.to_pylist())
+    assert json.dumps([row.id() for row in source.read(part)]) == json.dumps(ids.to_pylist())

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # five times slower.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo check test lint endurance setup
+.PHONY: demo check test lint endurance setup clean-setup
 
 demo: $(VENV)/ready
 	$(BIN)/hvpnet demo --out demo
@@ -29,6 +29,11 @@ endurance: $(VENV)/ready
 	HVPNET_HOSTILE_BODIES=10000 HVPNET_KILLS=10 $(BIN)/pytest tests/serving/test_hostile.py tests/bulk/test_faults.py
 
 setup: $(VENV)/ready
+
+# An editable installation knows the modules that were there when it was made.
+clean-setup:
+	rm -f $(VENV)/ready
+	$(MAKE) setup
 
 $(VENV)/ready: pyproject.toml CMakeLists.txt $(wildcard runtime/csrc/*)
 	$(PYTHON) -m venv $(VENV)

@@ -2,9 +2,9 @@
 
     python benchmarks/stream.py BUNDLE --texts data/twitter2015/test.txt --out FILE.json [--precision int8]
 
-`--texts` is a file in the published layout of Twitter-2015. Its pictures are left out, for their cost is the same in every
-way. Three ways take turns over the same tweets: batches in order, each prepared before it is run; the same batches prepared
-ahead (a stream whose window is one batch); and the stream, whose batches are of similar length.
+`--texts` is a file in the published layout of Twitter-2015. Its pictures are left out, for their cost is the same in
+every way. Three ways take turns over the same tweets: batches in order, each prepared before it is run; the same
+batches prepared ahead (a stream whose window is one batch); and the stream, whose batches are of similar length.
 """
 
 import argparse

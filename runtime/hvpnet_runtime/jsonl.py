@@ -1,10 +1,10 @@
 """Tweets as JSON objects, one a line."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from hvpnet_runtime.errors import InputError
 from hvpnet_runtime.types import Tweet
@@ -81,19 +81,25 @@ class LineRow:
 
 
 def read_rows(path: Path) -> Iterator[LineRow]:
-    """The lines of a file that are not blank; bytes that are not UTF-8 are kept as surrogates.
+    """The rows of a file, which is opened at once.
 
     Raises:
         OSError: the file cannot be read.
     """
-    return _rows(path.open(encoding="utf-8", errors="surrogateescape", newline="\n"), path.parent)
+    file = path.open("rb")
+
+    def rows() -> Iterator[LineRow]:
+        with file:
+            yield from line_rows(file, path.parent)
+
+    return rows()
 
 
-def _rows(file: IO[str], folder: Path) -> Iterator[LineRow]:
-    with file as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.isspace():
-                yield LineRow(number, line.rstrip("\r\n"), folder)
+def line_rows(lines: Iterable[bytes], folder: Path, first: int = 1) -> Iterator[LineRow]:
+    """Lines that are not blank, numbered from `first`; bytes that are not UTF-8 are kept as surrogates."""
+    for number, line in enumerate(lines, first):
+        if not line.isspace():
+            yield LineRow(number, line.decode("utf-8", "surrogateescape").rstrip("\r\n"), folder)
 
 
 def _list(values: Mapping[str, Any], key: str) -> list[Any]:

@@ -31,7 +31,7 @@ class Row(Protocol):
 
     @property
     def number(self) -> int:
-        """Its place, as a rejection names it."""
+        """The place of the row, as a rejection names it."""
         ...
 
     def tweet(self) -> Tweet:

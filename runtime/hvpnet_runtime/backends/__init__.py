@@ -25,7 +25,7 @@ BACKENDS: dict[str, Callable[[Bundle, int | None, str | None], Backend]] = {
     "onnxruntime-cpu": OnnxRuntimeBackend,
     "openvino": OpenVinoBackend,
 }
-"""By name, what makes the backend of a bundle, CPU threads and the precision wanted."""
+"""What makes a backend of a bundle, CPU threads and the precision wanted, by name."""
 
 CPU_BACKENDS = ("onnxruntime-cpu", "openvino")
 """Backends that leave a GPU alone."""
@@ -42,14 +42,14 @@ _PROBES: dict[str, Callable[[], object]] = {
     "onnxruntime-cpu": lambda: require_provider(CPU, "cpu"),
     "openvino": import_openvino,
 }
-"""By name, what raises where the backend cannot run."""
+"""What raises where a backend cannot run, by name."""
 
 
 def available_backends() -> dict[str, str | None]:
     """Which backends can run on this machine, whatever the bundle.
 
     Returns:
-        By name, in the order of `BACKENDS`: None for a backend that can run here, else the reason why it cannot.
+        None for a backend that can run here, else the reason why it cannot, by name in the order of `BACKENDS`.
     """
     found: dict[str, str | None] = {}
     for name in BACKENDS:

@@ -35,7 +35,7 @@ class Answers(Protocol):
 
 
 def answers_for(output: Path, task: Task, id_type: pa.DataType) -> Answers:
-    """By the name's ending.
+    """The format that the name's ending asks for.
 
     Raises:
         InputError: it is unknown.

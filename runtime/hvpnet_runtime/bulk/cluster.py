@@ -100,7 +100,7 @@ def run_parts(job: Job, digest: str, parts: Sequence[Part], pool: Pool) -> Itera
     Ray begins a part anew if its process or its node is lost.
 
     Raises:
-        HvpnetError: what an actor raised, of the same class: an engine does not load or fails, or a node has another
+        HvpnetError: what an actor raised, of the same class: a backend does not load or fails, or a node has another
             bundle, a damaged one, or not the input.
         BulkError: an actor raised anything else, or a part ends every process that does it.
     """

@@ -46,7 +46,7 @@ class Resources:
         address: of a Ray cluster; by default Ray is started on this machine, on loopback, for this run.
         actors: most copies of the bundle at work at once; by default as many as the cluster has GPUs, or room for
             on its CPUs.
-        threads: CPUs of one copy, for its engines and its pictures; by default its GPU's share of the node, or 4.
+        threads: CPUs of one copy, for its backend and its pictures; by default its GPU's share of the node, or 4.
     """
 
     address: str | None = None

@@ -36,7 +36,7 @@ def annotate(job: Job, resources: Resources = Resources(), *, progress: bool = F
     Raises:
         InputError: the input cannot be read at all, or a name's ending is unknown.
         BundleError: the bundle is damaged, or not the same on all nodes.
-        BackendError: an engine does not load, is stale, or fails.
+        BackendError: a backend does not load or fails, or its engine is stale.
         MissingExtraError: the backend's packages are not installed.
         ResumeError: an interrupted run of another bundle, input or options stands in the way.
         BulkError: the output exists, the input changed, Ray cannot be started, joined or gave up, or rows were lost.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hvpnet_runtime.errors import InputError
-from hvpnet_runtime.jsonl import KEYS, LineRow, tweet_from_dict
+from hvpnet_runtime.jsonl import KEYS, LineRow, line_rows, tweet_from_dict
 from hvpnet_runtime.types import Tweet
 
 JSON_LINES, PARQUET = (".jsonl", ".ndjson"), (".parquet",)
@@ -110,7 +110,7 @@ class Source(Protocol):
 
 
 def open_source(path: Path) -> Source:
-    """By the name's ending.
+    """A reader of the format that the name's ending says.
 
     Raises:
         InputError: no such file, an unknown ending, or Parquet that is damaged or whose columns are not a tweet's.
@@ -156,16 +156,9 @@ class JsonLines:
 
     def read(self, part: Part) -> Iterator[SourceRow]:
         """See `Source`."""
-        rows = 0
         with self._path.open("rb") as lines:
             lines.seek(part.start)
-            for number, line in enumerate(lines, part.first):
-                if line.isspace():
-                    continue
-                if rows == part.rows:
-                    return
-                yield LineRow(number, line.decode("utf-8", "surrogateescape").rstrip("\r\n"), self._path.parent)
-                rows += 1
+            yield from islice(line_rows(lines, self._path.parent, part.first), part.rows)
 
 
 class Parquet:

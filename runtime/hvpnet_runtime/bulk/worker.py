@@ -73,7 +73,7 @@ class Annotator:
         if self._begin(part.number) > MOST_TRIES:
             raise BulkError(
                 f"the part at row {part.first} ended its process {MOST_TRIES} times, for want of memory or by a crash "
-                "of the engine: Ray's logs say which"
+                "of the backend: Ray's logs say which"
             )
         pipeline = self._load()
         # Which pictures share a run of the vision graph must not depend on the parts this actor happened to get before,

@@ -57,7 +57,7 @@ class EntityWindow:
 
     @property
     def owned_pieces(self) -> tuple[int | None, ...]:
-        """Of each owned word, the position of its first piece in `encoding.input_ids`, or None."""
+        """Position of each owned word's first piece in `encoding.input_ids`, or None."""
         first, end = self.owned
         return self.encoding.first_pieces[first - self.offset : end - self.offset]
 
@@ -281,7 +281,7 @@ def _overlapping_windows(edges: list[int], budget: int) -> list[Span]:
 def _boundary(left: Span, right: Span, edges: list[int]) -> int:
     """The first word that the right window shows with more context on its poorer side than the left window does.
 
-    Of the words that both show, the left window lacks what follows its end, and the right one what precedes its start.
+    The left window lacks what follows its end, and the right one what precedes its start.
     """
     (_, left_end), (right_start, _) = left, right
     for word in range(right_start, left_end):

@@ -1,4 +1,4 @@
-"""A tweet to token ids and pixels: everything that needs no engine, so that it can run elsewhere or ahead."""
+"""A tweet to token ids and pixels: everything that needs no backend, so that it can run elsewhere or ahead."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ SUBSTITUTE = "inf.png"
 
 @dataclass(frozen=True)
 class Prepared:
-    """One tweet, ready for the engines.
+    """One tweet, ready for the graphs.
 
     Attributes:
         tweet: what was given.

@@ -42,7 +42,7 @@ REQUEST = (
 """Inputs of the Python model; see `hvpnet_runtime.triton.requests`."""
 
 RESULT = Tensor("RESULT", "STRING", (1,))
-"""Its output."""
+"""Output of the Python model."""
 
 
 _TYPES = {"float32": "FP32", "float16": "FP16", "int64": "INT64", "uint8": "UINT8"}

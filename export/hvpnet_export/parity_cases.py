@@ -9,11 +9,12 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from hvpnet.data.examples import Example
-from hvpnet.modeling.config import MAX_OBJECTS, HVPNeTConfig
+from hvpnet.modeling.config import HVPNeTConfig
 from hvpnet.modeling.model import HVPNeT
 from hvpnet.modeling.picture_features import load_pixels_of, picture_files, picture_slots
 from hvpnet.modeling.text_batches import encode, stack_texts, text_encoder
 from hvpnet.modeling.visual_prefix import PICTURES
+from hvpnet_runtime.bundle import MAX_OBJECTS
 
 
 @dataclass(frozen=True)

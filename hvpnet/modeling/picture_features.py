@@ -12,9 +12,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hvpnet.errors import DataError
-from hvpnet.modeling.config import MAX_OBJECTS, HVPNeTConfig
+from hvpnet.modeling.config import HVPNeTConfig
 from hvpnet.modeling.model import HVPNeT
 from hvpnet.modeling.visual_prefix import PICTURES, blank_picture, normalise
+from hvpnet_runtime.bundle import MAX_OBJECTS
 from hvpnet_runtime.preprocessing.pictures import load_pixels
 from hvpnet_runtime.types import Tweet
 

@@ -152,5 +152,5 @@ def _positions(features: Tensor, prefix_length: int) -> Tensor:
 
 def _keys_and_values(pairs: Tensor, prefix_length: int) -> Tensor:
     """[N, layers, P * 2 * hidden], key and value side by side -> [N, layers, 2, P * hidden]."""
-    split = pairs.unflatten(2, (prefix_length, 2, -1))  # [N, layers, P, 2, hidden]
+    split: Tensor = pairs.unflatten(2, (prefix_length, 2, -1))  # [N, layers, P, 2, hidden]
     return split.transpose(2, 3).flatten(3)  # [N, layers, 2, P * hidden]

@@ -155,7 +155,7 @@ class Manifest:
         return ("tokenizer.json", *arrays, *(f"onnx/{each}/{graph}" for each in self.precision for graph in graphs))
 
 
-def _export_command(values: Mapping[str, Any]) -> str:
+def _export_command(values: Any) -> str:  # noqa: ANN401  JSON
     """What makes a bundle of an older schema again; the checkpoint's path is in no manifest."""
     given = values.get("precision")
     precisions = [each for each in get_args(Precision) if each in given] if isinstance(given, list) else []

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,23 +18,7 @@ from hvpnet_runtime.types import Result
 _GROUP_ROWS = 65_536  # small row groups make a Parquet file slow to read
 
 
-class Answers(Protocol):
-    """A format of results."""
-
-    def encode(self, results: Sequence[Result]) -> bytes:
-        """A file of these results."""
-        ...
-
-    def count(self, path: Path) -> int:
-        """How many results a file holds."""
-        ...
-
-    def join(self, paths: Iterable[Path], out: Path) -> None:
-        """All results of several files, in order, as one file."""
-        ...
-
-
-def answers_for(output: Path, task: Task, id_type: pa.DataType) -> Answers:
+def answers_for(output: Path, task: Task, id_type: pa.DataType) -> "Answers":
     """The format that the name's ending asks for.
 
     Raises:
@@ -68,23 +52,23 @@ def join_files(paths: Iterable[Path], out: Path) -> None:
 
 
 class JsonLinesAnswers:
-    """See `Answers`. The same lines as `hvpnet predict`."""
+    """Answers as JSON lines, the same as those of `hvpnet predict`."""
 
     def encode(self, results: Sequence[Result]) -> bytes:
-        """See `Answers`."""
+        """A file of these results."""
         return encode_lines(result.to_dict() for result in results)
 
     def count(self, path: Path) -> int:
-        """See `Answers`."""
+        """How many results a file holds."""
         return count_lines(path)
 
     def join(self, paths: Iterable[Path], out: Path) -> None:
-        """See `Answers`."""
+        """Write all results of several files, in order, as one file."""
         join_files(paths, out)
 
 
 class ParquetAnswers:
-    """See `Answers`. Columns are named as the keys of JSON lines.
+    """Answers as Parquet. Columns are named as the keys of JSON lines.
 
     Args:
         task: which columns there are.
@@ -96,7 +80,7 @@ class ParquetAnswers:
         self._id_is_text = pa.types.is_string(id_type)
 
     def encode(self, results: Sequence[Result]) -> bytes:
-        """See `Answers`."""
+        """A file of these results."""
         rows = [result.to_dict() for result in results]
         if self._id_is_text:
             rows = [{**row, "id": _id_text(row["id"])} for row in rows]
@@ -105,11 +89,11 @@ class ParquetAnswers:
         return file.getvalue()
 
     def count(self, path: Path) -> int:
-        """See `Answers`."""
+        """How many results a file holds."""
         return int(pq.read_metadata(path).num_rows)
 
     def join(self, paths: Iterable[Path], out: Path) -> None:
-        """See `Answers`."""
+        """Write all results of several files, in order, as one file."""
         waiting: list[pa.Table] = []
         with pq.ParquetWriter(out, self._schema) as writer:
             for path in paths:
@@ -119,6 +103,10 @@ class ParquetAnswers:
                     waiting = []
             if waiting:
                 writer.write_table(pa.concat_tables(waiting))
+
+
+Answers: TypeAlias = JsonLinesAnswers | ParquetAnswers
+"""Formats of results."""
 
 
 def _schema(task: Task, id_type: pa.DataType) -> pa.Schema:

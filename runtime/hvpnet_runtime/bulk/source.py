@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate, islice
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -84,32 +84,7 @@ class ParquetRow:
 SourceRow: TypeAlias = LineRow | ParquetRow
 
 
-class Source(Protocol):
-    """A file of tweets.
-
-    Attributes:
-        id_type: type of the column `id` of an answer in Parquet.
-        size: what `index` counts its progress in: bytes or rows.
-    """
-
-    id_type: pa.DataType
-    size: int
-
-    def index(self, part_rows: int, tick: Tick) -> list[Part]:
-        """Cut into parts of `part_rows` rows, or of a power of two times as many where there would be too many.
-
-        Args:
-            part_rows: rows of a part; the last may have fewer.
-            tick: told how much was read, for progress.
-        """
-        ...
-
-    def read(self, part: Part) -> Iterator[SourceRow]:
-        """The rows of a part, in order."""
-        ...
-
-
-def open_source(path: Path) -> Source:
+def open_source(path: Path) -> "Source":
     """A reader of the format that the name's ending says.
 
     Raises:
@@ -125,7 +100,12 @@ def open_source(path: Path) -> Source:
 
 
 class JsonLines:
-    """See `Source`. A line is a row, unless it is blank."""
+    """A file of JSON lines, each of which is a row unless it is blank.
+
+    Attributes:
+        id_type: type of the column `id` of an answer in Parquet.
+        size: what `index` counts its progress in: bytes here, rows of Parquet.
+    """
 
     id_type = pa.string()
 
@@ -134,7 +114,12 @@ class JsonLines:
         self.size = path.stat().st_size
 
     def index(self, part_rows: int, tick: Tick) -> list[Part]:
-        """See `Source`."""
+        """Cut into parts of `part_rows` rows, or of a power of two times as many where there would be too many.
+
+        Args:
+            part_rows: rows of a part; the last may have fewer.
+            tick: told how much was read, for progress.
+        """
         marks: list[tuple[int, int]] = []  # offset and line of the first row of each part
         offset = ticked = rows = 0
         with self._path.open("rb") as lines:
@@ -155,14 +140,14 @@ class JsonLines:
         ]
 
     def read(self, part: Part) -> Iterator[SourceRow]:
-        """See `Source`."""
+        """The rows of a part, in order."""
         with self._path.open("rb") as lines:
             lines.seek(part.start)
             yield from islice(line_rows(lines, self._path.parent, part.first), part.rows)
 
 
 class Parquet:
-    """See `Source`. Columns are named as the keys of JSON lines; `image` and `objects` hold paths or bytes."""
+    """A Parquet file, used as `JsonLines`. Columns are named as its keys; `image` and `objects` hold paths or bytes."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -177,7 +162,7 @@ class Parquet:
         self.id_type = _id_type(path, schema)
 
     def index(self, part_rows: int, tick: Tick) -> list[Part]:
-        """See `Source`."""
+        """See `JsonLines.index`."""
         while part_rows * MOST_PARTS < self.size:
             part_rows *= 2
         tick(self.size)
@@ -187,7 +172,7 @@ class Parquet:
         ]
 
     def read(self, part: Part) -> Iterator[SourceRow]:
-        """See `Source`. Rows of the row group that come before the part are decoded too: Parquet has no shorter way."""
+        """See `JsonLines.read`. Rows of the row group that come before the part are decoded too: Parquet has no shorter way."""
         end = part.start + part.rows
         bounds = list(zip(self._group_starts, self._group_starts[1:], strict=False))
         groups = [group for group, (first, last) in enumerate(bounds) if first < end and last > part.start]
@@ -201,6 +186,10 @@ class Parquet:
                 position += len(batch)
                 if position >= end:
                     return
+
+
+Source: TypeAlias = JsonLines | Parquet
+"""Files of tweets."""
 
 
 def _id_type(path: Path, schema: pa.Schema) -> pa.DataType:

@@ -1,8 +1,8 @@
 """The two graphs as models of the same Triton server, called from within its Python model."""
 
 from bisect import bisect_left
-from collections.abc import Mapping
-from typing import Protocol, cast
+from collections.abc import Callable, Mapping
+from typing import TypeAlias, cast
 
 import numpy as np
 
@@ -11,17 +11,8 @@ from hvpnet_runtime.bundle import Axis, Bundle, GraphName, Precision
 from hvpnet_runtime.errors import BackendError
 from hvpnet_runtime.triton.settings import TRITON, Settings
 
-
-class Infer(Protocol):
-    """Runs one model of the server."""
-
-    def __call__(self, model: str, inputs: Mapping[str, Array], output: str) -> Array:
-        """The output of a model, given its inputs, all with the batch first.
-
-        Raises:
-            BackendError: the server answered with an error.
-        """
-        ...
+Infer: TypeAlias = Callable[[str, Mapping[str, Array], str], Array]
+"""Runs a model of the server on inputs, all with the batch first, and gives the output of that name."""
 
 
 class TritonBackend(HostBackend):

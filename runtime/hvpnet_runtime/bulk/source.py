@@ -172,7 +172,7 @@ class Parquet:
         ]
 
     def read(self, part: Part) -> Iterator[SourceRow]:
-        """See `JsonLines.read`. Rows of the row group that come before the part are decoded too: Parquet has no shorter way."""
+        """See `JsonLines.read`. Rows of the row group before the part are decoded too: Parquet has no shorter way."""
         end = part.start + part.rows
         bounds = list(zip(self._group_starts, self._group_starts[1:], strict=False))
         groups = [group for group, (first, last) in enumerate(bounds) if first < end and last > part.start]

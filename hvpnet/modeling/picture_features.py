@@ -114,10 +114,6 @@ class PictureFeatures:
                 bar.update(len(batch))
         return cls(config, paths, table)
 
-    def of(self, tweet: Tweet) -> Tensor:
-        """Features of one tweet, [pictures, channels, 2, 2]: whole picture, objects, blanks."""
-        return self.table[self._rows_of(tweet)]
-
     def prefix(self, model: HVPNeT, tweets: Sequence[Tweet]) -> Tensor | None:
         """Prefixes of a batch, [B, pictures, layers, 2, prefix_length * hidden], on the model's device.
 
@@ -126,7 +122,7 @@ class PictureFeatures:
         """
         if not self._config.pictures:
             return None
-        rows = torch.tensor([self._rows_of(tweet) for tweet in tweets])  # [B, pictures]
+        rows = torch.tensor([self.rows_of(tweet) for tweet in tweets])  # [B, pictures]
         distinct, places = rows.unique(return_inverse=True)  # [N], [B, pictures]
         device = next(model.parameters()).device
         prefix: Tensor = model.prefix(self.table[distinct].to(device))  # [N, layers, 2, prefix_length * hidden]
@@ -134,5 +130,6 @@ class PictureFeatures:
         rows_of_batch = prefix.index_select(0, places.flatten().to(device))  # [B * pictures, ...]
         return rows_of_batch.reshape(*places.shape, *prefix.shape[1:])
 
-    def _rows_of(self, tweet: Tweet) -> list[int]:
+    def rows_of(self, tweet: Tweet) -> list[int]:
+        """Where the tweet's pictures are in the table: whole picture, objects, blanks."""
         return [_BLANK if path is None else self._rows[path] for path in picture_slots(tweet, self._config)]

@@ -8,6 +8,7 @@ import hvpnet.modeling.torchvision_compat  # noqa: F401  first, because transfor
 
 # isort: split
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import TypeAlias, cast
 
 import torch
@@ -33,18 +34,7 @@ def build_bert(config: BertConfig) -> BertModel:
     """
     if config.hidden_act not in ACT2FN:
         raise ConfigError(f"hidden_act must be one of {', '.join(ACT2FN)}, not {config.hidden_act!r}")
-    sizes = TransformersBertConfig(
-        vocab_size=config.vocab_size,
-        hidden_size=config.hidden_size,
-        num_hidden_layers=config.num_hidden_layers,
-        num_attention_heads=config.num_attention_heads,
-        intermediate_size=config.intermediate_size,
-        max_position_embeddings=config.max_position_embeddings,
-        type_vocab_size=config.type_vocab_size,
-        hidden_act=config.hidden_act,
-        layer_norm_eps=config.layer_norm_eps,
-    )
-    return BertModel(sizes, add_pooling_layer=False)
+    return BertModel(TransformersBertConfig(**asdict(config)), add_pooling_layer=False)
 
 
 Attention: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]

@@ -97,7 +97,7 @@ def test_loss_is_the_mean_over_tweets(begin, examples, tokenizer_dir, task):
         for example in examples[task]:
             encoding = encode(encoder, example)
             gold = example_labels(encoding, example, model.config.labels)
-            ids, prefix = torch.tensor([encoding.input_ids]), model.prefix(table.of(example.tweet))[None]
+            ids, prefix = torch.tensor([encoding.input_ids]), model.prefix(table.table[table.rows_of(example.tweet)])[None]
             markers = [torch.tensor([place]) for place in (encoding.head_index, encoding.tail_index) if place]
             (outputs,) = model(ids, torch.ones_like(ids), prefix, *markers)
             if task == "re":

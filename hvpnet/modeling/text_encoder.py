@@ -41,17 +41,12 @@ Attention: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]
 """(query, key, value, additive mask, dropout) -> context [B, heads, T, head_size]."""
 
 
-def fused_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout: float) -> Tensor:
-    """PyTorch's fused kernel, for eager mode."""
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
-
-
 def encode_text(
     bert: BertModel,
     input_ids: Tensor,
     attention_mask: Tensor,
     prefix: Tensor | None,
-    attention: Attention = fused_attention,
+    attention: Attention = F.scaled_dot_product_attention,
 ) -> Tensor:
     """Run BERT over the text with the pictures' prefix in front of the keys and values of every layer.
 
@@ -60,7 +55,8 @@ def encode_text(
         input_ids: [B, T] int64.
         attention_mask: [B, T], 1 = token. The prefix is never masked, blank pictures included.
         prefix: [B, pictures, layers, 2, prefix_length * hidden], or None for text alone.
-        attention: how to attend; an exporter writes it in the operators its target fuses.
+        attention: how to attend, by default with PyTorch's fused kernel; an exporter writes it in the operators its
+            target fuses.
 
     Returns:
         The last hidden states [B, T, hidden].

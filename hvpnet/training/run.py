@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import torch
 from pydantic import TypeAdapter
+from torch.optim.swa_utils import update_bn
 
 from hvpnet.data import NER_LABELS, Split, find_split, read_split
 from hvpnet.data.examples import SplitName
@@ -25,7 +26,7 @@ from hvpnet.modeling.model import HVPNeT
 from hvpnet.modeling.picture_features import PICTURES_PER_RUN, PictureFeatures, load_images, picture_files
 from hvpnet.modeling.tokenizer import load_tokenizer
 from hvpnet.training.config import TrainingConfig
-from hvpnet.training.initialise import fit_batch_norms, new_model
+from hvpnet.training.initialise import new_model
 from hvpnet.training.run_folder import RunFolder, TrainingState
 from hvpnet.training.trainer import Optimisation
 
@@ -102,7 +103,8 @@ class _Run:
         if state is None:
             self.folder.begin(self.config)
         else:
-            optimisation.load_state_dicts(state.optimizer, state.scheduler)
+            optimisation.optimizer.load_state_dict(state.optimizer)
+            optimisation.scheduler.load_state_dict(state.scheduler)
             history, best_epoch = state.history, state.best_epoch
         for number in range(len(history) + 1, self.config.train.epochs + 1):
             entry = self._epoch(number, model, optimisation, features)
@@ -110,8 +112,8 @@ class _Run:
             if entry["dev"] and (not best_epoch or entry["dev"]["f1"] >= history[best_epoch - 1]["dev"]["f1"]):
                 best_epoch = number
                 self.folder.write_best(model, self.tokenizer)
-            states = optimisation.state_dicts()
-            self.folder.write_state(TrainingState(model.state_dict(), *states, history, best_epoch))
+            optimizer, scheduler = optimisation.optimizer.state_dict(), optimisation.scheduler.state_dict()
+            self.folder.write_state(TrainingState(model.state_dict(), optimizer, scheduler, history, best_epoch))
         return history, best_epoch
 
     def result(self, best: Entry) -> TrainingResult:
@@ -148,12 +150,13 @@ class _Run:
         return model.to(self.device)
 
     def _fit_batch_norms(self, model: HVPNeT) -> None:
+        """With the statistics it is made with, a random ResNet's features grow or vanish from stage to stage."""
         files = picture_files((example.tweet for example in self.training.examples), model.config)
         chosen = files[:: max(1, len(files) // _PICTURES_TO_FIT)]
         logger.info("ResNet: no weights given, random; batch norms fitted to %d training pictures", len(chosen))
         with ThreadPoolExecutor() as pool:
             starts = range(0, len(chosen), PICTURES_PER_RUN)
-            fit_batch_norms(model.image_model, (load_images(chosen[i : i + PICTURES_PER_RUN], pool) for i in starts))
+            update_bn((load_images(chosen[i : i + PICTURES_PER_RUN], pool) for i in starts), model.image_model)
 
     def _epoch(self, number: int, model: HVPNeT, optimisation: Optimisation, features: PictureFeatures) -> Entry:
         """Trains one epoch, and scores it if it is time to."""

@@ -13,7 +13,14 @@ from torchcrf import CRF
 
 from hvpnet.modeling.config import HVPNeTConfig
 from hvpnet.modeling.text_encoder import build_bert, encode_text
-from hvpnet.modeling.visual_prefix import ImageModel, build_gates, build_projection, gated_prefix, stage_prefix
+from hvpnet.modeling.visual_prefix import (
+    ImageModel,
+    blank_picture,
+    build_gates,
+    build_projection,
+    gated_prefix,
+    stage_prefix,
+)
 
 
 class HVPNeT(nn.Module):
@@ -49,6 +56,10 @@ class HVPNeT(nn.Module):
     def encode_pictures(self, images: Tensor) -> Tensor:
         """Normalised images [N, 3, 224, 224] -> prefix [N, layers, 2, prefix_length * hidden]."""
         return self.prefix(self.image_model(images))
+
+    def blank_prefix(self) -> Tensor:
+        """The prefix [layers, 2, prefix_length * hidden] of the picture that stands for a missing one."""
+        return self.encode_pictures(blank_picture())[0]
 
     def forward(
         self,

@@ -74,11 +74,9 @@ def train(config: TrainingConfig, *, progress: bool = True) -> TrainingResult:
     """
     run = _Run(config, progress=progress)
     state = run.folder.read_state()
-    if state is None or len(state.history) < config.train.epochs:
-        history, best_epoch = run.fit(state)
-    else:
-        history, best_epoch = state.history, state.best_epoch
-    return run.result(history[best_epoch - 1])
+    if state is None or len(state["history"]) < config.train.epochs:
+        return run.result(run.fit(state))
+    return run.result(state["history"])
 
 
 class _Run:
@@ -92,32 +90,32 @@ class _Run:
         self.tokenizer = load_tokenizer(config.model.tokenizer, self.training.task)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-    def fit(self, state: TrainingState | None) -> tuple[list[Entry], int]:
-        """Trains from the state, or from the beginning, to the last epoch; returns the history and the best epoch."""
+    def fit(self, state: TrainingState | None) -> list[Entry]:
+        """Trains from the state, or from the beginning, to the last epoch; returns the history."""
         model = self._model(state)
         tweets = [example.tweet for split in (self.training, self.dev) for example in split.examples]
         features = PictureFeatures.compute(model, tweets, progress=self.progress)
         optimisation = Optimisation(model, self.tokenizer, self.training.examples, features, self.config.train)
         history: list[Entry] = []
-        best_epoch = 0
         if state is None:
             self.folder.begin(self.config)
         else:
-            optimisation.optimizer.load_state_dict(state.optimizer)
-            optimisation.scheduler.load_state_dict(state.scheduler)
-            history, best_epoch = state.history, state.best_epoch
+            optimisation.optimizer.load_state_dict(state["optimizer"])
+            optimisation.scheduler.load_state_dict(state["scheduler"])
+            history = state["history"]
         for number in range(len(history) + 1, self.config.train.epochs + 1):
-            entry = self._epoch(number, model, optimisation, features)
-            history.append(entry)
-            if entry["dev"] and (not best_epoch or entry["dev"]["f1"] >= history[best_epoch - 1]["dev"]["f1"]):
-                best_epoch = number
+            history.append(self._epoch(number, model, optimisation, features))
+            if history[-1]["dev"] and _best(history) is history[-1]:
                 self.folder.write_best(model, self.tokenizer)
             optimizer, scheduler = optimisation.optimizer.state_dict(), optimisation.scheduler.state_dict()
-            self.folder.write_state(TrainingState(model.state_dict(), optimizer, scheduler, history, best_epoch))
-        return history, best_epoch
+            self.folder.write_state(
+                {"model": model.state_dict(), "optimizer": optimizer, "scheduler": scheduler, "history": history}
+            )
+        return history
 
-    def result(self, best: Entry) -> TrainingResult:
+    def result(self, history: list[Entry]) -> TrainingResult:
         """The scores of the best epoch; the test split is scored with its checkpoint."""
+        best = _best(history)
         number, dev = best["epoch"], _SCORES.validate_python(best["dev"])
         try:
             find_split(self.config.data.root, "test")
@@ -144,7 +142,7 @@ class _Run:
         options = self.config.model
         model = new_model(options, self.training.task, self.training.relations or NER_LABELS, self.tokenizer)
         if state is not None:
-            model.load_state_dict(state.model)
+            model.load_state_dict(state["model"])
         elif model.config.pictures and options.resnet_weights is None:
             self._fit_batch_norms(model)
         return model.to(self.device)
@@ -170,3 +168,8 @@ class _Run:
         f1 = "" if dev is None else f", dev F1 {dev.f1:.4f}"
         logger.info("epoch %d of %d: loss %.4f%s", number, options.epochs, loss, f1)
         return {"epoch": number, "loss": loss, "dev": None if dev is None else asdict(dev)}
+
+
+def _best(history: list[Entry]) -> Entry:
+    """The last of the epochs with the best F1 on the dev split."""
+    return max((entry for entry in history if entry["dev"]), key=lambda entry: (entry["dev"]["f1"], entry["epoch"]))

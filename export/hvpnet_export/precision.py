@@ -55,11 +55,7 @@ def to_precision(model: HVPNeT, precision: Precision) -> HVPNeT:
     words = narrow.bert.embeddings.word_embeddings
     words.__class__ = NarrowEmbedding
     words.half()
-    _check_range(narrow)
-    return narrow
-
-
-def _check_range(model: nn.Module) -> None:
-    for name, tensor in model.state_dict().items():
+    for name, tensor in narrow.state_dict().items():
         if tensor.dtype == torch.float16 and not tensor.isfinite().all():
             raise ExportError(f"{name} holds values beyond {torch.finfo(torch.float16).max:.0f}: FP16 cannot hold them")
+    return narrow

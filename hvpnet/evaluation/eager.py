@@ -63,14 +63,10 @@ def score(
 
 
 def evaluate(
-    model: HVPNeT,
-    tokenizer: Tokenizer,
-    examples: Sequence[Example],
-    features: PictureFeatures | None = None,
-    batch_size: int = 32,
+    model: HVPNeT, tokenizer: Tokenizer, examples: Sequence[Example], features: PictureFeatures | None = None
 ) -> Scores:
     """Scores the eager model on examples; arguments and errors as in `predict`."""
-    return score(model.config, tokenizer, examples, predict(model, tokenizer, examples, features, batch_size))
+    return score(model.config, tokenizer, examples, predict(model, tokenizer, examples, features))
 
 
 def _prediction(config: HVPNeTConfig, encoding: Encoding, path: Sequence[int]) -> Prediction:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import filter as matching
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 from hvpnet.data.examples import NER_LABELS
 from hvpnet.errors import CheckpointError, ConfigError
@@ -157,27 +157,20 @@ def _variant(shapes: Shapes, wanted: Variant | None, hidden: int) -> Variant:
         found = "text_only"
     elif len(matching(shapes, "encoder_conv.?.?.*")) > len(matching(shapes, "gates.*")):
         found = "1t3"
-    else:
-        found = _flat_or_full(shapes, hidden)
+    else:  # the projection's inputs times prefix_length are the pooled channels x 4
+        channels = _resnet(shapes).stage_channels
+        inputs = _size(shapes, ("encoder_conv.0.weight", 1)) * _prefix_sizes(shapes, hidden, "full")["prefix_length"]
+        if inputs not in (4 * sum(channels), 4 * channels[-1]):
+            raise CheckpointError(
+                f"encoder_conv.0.weight reads {inputs} features a picture, but the ResNet gives {4 * sum(channels)}"
+                f" (or {4 * channels[-1]} from its last stage)"
+            )
+        found = "full" if inputs == 4 * sum(channels) else "flat"
     if wanted == "only_obj" and found == "full":
         return "only_obj"
     if wanted not in (None, found):
         raise CheckpointError(f"the checkpoint's tensors are those of variant {found}, not {wanted}")
     return found
-
-
-def _flat_or_full(shapes: Shapes, hidden: int) -> Literal["flat", "full"]:
-    """Tell by the projection's inputs, which times prefix_length must be the pooled channels x 4."""
-    channels = _resnet(shapes).stage_channels
-    inputs = _size(shapes, ("encoder_conv.0.weight", 1)) * _prefix_sizes(shapes, hidden, "full")["prefix_length"]
-    if inputs == 4 * sum(channels):
-        return "full"
-    if inputs == 4 * channels[-1]:
-        return "flat"
-    raise CheckpointError(
-        f"encoder_conv.0.weight reads {inputs} features a picture, but the ResNet gives {4 * sum(channels)}"
-        f" (or {4 * channels[-1]} from its last stage)"
-    )
 
 
 def _prefix_sizes(shapes: Shapes, hidden: int, variant: Variant) -> dict[str, int]:

@@ -1,7 +1,6 @@
 """What exported graphs are compared on: random inputs of every size, or the tweets of a data set."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -100,5 +99,4 @@ def _pictures(config: HVPNeTConfig, examples: Sequence[Example]) -> tuple[Tensor
         return None, slots
     if not files:
         return torch.empty(0, PICTURES.crop, PICTURES.crop, 3, dtype=torch.uint8), slots
-    with ThreadPoolExecutor() as pool:
-        return torch.from_numpy(load_pixels_of(files, pool)), slots
+    return torch.from_numpy(load_pixels_of(files)), slots

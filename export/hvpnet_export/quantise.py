@@ -16,6 +16,7 @@ tweet's answer would depend on the others in its batch.
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import onnx
@@ -91,11 +92,12 @@ def _quantise(
         from onnxruntime import quantization
     except ImportError as error:
         raise MissingExtraError("onnxruntime", "cpu", "quantising to INT8") from error
+    inputs = iter(feeds)
     with quiet():
         quantization.quantize_static(
             source,
             target,
-            _Reader(feeds),
+            SimpleNamespace(get_next=lambda: next(inputs, None)),  # its CalibrationDataReader
             quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=[*_RESNET, *_LINEAR],
             nodes_to_quantize=list(nodes),
@@ -107,14 +109,3 @@ def _quantise(
             # A linear layer's output goes to an operator of FP32 anyway: rounding it would only cost accuracy.
             extra_options={"OpTypesToExcludeOutputQuantization": list(_LINEAR)},
         )
-
-
-class _Reader:
-    """ONNX Runtime's `CalibrationDataReader`."""
-
-    def __init__(self, feeds: Iterable[dict[str, Any]]) -> None:
-        self._feeds = iter(feeds)
-
-    def get_next(self) -> dict[str, Any] | None:
-        """The next inputs, or None after the last."""
-        return next(self._feeds, None)

@@ -7,7 +7,6 @@ computed once.
 
 import logging
 import math
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -23,7 +22,7 @@ from hvpnet.evaluation.eager import evaluate
 from hvpnet.evaluation.scoring import Scores
 from hvpnet.modeling.checkpoint import load_checkpoint
 from hvpnet.modeling.model import HVPNeT
-from hvpnet.modeling.picture_features import PICTURES_PER_RUN, PictureFeatures, load_images, picture_files
+from hvpnet.modeling.picture_features import PictureFeatures, load_images, picture_files
 from hvpnet.modeling.tokenizer import load_tokenizer
 from hvpnet.training.config import TrainingConfig
 from hvpnet.training.initialise import new_model
@@ -152,9 +151,7 @@ class _Run:
         files = picture_files((example.tweet for example in self.training.examples), model.config)
         chosen = files[:: max(1, len(files) // _PICTURES_TO_FIT)]
         logger.info("ResNet: no weights given, random; batch norms fitted to %d training pictures", len(chosen))
-        with ThreadPoolExecutor() as pool:
-            starts = range(0, len(chosen), PICTURES_PER_RUN)
-            update_bn((load_images(chosen[i : i + PICTURES_PER_RUN], pool) for i in starts), model.image_model)
+        update_bn(load_images(chosen), model.image_model)
 
     def _epoch(self, number: int, model: HVPNeT, optimisation: Optimisation, features: PictureFeatures) -> Entry:
         """Trains one epoch, and scores it if it is time to."""

@@ -14,13 +14,7 @@ from hvpnet.errors import DataError
 from hvpnet_runtime.bundle import Task
 
 TYPES = ("PER", "LOC", "ORG", "MISC")
-RELATIONS = (
-    "/per/loc/place_of_residence",
-    "/per/org/member_of",
-    "/per/per/couple",
-    "/per/per/peer",
-    "None",
-)
+RELATIONS = ("/per/loc/place_of_residence", "/per/org/member_of", "/per/per/couple", "/per/per/peer", "None")
 
 _RETWEETS = 0.1
 _CROP_SIDE = 112

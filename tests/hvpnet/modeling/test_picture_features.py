@@ -1,5 +1,4 @@
 import copy
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -142,8 +141,7 @@ def test_computing_leaves_the_batch_norms_alone(models, tweets):
 
 
 def test_pixels_are_the_runtimes(files):
-    with ThreadPoolExecutor(2) as pool:
-        pixels, images = load_pixels_of(files[:3], pool), load_images(files[:3], pool)
+    pixels, (images,) = load_pixels_of(files[:3]), load_images(files[:3])
     expected = np.stack([load_pixels(path, PICTURES) for path in files[:3]])
     assert pixels.dtype == np.uint8
     assert np.array_equal(pixels, expected)

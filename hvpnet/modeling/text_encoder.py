@@ -70,9 +70,9 @@ def encode_text(
     for index, layer in enumerate(cast("list[BertLayer]", bert.encoder.layer)):
         self_attention = cast("BertSelfAttention", layer.attention.self)
         query, key, value = (
-            _heads(projection(hidden), self_attention.attention_head_size)  # [B, heads, T, head_size]
+            projection(hidden).unflatten(2, (-1, self_attention.attention_head_size)).transpose(1, 2)
             for projection in (self_attention.query, self_attention.key, self_attention.value)
-        )
+        )  # [B, heads, T, head_size]
         if pairs is not None:
             key = torch.cat([pairs[2 * index], key], dim=2)  # [B, heads, pictures * P + T, head_size]
             value = torch.cat([pairs[2 * index + 1], value], dim=2)
@@ -89,12 +89,6 @@ def _embed(embeddings: BertEmbeddings, input_ids: Tensor) -> Tensor:
     positions = embeddings.position_embeddings.weight[: input_ids.shape[1]]  # [T, hidden]
     embedded: Tensor = embeddings.dropout(embeddings.LayerNorm(words + positions))
     return embedded
-
-
-def _heads(projected: Tensor, size: int) -> Tensor:
-    """[B, T, hidden] -> [B, heads, T, head_size]."""
-    batch, length, _ = projected.shape
-    return projected.reshape(batch, length, -1, size).transpose(1, 2)
 
 
 def _split_heads(prefix: Tensor, heads: int, hidden: int) -> Tensor:

@@ -84,7 +84,10 @@ def _load_bert(bert: nn.Module, folder: Path, added: int) -> None:
     safetensors = folder / "model.safetensors"
     state = read_safetensors(safetensors) if safetensors.is_file() else read_pickle(folder / "pytorch_model.bin")
     encoder = {name.removeprefix("bert."): tensor for name, tensor in state.items() if name.startswith("bert.")}
-    state = {_current_name(name): tensor for name, tensor in (encoder or state).items()}
+    state = {  # bert-base-uncased still has the names of TensorFlow
+        name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias"): tensor
+        for name, tensor in (encoder or state).items()
+    }
     words = bert.get_parameter(_WORDS).detach()  # [vocabulary, hidden]
     given = state.get(_WORDS)  # [vocabulary, hidden]
     if given is not None and given.shape[1:] == words.shape[1:]:
@@ -94,11 +97,6 @@ def _load_bert(bert: nn.Module, folder: Path, added: int) -> None:
             )
         state[_WORDS] = torch.cat([given, words[len(given) :]])
     _load(bert, state, _BERT_UNUSED, folder)
-
-
-def _current_name(name: str) -> str:
-    """bert-base-uncased still has the names of TensorFlow."""
-    return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
 
 
 def _load(module: nn.Module, state: Mapping[str, Tensor], unused: re.Pattern[str], source: Path) -> None:

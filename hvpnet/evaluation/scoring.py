@@ -47,8 +47,8 @@ def score_predictions(
             relations.append(example.relation)
             continue
         places = encoder.encode_entities(example.tweet.words or ()).first_pieces
-        for tags, seen in ((example.tags, gold), (prediction, predicted)):
-            seen.append([tag for tag, place in zip(tags, places, strict=True) if place is not None])
+        for tags, kept in ((example.tags, gold), (prediction, predicted)):
+            kept.append([tag for tag, place in zip(tags, places, strict=True) if place is not None])
     return relation_scores(relations, predictions, NO_RELATION) if relations else entity_scores(gold, predicted)
 
 

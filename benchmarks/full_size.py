@@ -10,12 +10,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+from torch.optim.swa_utils import update_bn
 
 from hvpnet import BertConfig, HVPNeT, HVPNeTConfig, ResNetConfig, save_checkpoint
 from hvpnet.cli import main as hvpnet
 from hvpnet.data import NER_LABELS, Sizes, write_picture_tweets
 from hvpnet.modeling.tokenizer import load_tokenizer
-from hvpnet.training.initialise import fit_batch_norms
 
 
 def vocabulary() -> Path:
@@ -34,7 +34,7 @@ def new_model() -> HVPNeT:
         for parameter in model.bert.parameters():
             if parameter.dim() > 1:
                 parameter.normal_(std=0.02)
-    fit_batch_norms(model.image_model, (torch.randn(4, 3, 224, 224) for _ in range(2)))
+    update_bn((torch.randn(4, 3, 224, 224) for _ in range(2)), model.image_model)
     return model.eval()
 
 

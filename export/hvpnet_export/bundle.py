@@ -13,7 +13,6 @@ from tokenizers import Tokenizer
 from hvpnet.modeling.config import HVPNeTConfig
 from hvpnet.modeling.model import HVPNeT
 from hvpnet.modeling.tokenizer import MARKERS
-from hvpnet.modeling.visual_prefix import blank_picture
 from hvpnet_export.calibration import CalibrationData
 from hvpnet_export.errors import ExportError
 from hvpnet_export.graphs import export_text, export_vision
@@ -86,8 +85,7 @@ def write_arrays(model: HVPNeT, folder: Path) -> None:
         scores = {name: parameter.float().numpy() for name, parameter in model.crf.named_parameters()}
         np.savez(folder / "decoder.npz", allow_pickle=False, **scores)
     if model.config.pictures:
-        prefix = model.encode_pictures(blank_picture())[0].numpy()  # [layers, 2, P * hidden]
-        np.savez(folder / "blank.npz", allow_pickle=False, prefix=prefix)
+        np.savez(folder / "blank.npz", allow_pickle=False, prefix=model.blank_prefix().numpy())
 
 
 def _quantise_graphs(

@@ -119,7 +119,7 @@ def _export(module: nn.Module, model: HVPNeT, graph: GraphName, precision: Preci
         each.name: {place: dims[axis] for place, axis in enumerate(each.axes) if not isinstance(axis, int)}
         for each in spec.inputs
     }
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quiet():
         try:
             program = torch.onnx.export(
                 module.eval(),
@@ -146,14 +146,12 @@ def _export(module: nn.Module, model: HVPNeT, graph: GraphName, precision: Preci
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporter's notes on its own internals."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def quiet() -> Iterator[None]:
+    """Silences what exporter and quantiser say of their own internals, some of it to the root logger."""
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(logging.NOTSET)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hvpnet.errors import MissingExtraError
 from hvpnet.modeling.model import HVPNeT
-from hvpnet.modeling.visual_prefix import blank_picture, normalise
+from hvpnet.modeling.visual_prefix import normalise
 from hvpnet_export.errors import ParityError
 from hvpnet_export.parity_cases import ParityCase, random_cases
 from hvpnet_runtime.bundle import Precision
@@ -107,6 +107,7 @@ class ParityReport:
         return self
 
 
+@torch.no_grad()
 def compare(
     model: HVPNeT, bundle: Path, precision: Precision = "fp32", cases: Iterable[ParityCase] | None = None
 ) -> ParityReport:
@@ -123,11 +124,14 @@ def compare(
         ParityError: a graph cannot be run, or answers in another shape.
         MissingExtraError: ONNX Runtime is not installed.
     """
-    eager, graphs = _Eager(model), _Graphs(bundle, precision, pictures=bool(model.config.pictures))
-    prefix_error = output_error = 0.0 if eager.blank is None else _error(eager.blank.numpy(), graphs.blank.numpy())
+    graphs, blank = _Graphs(bundle, precision, pictures=bool(model.config.pictures)), torch.empty(0)
+    prefix_error = output_error = 0.0
+    if model.config.pictures:
+        blank = model.blank_prefix()
+        prefix_error = output_error = _error(blank.numpy(), graphs.blank.numpy())
     count, decisions, found = 0, 0, []
     for index, case in enumerate(random_cases(model) if cases is None else cases):
-        eager_prefix, eager_output = eager(case)
+        eager_prefix, eager_output = _eager(model, blank, case)
         prefix, output = graphs(case)
         if eager_prefix is not None and prefix is not None and len(prefix):
             prefix_error = max(prefix_error, _error(eager_prefix.numpy(), prefix.float().numpy()))
@@ -172,20 +176,12 @@ def compare_decoder(model: HVPNeT, path: Path) -> None:
                 raise ParityError(f"{path} has other {name} than the checkpoint: it was exported from another one")
 
 
-class _Eager:
+def _eager(model: HVPNeT, blank: Tensor, case: ParityCase) -> tuple[Tensor | None, Tensor]:
     """Prefixes and outputs of the eager model."""
-
-    @torch.no_grad()
-    def __init__(self, model: HVPNeT) -> None:
-        self._model = model
-        self.blank = model.encode_pictures(blank_picture())[0] if model.config.pictures else None
-
-    @torch.no_grad()
-    def __call__(self, case: ParityCase) -> tuple[Tensor | None, Tensor]:
-        if case.pixels is None or self.blank is None:
-            return None, self._model(**case.text)
-        prefixes = self._model.encode_pictures(normalise(case.pixels))  # [N, layers, 2, P * hidden]
-        return prefixes, self._model(**case.text, prefix=case.gather(prefixes, self.blank))
+    if case.pixels is None:
+        return None, model(**case.text)
+    prefixes = model.encode_pictures(normalise(case.pixels))  # [N, layers, 2, P * hidden]
+    return prefixes, model(**case.text, prefix=case.gather(prefixes, blank))
 
 
 class _Graphs:
@@ -237,10 +233,7 @@ def _error(eager: Array, graph: Array, compared: npt.NDArray[np.bool_] | None = 
 
 @torch.no_grad()
 def _score(model: HVPNeT, outputs: Tensor, decision: list[int]) -> float:
-    """The logit of a relation, or the CRF's score of a path over emissions [T, labels]."""
+    """The logit of a relation, or the CRF's log-likelihood of a path over emissions [T, labels]."""
     if model.config.task == "re":
         return float(outputs[decision[0]])
-    crf, tags = model.crf, torch.tensor(decision)  # [length]
-    score = crf.start_transitions[tags[0]] + crf.end_transitions[tags[-1]]
-    score = score + outputs[torch.arange(len(decision)), tags].sum() + crf.transitions[tags[:-1], tags[1:]].sum()
-    return float(score)
+    return float(model.crf(outputs[None, : len(decision)], torch.tensor([decision])))

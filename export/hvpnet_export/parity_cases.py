@@ -1,7 +1,6 @@
 """What exported graphs are compared on: random inputs of every size, or the tweets of a data set."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -55,10 +54,22 @@ def default_shapes(max_length: int) -> tuple[Shape, ...]:
 
 
 def random_cases(model: HVPNeT, seed: int = 0) -> Iterator[ParityCase]:
-    """One case of random inputs for each of `default_shapes`."""
-    generator = torch.Generator().manual_seed(seed)
-    for shape in default_shapes(model.config.max_length):
-        yield _random_case(model, shape, generator)
+    """Random pictures and texts for each of `default_shapes`; pictures are blank where a tweet has no object."""
+    config, generator = model.config, torch.Generator().manual_seed(seed)
+    for shape in default_shapes(config.max_length):
+        batch = len(shape.objects)
+        lengths = torch.tensor([max(3, shape.length - 5 * row) for row in range(batch)])
+        ids = torch.randint(1, config.bert.vocab_size, (batch, shape.length), generator=generator)
+        mask = (torch.arange(shape.length)[None] < lengths[:, None]).long()  # [B, T]
+        text = {"input_ids": ids * mask, "attention_mask": mask}
+        if config.task == "re" and config.head == "markers":
+            text |= {"head_index": torch.arange(batch) % 2 + 1, "tail_index": lengths - 1}
+        real = torch.arange(1 + MAX_OBJECTS)[None] <= torch.tensor(shape.objects)[:, None]  # [B, whole and objects]
+        real = real[:, 1 + MAX_OBJECTS - config.pictures :]  # [B, pictures]
+        slots = torch.where(real, (real.flatten().cumsum(0) - 1).reshape(real.shape), BLANK)
+        size = (int(real.sum()), PICTURES.crop, PICTURES.crop, 3)
+        pixels = torch.randint(0, 256, size, generator=generator, dtype=torch.uint8) if config.pictures else None
+        yield ParityCase(pixels, slots, text)
 
 
 def example_cases(
@@ -74,9 +85,9 @@ def example_cases(
     for start in range(0, len(examples), batch_size):
         batch = examples[start : start + batch_size]
         text = stack_texts(encoder, [encode(encoder, example) for example in batch], torch.device("cpu"))
-        names = ("input_ids", "attention_mask") if config.head == "cls" else tuple(vars(text))  # [CLS] needs no marker
-        inputs = {name: getattr(text, name) for name in names if getattr(text, name) is not None}
-        yield ParityCase(*_pictures(config, batch), inputs)
+        if config.head == "cls":  # which needs no marker
+            text = {name: text[name] for name in ("input_ids", "attention_mask")}
+        yield ParityCase(*_pictures(config, batch), text)
 
 
 def _pictures(config: HVPNeTConfig, examples: Sequence[Example]) -> tuple[Tensor | None, Tensor]:
@@ -88,25 +99,4 @@ def _pictures(config: HVPNeTConfig, examples: Sequence[Example]) -> tuple[Tensor
         return None, slots
     if not files:
         return torch.empty(0, PICTURES.crop, PICTURES.crop, 3, dtype=torch.uint8), slots
-    with ThreadPoolExecutor() as pool:
-        return torch.from_numpy(load_pixels_of(files, pool)), slots
-
-
-def _random_case(model: HVPNeT, shape: Shape, generator: torch.Generator) -> ParityCase:
-    """Random pictures, blank where there is no object, and random text inputs."""
-    config, batch = model.config, len(shape.objects)
-    lengths = [shape.length] + [max(3, shape.length - 5 * row) for row in range(1, batch)]
-    ids = torch.randint(1, config.bert.vocab_size, (batch, shape.length), generator=generator)
-    mask = (torch.arange(shape.length)[None] < torch.tensor(lengths)[:, None]).long()  # [B, T]
-    text = {"input_ids": ids * mask, "attention_mask": mask}
-    if config.task == "re" and config.head == "markers":
-        text["head_index"] = torch.arange(batch) % 2 + 1
-        text["tail_index"] = torch.tensor(lengths) - 1
-    if not config.pictures:
-        return ParityCase(None, torch.empty(batch, 0, dtype=torch.int64), text)
-    real = torch.arange(1 + MAX_OBJECTS)[None] <= torch.tensor(shape.objects)[:, None]  # [B, whole and objects]
-    real = real[:, -config.pictures :]
-    slots = torch.where(real, (real.flatten().cumsum(0) - 1).reshape(real.shape), BLANK)
-    side = PICTURES.crop
-    pixels = torch.randint(0, 256, (int(real.sum()), side, side, 3), generator=generator, dtype=torch.uint8)
-    return ParityCase(pixels, slots, text)
+    return torch.from_numpy(load_pixels_of(files)), slots

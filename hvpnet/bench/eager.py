@@ -130,8 +130,8 @@ class EagerSubject:
 
     def _text_inputs(self, tweets: list[Tweet]) -> TextInputs:
         encodings = [encode(self._encoder, EntityExample(tweet, ())) for tweet in tweets]  # gold tags are not read
-        text = vars(stack_texts(self._encoder, encodings, torch.device("cpu")))
-        return TextInputs(**{name: tensor.numpy() for name, tensor in text.items() if tensor is not None})
+        text = stack_texts(self._encoder, encodings, torch.device("cpu"))
+        return TextInputs(**{name: tensor.numpy() for name, tensor in text.items()})
 
     def _open(self, picture: object) -> Image.Image | None:
         if picture is None:

@@ -9,20 +9,8 @@ from hvpnet_runtime.types import Tweet
 SplitName: TypeAlias = Literal["train", "dev", "test"]
 
 NER_LABELS = (
-    "PAD",
-    "O",
-    "B-MISC",
-    "I-MISC",
-    "B-PER",
-    "I-PER",
-    "B-ORG",
-    "I-ORG",
-    "B-LOC",
-    "I-LOC",
-    "X",
-    "[CLS]",
-    "[SEP]",
-)
+    "PAD", "O", "B-MISC", "I-MISC", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "X", "[CLS]", "[SEP]",
+)  # fmt: skip
 """The published labels by index; X marks the pieces of a word after its first."""
 
 

@@ -131,20 +131,18 @@ class _Pictures:
         return replace(example, tweet=replace(example.tweet, image=self._resolved[image], objects=crops))
 
     def _resolve(self, folder: Path, image: str, where: str) -> Path:
-        path = folder / image
+        path, substitute = folder / image, folder / SUBSTITUTE
         if self._on_bad_image == "error":
-            if not path.is_file():
-                raise DataError(
-                    f"{where}: its image {path} is missing: add it, or take {SUBSTITUTE} with on_bad_image='substitute'"
-                )
-            return path
+            if path.is_file():
+                return path
+            raise DataError(
+                f"{where}: its image {path} is missing: add it, or take {SUBSTITUTE} with on_bad_image='substitute'"
+            )
         if _opens(path):
             return path
-        if not _opens(folder / SUBSTITUTE):
-            raise DataError(
-                f"{where}: its image {path} cannot be opened, and neither can {folder / SUBSTITUTE}: add one"
-            )
-        return folder / SUBSTITUTE
+        if _opens(substitute):
+            return substitute
+        raise DataError(f"{where}: its image {path} cannot be opened, and neither can {substitute}: add one")
 
     def _crop(self, name: str, where: str) -> Path:
         if self._files.crops is None:

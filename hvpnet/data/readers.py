@@ -40,18 +40,13 @@ def read_entity_text(path: Path) -> list[tuple[str, EntityExample]]:
             tags.append(tag)
             continue
         if image and not words:
-            raise DataError(f"{where}: the tweet of image {image} has no words: add them or remove it")
+            raise DataError(f"{where}: the tweet of image {image}.jpg has no words: add them or remove it")
         if image:
-            rows.append((image, EntityExample(Tweet(words=tuple(words), id=len(rows)), tuple(tags))))
-        image, words, tags = _image_name(line, where) if line.strip() else "", [], []
+            rows.append((f"{image}.jpg", EntityExample(Tweet(words=tuple(words), id=len(rows)), tuple(tags))))
+        image, words, tags = line.removeprefix(_IMAGE_LINE).strip(), [], []
+        if line.strip() and not image:
+            raise DataError(f"{where}: {_IMAGE_LINE} without the number of an image: add it")
     return rows
-
-
-def _image_name(line: str, where: str) -> str:
-    image = line.removeprefix(_IMAGE_LINE).strip()
-    if not image:
-        raise DataError(f"{where}: {_IMAGE_LINE} without the number of an image: add it")
-    return f"{image}.jpg"
 
 
 def _word_and_tag(line: str, where: str) -> tuple[str, str]:

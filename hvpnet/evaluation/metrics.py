@@ -75,23 +75,22 @@ def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[st
     return EntityScores(micro.precision, micro.recall, micro.f1, per_type)
 
 
-def relation_scores(gold: Sequence[int], predicted: Sequence[int], none_index: int | None) -> RelationScores:
-    """Scores relations, those of `none_index` left out (published `eval_result`).
+def relation_scores(gold: Sequence[object], predicted: Sequence[object], none: object) -> RelationScores:
+    """Scores relations, those that are `none` left out (published `eval_result`).
 
     Args:
-        gold: one relation index per instance.
+        gold: one relation per instance, a name or an index.
         predicted: the same, with the same length.
-        none_index: the index of no relation; None if there is no such class.
+        none: the class of no relation, which need not be there.
 
     Raises:
         ValueError: the lengths differ.
     """
     if len(gold) != len(predicted):
         raise ValueError(f"gold ({len(gold)} instances) and predicted ({len(predicted)}) differ in length")
-    hits = [index for index, guess in zip(gold, predicted, strict=True) if index == guess]
-    correct = sum(index != none_index for index in hits)
-    precision = _ratio(correct, sum(guess != none_index for guess in predicted))
-    recall = _ratio(correct, sum(index != none_index for index in gold))
+    hits = [relation for relation, guess in zip(gold, predicted, strict=True) if relation == guess]
+    found, wanted, correct = (sum(relation != none for relation in each) for each in (predicted, gold, hits))
+    precision, recall = _ratio(correct, found), _ratio(correct, wanted)
     f1 = _ratio(2 * precision * recall, precision + recall)
     return RelationScores(precision, recall, f1, accuracy=_ratio(len(hits), len(gold)))
 

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
-from hvpnet.data.examples import EntityExample, Example, RelationExample, Split
+from hvpnet.data.examples import Example, RelationExample, Split
 from hvpnet.errors import DataError
 from hvpnet.evaluation.metrics import EntityScores, RelationScores, entity_scores, relation_scores
 from hvpnet_runtime.bundle import Task
 from hvpnet_runtime.pipeline import Pipeline
-from hvpnet_runtime.types import EntityResult, Rejection, Result, Tweet
+from hvpnet_runtime.preprocessing.encode_text import TextEncoder
+from hvpnet_runtime.types import EntityResult, Rejection
 
 Prediction: TypeAlias = tuple[str, ...] | str
 """One BIO tag per word, or the name of a relation."""
@@ -20,43 +21,35 @@ NO_RELATION = "None"
 """The relation that published scores leave out."""
 
 
-def score_entities(
-    examples: Sequence[Example], predictions: Sequence[Prediction], seen: Sequence[Sequence[bool]]
-) -> EntityScores:
-    """Entity F1. As published, words that the model does not see count neither as gold nor as predicted.
+def score_predictions(
+    labels: Sequence[str], encoder: TextEncoder, examples: Sequence[Example], predictions: Sequence[Prediction]
+) -> Scores:
+    """Entity F1, or relation micro-F1 without the none class, as the published code has them.
+
+    Words that the model does not see, because they lie beyond the piece budget or give no piece, count neither as gold
+    nor as predicted.
 
     Args:
-        examples: with gold tags.
-        predictions: one tag per word of each.
-        seen: per word, whether it has a piece within the piece budget.
+        labels: of the model.
+        encoder: of the model; it says which words the model sees.
+        examples: of the model's task, one at least.
+        predictions: one per example, by any backend.
 
     Raises:
-        ValueError: the numbers of examples or words differ.
+        DataError: an example has a relation that the model does not know.
+        ValueError: there is not one prediction per example, or not one tag per word.
     """
-    gold, predicted = [], []
-    for example, tags, kept in zip(examples, predictions, seen, strict=True):
-        if isinstance(example, EntityExample):
-            gold.append([tag for tag, keep in zip(example.tags, kept, strict=True) if keep])
-            predicted.append([tag for tag, keep in zip(tags, kept, strict=True) if keep])
-    return entity_scores(gold, predicted)
-
-
-def score_relations(
-    relations: Sequence[str], examples: Sequence[Example], predictions: Sequence[Prediction]
-) -> RelationScores:
-    """Relation micro-F1 without the none class.
-
-    Raises:
-        DataError: an example has a relation that is not among `relations`.
-    """
-    gold = [example.relation for example in examples if isinstance(example, RelationExample)]
-    for relation in gold:
-        if relation not in relations:
-            raise DataError(f"{relation!r} is not among the model's relations: {', '.join(relations)}")
-    none = relations.index(NO_RELATION) if NO_RELATION in relations else None
-    return relation_scores(
-        [relations.index(relation) for relation in gold], [relations.index(str(name)) for name in predictions], none
-    )
+    gold, predicted, relations = list[list[str]](), list[list[str]](), list[str]()
+    for example, prediction in zip(examples, predictions, strict=True):
+        if isinstance(example, RelationExample):
+            if example.relation not in labels:
+                raise DataError(f"{example.relation!r} is not among the model's relations: {', '.join(labels)}")
+            relations.append(example.relation)
+            continue
+        places = encoder.encode_entities(example.tweet.words or ()).first_pieces
+        for tags, kept in ((example.tags, gold), (prediction, predicted)):
+            kept.append([tag for tag, place in zip(tags, places, strict=True) if place is not None])
+    return relation_scores(relations, predictions, NO_RELATION) if relations else entity_scores(gold, predicted)
 
 
 def check_split(split: Split, task: Task, *, with_pictures: bool) -> None:
@@ -74,30 +67,19 @@ def check_split(split: Split, task: Task, *, with_pictures: bool) -> None:
 
 
 def score_pipeline(pipeline: Pipeline, split: Split, *, with_pictures: bool = True) -> Scores:
-    """The published scores of a pipeline on a split.
-
-    As published, words without a prediction (beyond the piece budget, or without a piece) are left out of gold and
-    prediction alike.
+    """The published scores of a pipeline on a split; see `score_predictions`.
 
     Raises:
         DataError: see `check_split`; or a tweet cannot be processed, or has a relation that the bundle does not know.
     """
     bundle = pipeline.bundle
     check_split(split, bundle.task, with_pictures=with_pictures and bundle.sizes.pictures > 0)
-    tweets = [_tweet(example.tweet, with_pictures=with_pictures) for example in split.examples]
-    predictions = [_prediction(outcome) for outcome in pipeline.stream(tweets)]
-    if bundle.task == "re":
-        return score_relations(bundle.labels, split.examples, predictions)
-    encodings = (pipeline.text_encoder.encode_entities(tweet.words or ()) for tweet in tweets)
-    seen = [[position is not None for position in encoding.first_pieces] for encoding in encodings]
-    return score_entities(split.examples, predictions, seen)
-
-
-def _prediction(outcome: Result | Rejection) -> Prediction:
-    if isinstance(outcome, Rejection):
-        raise DataError(f"tweet {outcome.row} of the data: {outcome.message}")
-    return outcome.tags if isinstance(outcome, EntityResult) else outcome.relation
-
-
-def _tweet(tweet: Tweet, *, with_pictures: bool) -> Tweet:
-    return tweet if with_pictures else replace(tweet, image=None, objects=())
+    tweets = [example.tweet for example in split.examples]
+    if not with_pictures:
+        tweets = [replace(tweet, image=None, objects=()) for tweet in tweets]
+    predictions: list[Prediction] = []
+    for outcome in pipeline.stream(tweets):
+        if isinstance(outcome, Rejection):
+            raise DataError(f"tweet {outcome.row} of the data: {outcome.message}")
+        predictions.append(outcome.tags if isinstance(outcome, EntityResult) else outcome.relation)
+    return score_predictions(bundle.labels, pipeline.text_encoder, split.examples, predictions)

@@ -71,11 +71,6 @@ class BertConfig:
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
             )
 
-    @property
-    def head_size(self) -> int:
-        """Width of one attention head."""
-        return self.hidden_size // self.num_attention_heads
-
 
 @validated
 class ResNetConfig:
@@ -161,19 +156,6 @@ class HVPNeTConfig:
         channels = self.resnet.stage_channels
         return {"1t3": channels, "flat": channels[-1:]}.get(self.variant, (sum(channels),))
 
-    def to_dict(self) -> dict[str, Any]:
-        """The configuration as JSON types."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "HVPNeTConfig":
-        """The inverse of `to_dict`.
-
-        Raises:
-            ConfigError: a key is unknown or missing, or a value is impossible.
-        """
-        return cls(**values)
-
     @classmethod
     def read(cls, path: Path) -> "HVPNeTConfig":
         """Read a configuration that `write` wrote.
@@ -189,4 +171,4 @@ class HVPNeTConfig:
 
     def write(self, path: Path) -> None:
         """Write the configuration as JSON."""
-        path.write_text(json.dumps(self.to_dict(), indent=2) + "\n", "utf-8")
+        path.write_text(json.dumps(asdict(self), indent=2) + "\n", "utf-8")

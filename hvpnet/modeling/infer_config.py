@@ -14,16 +14,17 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import filter as matching
-from itertools import count, filterfalse
 from pathlib import Path
-from typing import Literal, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 from hvpnet.data.examples import NER_LABELS
 from hvpnet.errors import CheckpointError, ConfigError
 from hvpnet.modeling.config import DEFAULT_MAX_LENGTH, BertConfig, HVPNeTConfig, ResNetConfig
-from hvpnet_runtime.bundle import Head, Manifest, Task, Variant
+from hvpnet_runtime.bundle import Manifest, Task, Variant
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
+
+_DESCRIBED = ("num_attention_heads", "hidden_act", "layer_norm_eps")  # by the text encoder's own configuration
 
 HEAD_SIZE = 64
 """Width of an attention head in every published BERT of 128 hidden units or more, MiniLM's apart."""
@@ -70,14 +71,16 @@ def infer_config(shapes: Shapes, hints: Hints = Hints()) -> HVPNeTConfig:
     try:
         bert = _bert(shapes, hints.bert or {})
         variant = _variant(shapes, hints.variant, bert.hidden_size)
+        at_cls = task == "re" and _size(shapes, ("classifier.weight", 1)) == bert.hidden_size
+        default_length = min(DEFAULT_MAX_LENGTH[task], bert.max_position_embeddings)
         return HVPNeTConfig(
             task=task,
             labels=_labels(shapes, task, hints.labels),
             bert=bert,
             resnet=None if variant == "text_only" else _resnet(shapes),
             variant=variant,
-            head=_head(shapes, task, bert.hidden_size),
-            max_length=_max_length(task, bert) if hints.max_length is None else hints.max_length,
+            head="cls" if at_cls else "markers",
+            max_length=default_length if hints.max_length is None else hints.max_length,
             **_prefix_sizes(shapes, bert.hidden_size, variant),
         )
     except ConfigError as error:
@@ -86,15 +89,8 @@ def infer_config(shapes: Shapes, hints: Hints = Hints()) -> HVPNeTConfig:
 
 def _size(shapes: Shapes, *sources: tuple[str, int]) -> int:
     """The size that most tensors give; a source is a pattern of names and an axis, and the first wins a tie."""
-    return _most_common(
-        sources[0][0],
-        (
-            shapes[name][axis]
-            for pattern, axis in sources
-            for name in matching(shapes, pattern)
-            if len(shapes[name]) > axis
-        ),
-    )
+    named = ((shapes[name], axis) for pattern, axis in sources for name in matching(shapes, pattern))
+    return _most_common(sources[0][0], (shape[axis] for shape, axis in named if len(shape) > axis))
 
 
 def _most_common(name: str, sizes: Iterable[int]) -> int:
@@ -108,16 +104,17 @@ def _count(shapes: Shapes, prefix: str) -> int:
     """How many modules there are of names `prefix0`, `prefix1`, ..."""
     tensors = {int(match[1]): name for name in shapes if (match := re.match(rf"{re.escape(prefix)}(\d+)\.", name))}
     last = max(tensors, default=-1)
-    if len(tensors) != last + 1:
-        gap = next(filterfalse(tensors.__contains__, count()))
-        raise CheckpointError(f"not an HVPNeT checkpoint: it has {tensors[last]}, but no tensor of {prefix}{gap}")
+    for number in range(last):
+        if number not in tensors:
+            raise CheckpointError(
+                f"not an HVPNeT checkpoint: it has {tensors[last]}, but no tensor of {prefix}{number}"
+            )
     return len(tensors)
 
 
 def _task(shapes: Shapes, wanted: Task | None) -> Task:
-    entities, relations = (
-        sum(name.startswith(prefixes) for name in shapes) for prefixes in (("crf.", "fc."), ("classifier.",))
-    )
+    entities = sum(name.startswith(("crf.", "fc.")) for name in shapes)
+    relations = sum(name.startswith("classifier.") for name in shapes)
     if not entities + relations:
         raise CheckpointError(
             "not an HVPNeT checkpoint: it has neither crf.transitions (entities) nor classifier.weight (relations)"
@@ -128,20 +125,13 @@ def _task(shapes: Shapes, wanted: Task | None) -> Task:
     return task
 
 
-def _head(shapes: Shapes, task: Task, hidden: int) -> Head:
-    return "cls" if task == "re" and _size(shapes, ("classifier.weight", 1)) == hidden else "markers"
-
-
-def _max_length(task: Task, bert: BertConfig) -> int:
-    return min(DEFAULT_MAX_LENGTH[task], bert.max_position_embeddings)
-
-
 def _bert(shapes: Shapes, described: Mapping[str, object]) -> BertConfig:
     hidden = _size(shapes, ("bert.embeddings.*_embeddings.weight", 1), ("bert.*LayerNorm.weight", 0))
     # A vocabulary is often borrowed from another BERT, whose config.json then says nothing about this one.
-    known = described if described.get("hidden_size") == hidden else {}
-    heads = known.get("num_attention_heads")
-    if heads is None and hidden % HEAD_SIZE:
+    if described.get("hidden_size") != hidden:
+        described = {}
+    known: dict[str, Any] = {name: described[name] for name in _DESCRIBED if name in described}
+    if "num_attention_heads" not in known and hidden % HEAD_SIZE:
         raise CheckpointError(
             f"the number of attention heads cannot be read off hidden size {hidden}: put the text encoder's config.json"
             " beside its tokenizer"
@@ -150,7 +140,6 @@ def _bert(shapes: Shapes, described: Mapping[str, object]) -> BertConfig:
         vocab_size=_size(shapes, ("bert.embeddings.word_embeddings.weight", 0)),
         hidden_size=hidden,
         num_hidden_layers=_count(shapes, "bert.encoder.layer."),
-        num_attention_heads=hidden // HEAD_SIZE if heads is None else cast("int", heads),
         intermediate_size=_size(
             shapes,
             ("bert.encoder.layer.*.intermediate.dense.*", 0),
@@ -158,8 +147,7 @@ def _bert(shapes: Shapes, described: Mapping[str, object]) -> BertConfig:
         ),
         max_position_embeddings=_size(shapes, ("bert.embeddings.position_embeddings.weight", 0)),
         type_vocab_size=_size(shapes, ("bert.embeddings.token_type_embeddings.weight", 0)),
-        hidden_act=cast("str", known.get("hidden_act", BertConfig.hidden_act)),
-        layer_norm_eps=cast("float", known.get("layer_norm_eps", BertConfig.layer_norm_eps)),
+        **{"num_attention_heads": hidden // HEAD_SIZE, **known},
     )
 
 
@@ -169,8 +157,15 @@ def _variant(shapes: Shapes, wanted: Variant | None, hidden: int) -> Variant:
         found = "text_only"
     elif len(matching(shapes, "encoder_conv.?.?.*")) > len(matching(shapes, "gates.*")):
         found = "1t3"
-    else:
-        found = _flat_or_full(shapes, hidden)
+    else:  # the projection's inputs times prefix_length are the pooled channels x 4
+        channels = _resnet(shapes).stage_channels
+        inputs = _size(shapes, ("encoder_conv.0.weight", 1)) * _prefix_sizes(shapes, hidden, "full")["prefix_length"]
+        if inputs not in (4 * sum(channels), 4 * channels[-1]):
+            raise CheckpointError(
+                f"encoder_conv.0.weight reads {inputs} features a picture, but the ResNet gives {4 * sum(channels)}"
+                f" (or {4 * channels[-1]} from its last stage)"
+            )
+        found = "full" if inputs == 4 * sum(channels) else "flat"
     if wanted == "only_obj" and found == "full":
         return "only_obj"
     if wanted not in (None, found):
@@ -178,32 +173,16 @@ def _variant(shapes: Shapes, wanted: Variant | None, hidden: int) -> Variant:
     return found
 
 
-def _flat_or_full(shapes: Shapes, hidden: int) -> Literal["flat", "full"]:
-    """Tell by the projection's inputs, which times prefix_length must be the pooled channels x 4."""
-    channels = _resnet(shapes).stage_channels
-    inputs = _size(shapes, ("encoder_conv.0.weight", 1)) * _prefix_sizes(shapes, hidden, "full")["prefix_length"]
-    if inputs == 4 * sum(channels):
-        return "full"
-    if inputs == 4 * channels[-1]:
-        return "flat"
-    raise CheckpointError(
-        f"encoder_conv.0.weight reads {inputs} features a picture, but the ResNet gives {4 * sum(channels)}"
-        f" (or {4 * channels[-1]} from its last stage)"
-    )
-
-
 def _prefix_sizes(shapes: Shapes, hidden: int, variant: Variant) -> dict[str, int]:
     if variant == "text_only":
         return {}
     if variant == "1t3":
+        lengths = (
+            channels * 4 // _size(shapes, (f"encoder_conv.{stage}.0.weight", 1))
+            for stage, channels in enumerate(_resnet(shapes).stage_channels)
+        )
         return {
-            "prefix_length": _most_common(
-                "encoder_conv.0.0.weight",
-                (
-                    channels * 4 // _size(shapes, (f"encoder_conv.{stage}.0.weight", 1))
-                    for stage, channels in enumerate(_resnet(shapes).stage_channels)
-                ),
-            ),
+            "prefix_length": _most_common("encoder_conv.0.0.weight", lengths),
             "projection_size": _size(shapes, ("encoder_conv.?.0.*", 0), ("encoder_conv.?.2.weight", 1)),
         }
     return {

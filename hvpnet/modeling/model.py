@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torchcrf import CRF
 
+from hvpnet.modeling import visual_prefix
 from hvpnet.modeling.config import HVPNeTConfig
 from hvpnet.modeling.text_encoder import build_bert, encode_text
-from hvpnet.modeling.visual_prefix import ImageModel, build_gates, build_projection, gated_prefix, stage_prefix
 
 
 class HVPNeT(nn.Module):
@@ -28,10 +28,10 @@ class HVPNeT(nn.Module):
         hidden, outputs = config.bert.hidden_size, len(config.labels)
         self.bert = build_bert(config.bert)
         if config.resnet is not None:
-            self.image_model = ImageModel(config.resnet, last_stage_only=config.variant == "flat")
-            self.encoder_conv = build_projection(config)
+            self.image_model = visual_prefix.ImageModel(config.resnet, last_stage_only=config.variant == "flat")
+            self.encoder_conv = visual_prefix.build_projection(config)
             if config.variant != "1t3":
-                self.gates = build_gates(config)
+                self.gates = visual_prefix.build_gates(config)
         if config.task == "ner":
             self.fc = nn.Linear(hidden, outputs)
             self.crf = CRF(outputs, batch_first=True)
@@ -43,12 +43,18 @@ class HVPNeT(nn.Module):
         """Features [N, channels, 2, 2] of `image_model` -> prefix [N, layers, 2, prefix_length * hidden]."""
         length, layers = self.config.prefix_length, self.config.bert.num_hidden_layers
         if isinstance(self.encoder_conv, nn.ModuleList):
-            return stage_prefix(features, cast("Sequence[nn.Sequential]", self.encoder_conv), layers, length)
-        return gated_prefix(features, self.encoder_conv, cast("Sequence[nn.Linear]", self.gates), length)
+            return visual_prefix.stage_prefix(
+                features, cast("Sequence[nn.Sequential]", self.encoder_conv), layers, length
+            )
+        return visual_prefix.gated_prefix(features, self.encoder_conv, cast("Sequence[nn.Linear]", self.gates), length)
 
     def encode_pictures(self, images: Tensor) -> Tensor:
         """Normalised images [N, 3, 224, 224] -> prefix [N, layers, 2, prefix_length * hidden]."""
         return self.prefix(self.image_model(images))
+
+    def blank_prefix(self) -> Tensor:
+        """The prefix [layers, 2, prefix_length * hidden] of the picture that stands for a missing one."""
+        return self.encode_pictures(visual_prefix.blank_picture())[0]
 
     def forward(
         self,

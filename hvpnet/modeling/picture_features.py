@@ -1,6 +1,6 @@
 """Picture features of a data set, computed once: the ResNet is frozen, so only what follows it is trained."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
@@ -48,23 +48,21 @@ def picture_files(tweets: Iterable[Tweet], config: HVPNeTConfig) -> list[Path]:
     return [path for path in dict.fromkeys(slots) if path is not None]
 
 
-def load_pixels_of(paths: Sequence[Path], pool: ThreadPoolExecutor) -> npt.NDArray[np.uint8]:
+def load_pixels_of(paths: Sequence[Path]) -> npt.NDArray[np.uint8]:
     """Pixels as the runtime prepares them, uint8 [N, 224, 224, 3].
 
     Raises:
         PictureError: a file is missing or no picture.
     """
-    return np.stack(list(pool.map(lambda path: load_pixels(path, PICTURES), paths)))
+    with ThreadPoolExecutor() as pool:
+        return np.stack(list(pool.map(lambda path: load_pixels(path, PICTURES), paths)))
 
 
-def load_images(paths: Sequence[Path], pool: ThreadPoolExecutor) -> Tensor:
-    """Normalised pictures, float32 [N, 3, 224, 224].
-
-    Raises:
-        PictureError: a file is missing or no picture.
-    """
-    images = normalise(torch.from_numpy(load_pixels_of(paths, pool)))
-    return images.to(memory_format=torch.channels_last)  # convolutions on a CPU are a third faster so
+def load_images(paths: Sequence[Path]) -> Iterator[Tensor]:
+    """Normalised pictures in batches, float32 [N, 3, 224, 224] each; errors as in `load_pixels_of`."""
+    for start in range(0, len(paths), PICTURES_PER_RUN):
+        images = normalise(torch.from_numpy(load_pixels_of(paths[start : start + PICTURES_PER_RUN])))
+        yield images.to(memory_format=torch.channels_last)  # convolutions on a CPU are a third faster so
 
 
 class PictureFeatures:
@@ -103,20 +101,13 @@ class PictureFeatures:
         device = next(image_model.parameters()).device
         table = torch.empty(1 + len(paths), config.feature_channels, 2, 2)  # [1 + pictures, channels, 2, 2]
         table[_BLANK] = image_model(blank_picture(device))[0]
-        with (
-            ThreadPoolExecutor() as pool,
-            tqdm(total=len(paths), desc="pictures", disable=None if progress else True) as bar,
-        ):
-            for start in range(0, len(paths), PICTURES_PER_RUN):
-                batch = paths[start : start + PICTURES_PER_RUN]
-                features = image_model(load_images(batch, pool).to(device))  # [N, channels, 2, 2]
-                table[1 + start : 1 + start + len(batch)] = features
-                bar.update(len(batch))
+        start = 1
+        with tqdm(total=len(paths), desc="pictures", disable=None if progress else True) as bar:
+            for images in load_images(paths):
+                table[start : start + len(images)] = image_model(images.to(device))
+                start += len(images)
+                bar.update(len(images))
         return cls(config, paths, table)
-
-    def of(self, tweet: Tweet) -> Tensor:
-        """Features of one tweet, [pictures, channels, 2, 2]: whole picture, objects, blanks."""
-        return self.table[self._rows_of(tweet)]
 
     def prefix(self, model: HVPNeT, tweets: Sequence[Tweet]) -> Tensor | None:
         """Prefixes of a batch, [B, pictures, layers, 2, prefix_length * hidden], on the model's device.
@@ -126,7 +117,7 @@ class PictureFeatures:
         """
         if not self._config.pictures:
             return None
-        rows = torch.tensor([self._rows_of(tweet) for tweet in tweets])  # [B, pictures]
+        rows = torch.tensor([self.rows_of(tweet) for tweet in tweets])  # [B, pictures]
         distinct, places = rows.unique(return_inverse=True)  # [N], [B, pictures]
         device = next(model.parameters()).device
         prefix: Tensor = model.prefix(self.table[distinct].to(device))  # [N, layers, 2, prefix_length * hidden]
@@ -134,5 +125,6 @@ class PictureFeatures:
         rows_of_batch = prefix.index_select(0, places.flatten().to(device))  # [B * pictures, ...]
         return rows_of_batch.reshape(*places.shape, *prefix.shape[1:])
 
-    def _rows_of(self, tweet: Tweet) -> list[int]:
+    def rows_of(self, tweet: Tweet) -> list[int]:
+        """Where the tweet's pictures are in the table: whole picture, objects, blanks."""
         return [_BLANK if path is None else self._rows[path] for path in picture_slots(tweet, self._config)]

@@ -1,13 +1,13 @@
 """Examples to what the model reads and learns: token ids by the runtime's encoder, and labels."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from hvpnet.data.examples import EntityExample, Example, RelationExample
+from hvpnet.data.examples import Example, RelationExample
 from hvpnet.errors import DataError
 from hvpnet.modeling.config import HVPNeTConfig
 from hvpnet_runtime.errors import TextError
@@ -15,23 +15,6 @@ from hvpnet_runtime.preprocessing.encode_text import Encoding, TextEncoder
 
 PAD, INNER_PIECE, CLS, SEP = "PAD", "X", "[CLS]", "[SEP]"
 """Published labels of what is not a word's first piece."""
-
-
-@dataclass(frozen=True)
-class TextBatch:
-    """Texts of a batch, padded to the longest; the arguments of `HVPNeT.forward`.
-
-    Attributes:
-        input_ids: [B, T] int64.
-        attention_mask: [B, T] int64, 1 = token.
-        head_index: [B] int64, position of <s>; None for entities.
-        tail_index: [B] int64, position of <o>; None for entities.
-    """
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    head_index: Tensor | None
-    tail_index: Tensor | None
 
 
 def text_encoder(tokenizer: Tokenizer, config: HVPNeTConfig) -> TextEncoder:
@@ -64,41 +47,34 @@ def example_labels(encoding: Encoding, example: Example, labels: Sequence[str]) 
         DataError: a label is not among the model's.
     """
     if isinstance(example, RelationExample):
-        return (label_index(labels, example.relation),)
-    return tuple(label_index(labels, name) for name in _token_labels(encoding, example))
+        names = [example.relation]
+    else:
+        names = [CLS, *[INNER_PIECE] * (len(encoding.input_ids) - 2), SEP]
+        for tag, position in zip(example.tags, encoding.first_pieces, strict=True):
+            if position is not None:
+                names[position] = tag
+    for name in names:
+        if name not in labels:
+            raise DataError(f"{name!r} is not among the model's labels: {', '.join(labels)}")
+    return tuple(labels.index(name) for name in names)
 
 
-def stack_texts(encoder: TextEncoder, encodings: Sequence[Encoding], device: torch.device) -> TextBatch:
-    """A batch of texts, on the device."""
-    input_ids, attention_mask = encoder.pad(encodings)  # [B, T]
-    markers = [
-        torch.tensor(positions, device=device) if None not in positions else None  # [B]
-        for positions in ([row.head_index for row in encodings], [row.tail_index for row in encodings])
-    ]
-    on_device = (torch.from_numpy(array).to(device) for array in (input_ids, attention_mask))
-    return TextBatch(*on_device, *markers)
+def stack_texts(encoder: TextEncoder, encodings: Sequence[Encoding], device: torch.device) -> dict[str, Tensor]:
+    """A batch of texts on the device, as `HVPNeT.forward` takes it.
+
+    Returns:
+        `input_ids` and `attention_mask` int64 [B, T], padded to the longest text, and for relations `head_index` and
+        `tail_index` int64 [B], the positions of <s> and <o>.
+    """
+    input_ids, attention_mask = map(torch.from_numpy, encoder.pad(encodings))
+    batch = {"input_ids": input_ids, "attention_mask": attention_mask}
+    if encodings[0].head_index is not None:
+        batch |= {
+            name: torch.tensor([getattr(row, name) for row in encodings]) for name in ("head_index", "tail_index")
+        }
+    return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
 def stack_labels(rows: Sequence[Sequence[int]], padding: int, device: torch.device) -> Tensor:
     """Gold labels of a batch, [B, T] for entities, padded to the longest, or [B, 1] for relations."""
-    longest = max(map(len, rows))
-    return torch.tensor([[*row, *[padding] * (longest - len(row))] for row in rows], device=device)
-
-
-def label_index(labels: Sequence[str], name: str) -> int:
-    """The index of a label.
-
-    Raises:
-        DataError: it is not among the model's.
-    """
-    if name not in labels:
-        raise DataError(f"{name!r} is not among the model's labels: {', '.join(labels)}")
-    return labels.index(name)
-
-
-def _token_labels(encoding: Encoding, example: EntityExample) -> list[str]:
-    names = [CLS, *[INNER_PIECE] * (len(encoding.input_ids) - 2), SEP]
-    for tag, position in zip(example.tags, encoding.first_pieces, strict=True):
-        if position is not None:
-            names[position] = tag
-    return names
+    return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=padding).to(device)

@@ -8,6 +8,7 @@ import hvpnet.modeling.torchvision_compat  # noqa: F401  first, because transfor
 
 # isort: split
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import TypeAlias, cast
 
 import torch
@@ -33,27 +34,11 @@ def build_bert(config: BertConfig) -> BertModel:
     """
     if config.hidden_act not in ACT2FN:
         raise ConfigError(f"hidden_act must be one of {', '.join(ACT2FN)}, not {config.hidden_act!r}")
-    sizes = TransformersBertConfig(
-        vocab_size=config.vocab_size,
-        hidden_size=config.hidden_size,
-        num_hidden_layers=config.num_hidden_layers,
-        num_attention_heads=config.num_attention_heads,
-        intermediate_size=config.intermediate_size,
-        max_position_embeddings=config.max_position_embeddings,
-        type_vocab_size=config.type_vocab_size,
-        hidden_act=config.hidden_act,
-        layer_norm_eps=config.layer_norm_eps,
-    )
-    return BertModel(sizes, add_pooling_layer=False)
+    return BertModel(TransformersBertConfig(**asdict(config)), add_pooling_layer=False)
 
 
 Attention: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]
 """(query, key, value, additive mask, dropout) -> context [B, heads, T, head_size]."""
-
-
-def fused_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout: float) -> Tensor:
-    """PyTorch's fused kernel, for eager mode."""
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
 
 
 def encode_text(
@@ -61,7 +46,7 @@ def encode_text(
     input_ids: Tensor,
     attention_mask: Tensor,
     prefix: Tensor | None,
-    attention: Attention = fused_attention,
+    attention: Attention = F.scaled_dot_product_attention,
 ) -> Tensor:
     """Run BERT over the text with the pictures' prefix in front of the keys and values of every layer.
 
@@ -70,7 +55,8 @@ def encode_text(
         input_ids: [B, T] int64.
         attention_mask: [B, T], 1 = token. The prefix is never masked, blank pictures included.
         prefix: [B, pictures, layers, 2, prefix_length * hidden], or None for text alone.
-        attention: how to attend; an exporter writes it in the operators its target fuses.
+        attention: how to attend, by default with PyTorch's fused kernel; an exporter writes it in the operators its
+            target fuses.
 
     Returns:
         The last hidden states [B, T, hidden].
@@ -84,9 +70,9 @@ def encode_text(
     for index, layer in enumerate(cast("list[BertLayer]", bert.encoder.layer)):
         self_attention = cast("BertSelfAttention", layer.attention.self)
         query, key, value = (
-            _heads(projection(hidden), self_attention.attention_head_size)  # [B, heads, T, head_size]
+            projection(hidden).unflatten(2, (-1, self_attention.attention_head_size)).transpose(1, 2)
             for projection in (self_attention.query, self_attention.key, self_attention.value)
-        )
+        )  # [B, heads, T, head_size]
         if pairs is not None:
             key = torch.cat([pairs[2 * index], key], dim=2)  # [B, heads, pictures * P + T, head_size]
             value = torch.cat([pairs[2 * index + 1], value], dim=2)
@@ -103,12 +89,6 @@ def _embed(embeddings: BertEmbeddings, input_ids: Tensor) -> Tensor:
     positions = embeddings.position_embeddings.weight[: input_ids.shape[1]]  # [T, hidden]
     embedded: Tensor = embeddings.dropout(embeddings.LayerNorm(words + positions))
     return embedded
-
-
-def _heads(projected: Tensor, size: int) -> Tensor:
-    """[B, T, hidden] -> [B, heads, T, head_size]."""
-    batch, length, _ = projected.shape
-    return projected.reshape(batch, length, -1, size).transpose(1, 2)
 
 
 def _split_heads(prefix: Tensor, heads: int, hidden: int) -> Tensor:

@@ -77,23 +77,23 @@ class ImageModel(nn.Module):
 
 def build_projection(config: HVPNeTConfig) -> nn.Module:
     """The projection of pooled features to key/value pairs: one, or for `1t3` one per ResNet stage."""
-    pairs = 2 * config.bert.hidden_size
-    if config.variant == "1t3":
-        return nn.ModuleList(_projection(config, channels, pairs) for channels in config.projected_channels)
-    return _projection(config, config.feature_channels, config.splits * pairs)
+    by_stage = config.variant == "1t3"
+    outputs = 2 * config.bert.hidden_size * (1 if by_stage else config.splits)
+    projections = [
+        nn.Sequential(
+            nn.Linear(channels * GRID**2 // config.prefix_length, config.projection_size),
+            nn.Tanh(),
+            nn.Linear(config.projection_size, outputs),
+        )
+        for channels in config.projected_channels
+    ]
+    return nn.ModuleList(projections) if by_stage else projections[0]
 
 
 def build_gates(config: HVPNeTConfig) -> nn.ModuleList:
     """One linear gate over the splits for every BERT layer; `1t3` has none."""
     inputs = config.prefix_length * 2 * config.bert.hidden_size
     return nn.ModuleList(nn.Linear(inputs, config.splits) for _ in range(config.bert.num_hidden_layers))
-
-
-def _projection(config: HVPNeTConfig, channels: int, outputs: int) -> nn.Sequential:
-    inputs = channels * GRID**2 // config.prefix_length
-    return nn.Sequential(
-        nn.Linear(inputs, config.projection_size), nn.Tanh(), nn.Linear(config.projection_size, outputs)
-    )
 
 
 def gated_prefix(features: Tensor, projection: nn.Module, gates: Sequence[nn.Linear], prefix_length: int) -> Tensor:

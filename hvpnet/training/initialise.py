@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from hvpnet.modeling.checkpoint import read_bert_config, read_pickle, read_safet
 from hvpnet.modeling.config import DEFAULT_MAX_LENGTH, BertConfig, HVPNeTConfig
 from hvpnet.modeling.model import HVPNeT
 from hvpnet.modeling.tokenizer import MARKERS
-from hvpnet.modeling.visual_prefix import ImageModel
 from hvpnet.training.config import BertSizes, ModelOptions
 from hvpnet_runtime.bundle import Task
 
@@ -67,29 +66,6 @@ def new_model(options: ModelOptions, task: Task, labels: Sequence[str], tokenize
     return model
 
 
-@torch.no_grad()
-def fit_batch_norms(image_model: ImageModel, batches: Iterable[Tensor]) -> None:
-    """Sets the statistics of every batch norm to their means over batches of pictures.
-
-    A random ResNet needs it: with the statistics it is made with, its features grow or vanish from stage to stage.
-
-    Args:
-        image_model: left in evaluation mode.
-        batches: images [N, 3, 224, 224] each.
-    """
-    norms = [module for module in image_model.modules() if isinstance(module, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a mean over all batches, each with the same weight
-    image_model.train()
-    for images in batches:
-        image_model(images)
-    image_model.eval()
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-
-
 def _bert_config(bert: Path | BertSizes, vocabulary: int) -> BertConfig:
     if isinstance(bert, BertSizes):
         return bert.config(vocabulary)
@@ -108,7 +84,10 @@ def _load_bert(bert: nn.Module, folder: Path, added: int) -> None:
     safetensors = folder / "model.safetensors"
     state = read_safetensors(safetensors) if safetensors.is_file() else read_pickle(folder / "pytorch_model.bin")
     encoder = {name.removeprefix("bert."): tensor for name, tensor in state.items() if name.startswith("bert.")}
-    state = {_current_name(name): tensor for name, tensor in (encoder or state).items()}
+    state = {  # bert-base-uncased still has the names of TensorFlow
+        name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias"): tensor
+        for name, tensor in (encoder or state).items()
+    }
     words = bert.get_parameter(_WORDS).detach()  # [vocabulary, hidden]
     given = state.get(_WORDS)  # [vocabulary, hidden]
     if given is not None and given.shape[1:] == words.shape[1:]:
@@ -118,11 +97,6 @@ def _load_bert(bert: nn.Module, folder: Path, added: int) -> None:
             )
         state[_WORDS] = torch.cat([given, words[len(given) :]])
     _load(bert, state, _BERT_UNUSED, folder)
-
-
-def _current_name(name: str) -> str:
-    """bert-base-uncased still has the names of TensorFlow."""
-    return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
 
 
 def _load(module: nn.Module, state: Mapping[str, Tensor], unused: re.Pattern[str], source: Path) -> None:

@@ -7,13 +7,13 @@ computed once.
 
 import logging
 import math
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
 from pydantic import TypeAdapter
+from torch.optim.swa_utils import update_bn
 
 from hvpnet.data import NER_LABELS, Split, find_split, read_split
 from hvpnet.data.examples import SplitName
@@ -22,10 +22,10 @@ from hvpnet.evaluation.eager import evaluate
 from hvpnet.evaluation.scoring import Scores
 from hvpnet.modeling.checkpoint import load_checkpoint
 from hvpnet.modeling.model import HVPNeT
-from hvpnet.modeling.picture_features import PICTURES_PER_RUN, PictureFeatures, load_images, picture_files
+from hvpnet.modeling.picture_features import PictureFeatures, load_images, picture_files
 from hvpnet.modeling.tokenizer import load_tokenizer
 from hvpnet.training.config import TrainingConfig
-from hvpnet.training.initialise import fit_batch_norms, new_model
+from hvpnet.training.initialise import new_model
 from hvpnet.training.run_folder import RunFolder, TrainingState
 from hvpnet.training.trainer import Optimisation
 
@@ -73,11 +73,9 @@ def train(config: TrainingConfig, *, progress: bool = True) -> TrainingResult:
     """
     run = _Run(config, progress=progress)
     state = run.folder.read_state()
-    if state is None or len(state.history) < config.train.epochs:
-        history, best_epoch = run.fit(state)
-    else:
-        history, best_epoch = state.history, state.best_epoch
-    return run.result(history[best_epoch - 1])
+    if state is None or len(state["history"]) < config.train.epochs:
+        return run.result(run.fit(state))
+    return run.result(state["history"])
 
 
 class _Run:
@@ -91,31 +89,32 @@ class _Run:
         self.tokenizer = load_tokenizer(config.model.tokenizer, self.training.task)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-    def fit(self, state: TrainingState | None) -> tuple[list[Entry], int]:
-        """Trains from the state, or from the beginning, to the last epoch; returns the history and the best epoch."""
+    def fit(self, state: TrainingState | None) -> list[Entry]:
+        """Trains from the state, or from the beginning, to the last epoch; returns the history."""
         model = self._model(state)
         tweets = [example.tweet for split in (self.training, self.dev) for example in split.examples]
         features = PictureFeatures.compute(model, tweets, progress=self.progress)
         optimisation = Optimisation(model, self.tokenizer, self.training.examples, features, self.config.train)
         history: list[Entry] = []
-        best_epoch = 0
         if state is None:
             self.folder.begin(self.config)
         else:
-            optimisation.load_state_dicts(state.optimizer, state.scheduler)
-            history, best_epoch = state.history, state.best_epoch
+            optimisation.optimizer.load_state_dict(state["optimizer"])
+            optimisation.scheduler.load_state_dict(state["scheduler"])
+            history = state["history"]
         for number in range(len(history) + 1, self.config.train.epochs + 1):
-            entry = self._epoch(number, model, optimisation, features)
-            history.append(entry)
-            if entry["dev"] and (not best_epoch or entry["dev"]["f1"] >= history[best_epoch - 1]["dev"]["f1"]):
-                best_epoch = number
+            history.append(self._epoch(number, model, optimisation, features))
+            if history[-1]["dev"] and _best(history) is history[-1]:
                 self.folder.write_best(model, self.tokenizer)
-            states = optimisation.state_dicts()
-            self.folder.write_state(TrainingState(model.state_dict(), *states, history, best_epoch))
-        return history, best_epoch
+            optimizer, scheduler = optimisation.optimizer.state_dict(), optimisation.scheduler.state_dict()
+            self.folder.write_state(
+                {"model": model.state_dict(), "optimizer": optimizer, "scheduler": scheduler, "history": history}
+            )
+        return history
 
-    def result(self, best: Entry) -> TrainingResult:
+    def result(self, history: list[Entry]) -> TrainingResult:
         """The scores of the best epoch; the test split is scored with its checkpoint."""
+        best = _best(history)
         number, dev = best["epoch"], _SCORES.validate_python(best["dev"])
         try:
             find_split(self.config.data.root, "test")
@@ -142,18 +141,17 @@ class _Run:
         options = self.config.model
         model = new_model(options, self.training.task, self.training.relations or NER_LABELS, self.tokenizer)
         if state is not None:
-            model.load_state_dict(state.model)
+            model.load_state_dict(state["model"])
         elif model.config.pictures and options.resnet_weights is None:
             self._fit_batch_norms(model)
         return model.to(self.device)
 
     def _fit_batch_norms(self, model: HVPNeT) -> None:
+        """With the statistics it is made with, a random ResNet's features grow or vanish from stage to stage."""
         files = picture_files((example.tweet for example in self.training.examples), model.config)
         chosen = files[:: max(1, len(files) // _PICTURES_TO_FIT)]
         logger.info("ResNet: no weights given, random; batch norms fitted to %d training pictures", len(chosen))
-        with ThreadPoolExecutor() as pool:
-            starts = range(0, len(chosen), PICTURES_PER_RUN)
-            fit_batch_norms(model.image_model, (load_images(chosen[i : i + PICTURES_PER_RUN], pool) for i in starts))
+        update_bn(load_images(chosen), model.image_model)
 
     def _epoch(self, number: int, model: HVPNeT, optimisation: Optimisation, features: PictureFeatures) -> Entry:
         """Trains one epoch, and scores it if it is time to."""
@@ -167,3 +165,8 @@ class _Run:
         f1 = "" if dev is None else f", dev F1 {dev.f1:.4f}"
         logger.info("epoch %d of %d: loss %.4f%s", number, options.epochs, loss, f1)
         return {"epoch": number, "loss": loss, "dev": None if dev is None else asdict(dev)}
+
+
+def _best(history: list[Entry]) -> Entry:
+    """The last of the epochs with the best F1 on the dev split."""
+    return max((entry for entry in history if entry["dev"]), key=lambda entry: (entry["dev"]["f1"], entry["epoch"]))

@@ -7,9 +7,8 @@ than the state is made again.
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from safetensors import SafetensorError
@@ -21,23 +20,13 @@ from hvpnet.modeling.model import HVPNeT
 from hvpnet.training.config import TrainingConfig
 
 
-@dataclass(frozen=True)
-class TrainingState:
-    """Where a run is after a whole epoch; tensors, numbers and strings only.
-
-    Attributes:
-        model: its state dict.
-        optimizer: its state dict.
-        scheduler: its state dict.
-        history: one entry per finished epoch.
-        best_epoch: which of them the best checkpoint is of; 0 if none has been scored.
-    """
+class TrainingState(TypedDict):
+    """Where a run is after a whole epoch: state dicts, and one entry per finished epoch; no pickled code."""
 
     model: dict[str, Any]
     optimizer: dict[str, Any]
     scheduler: dict[str, Any]
     history: list[dict[str, Any]]
-    best_epoch: int
 
 
 class RunFolder:
@@ -80,15 +69,16 @@ class RunFolder:
         if not self._state.is_file():
             return None
         try:
-            return TrainingState(**torch.load(self._state, map_location="cpu", weights_only=True))
+            state: TrainingState = torch.load(self._state, map_location="cpu", weights_only=True)
         except Exception as error:  # arbitrary bytes make the unpickler fail in any way
             raise CheckpointError(f"{self._state} is damaged: remove {self._path} to begin the run again") from error
+        return state
 
     def write_state(self, state: TrainingState) -> None:
         """Keeps the log as the state's history has it, and the state."""
-        log = "".join(f"{json.dumps(entry)}\n" for entry in state.history)
+        log = "".join(f"{json.dumps(entry)}\n" for entry in state["history"])
         _replace(self._history, lambda path: path.write_text(log, "utf-8"))
-        _replace(self._state, lambda path: torch.save(vars(state), path))
+        _replace(self._state, lambda path: torch.save(state, path))
 
     def write_best(self, model: HVPNeT, tokenizer: Tokenizer) -> None:
         """Replaces the best checkpoint; from one epoch to another only the file of its weights differs."""

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  the field's name for it
 from tqdm import tqdm
+from transformers import get_linear_schedule_with_warmup
 
 from hvpnet.data.examples import Example
 from hvpnet.modeling.model import HVPNeT
@@ -28,6 +28,10 @@ class Optimisation:
         examples: what to learn.
         features: of their pictures.
         options: of the recipe.
+
+    Attributes:
+        optimizer: AdamW.
+        scheduler: of its learning rates, a step at a time.
 
     Raises:
         DataError: an example cannot be encoded.
@@ -51,11 +55,10 @@ class Optimisation:
             for encoding, example in zip(self._encodings, examples, strict=True)
         ]
         self._device = next(model.parameters()).device
-        self._optimizer = _optimizer(model, options)
+        self.optimizer = _optimizer(model, options)
         steps = options.epochs * math.ceil(len(examples) / options.batch_size)
-        self._scheduler = torch.optim.lr_scheduler.LambdaLR(
-            self._optimizer, lambda step: learning_rate_factor(step, steps, options.warmup_ratio * steps)
-        )
+        warmup = options.warmup_ratio * steps
+        self.scheduler = get_linear_schedule_with_warmup(self.optimizer, warmup, steps)  # type: ignore[no-untyped-call]
 
     def epoch(self, number: int, *, progress: bool = True) -> float:
         """Trains one epoch; its order of examples and its dropout depend on the seed and its number alone.
@@ -78,40 +81,23 @@ class Optimisation:
         for rows in tqdm(batches, title, leave=False, disable=None if progress else True):
             loss = self._loss(rows)
             loss.backward()
-            self._optimizer.step()
-            self._scheduler.step()
-            self._optimizer.zero_grad()
+            self.optimizer.step()
+            self.scheduler.step()
+            self.optimizer.zero_grad()
             total += loss.item()
         return total / len(batches)
-
-    def state_dicts(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Those of the optimizer and of the scheduler."""
-        return self._optimizer.state_dict(), self._scheduler.state_dict()
-
-    def load_state_dicts(self, optimizer: dict[str, Any], scheduler: dict[str, Any]) -> None:
-        """Takes what `state_dicts` gave."""
-        self._optimizer.load_state_dict(optimizer)
-        self._scheduler.load_state_dict(scheduler)
 
     def _loss(self, rows: Sequence[int]) -> Tensor:
         """Negative log-likelihood of the gold tags, or cross entropy of the relation, mean over the batch."""
         model = self._model
         text = stack_texts(self._encoder, [self._encodings[row] for row in rows], self._device)
-        prefix = self._features.prefix(model, [self._tweets[row] for row in rows])
-        outputs = model(text.input_ids, text.attention_mask, prefix, text.head_index, text.tail_index)
+        outputs = model(**text, prefix=self._features.prefix(model, [self._tweets[row] for row in rows]))
         labels = [self._labels[row] for row in rows]
         if model.config.task == "re":
             return F.cross_entropy(outputs, stack_labels(labels, 0, self._device)[:, 0])
         gold = stack_labels(labels, model.config.labels.index(PAD), self._device)  # [B, T]
-        likelihood: Tensor = model.crf(outputs, gold, mask=text.attention_mask.bool(), reduction="mean")
+        likelihood: Tensor = model.crf(outputs, gold, mask=text["attention_mask"].bool(), reduction="mean")
         return -likelihood
-
-
-def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
-    """The part of its peak that a learning rate has at a step, from 0: up from 0 in the warm-up, then down to 0."""
-    if step < warmup:
-        return step / max(1.0, warmup)
-    return (steps - step) / max(1.0, steps - warmup)
 
 
 def _optimizer(model: HVPNeT, options: RunOptions) -> torch.optim.AdamW:

@@ -14,13 +14,7 @@ from hvpnet.errors import DataError
 from hvpnet_runtime.bundle import Task
 
 TYPES = ("PER", "LOC", "ORG", "MISC")
-RELATIONS = (
-    "/per/loc/place_of_residence",
-    "/per/org/member_of",
-    "/per/per/couple",
-    "/per/per/peer",
-    "None",
-)
+RELATIONS = ("/per/loc/place_of_residence", "/per/org/member_of", "/per/per/couple", "/per/per/peer", "None")
 
 _RETWEETS = 0.1
 _CROP_SIDE = 112
@@ -66,8 +60,14 @@ def write_picture_tweets(out: Path | str, task: Task = "ner", sizes: Sizes | Non
     for number, (split, size) in enumerate(asdict(sizes or Sizes()).items(), start=1):
         rng = np.random.default_rng([seed, number])
         photos = _photos(out, TYPES if task == "ner" else RELATIONS, size, number * 1_000_000, rng)
-        write = _write_entities if task == "ner" else _write_relations
-        write(out, split, photos, rng)
+        if task == "ner":
+            text = "\n".join(_entity_block(photo, rng) for photo in photos)
+            crops = {photo.image: photo.crops for photo in photos if photo.crops}
+        else:
+            text = "".join(_relation_line(photo, rng) for photo in photos)
+            crops = {str(row): photo.crops for row, photo in enumerate(photos) if photo.crops}
+        (out / f"{split}.txt").write_text(text, encoding="utf-8")
+        (out / f"{split}_objects.json").write_text(json.dumps(crops, indent=1) + "\n", encoding="utf-8")
     return out
 
 
@@ -121,32 +121,18 @@ def _draw(out: Path, kind: str, number: int, rng: np.random.Generator) -> _Photo
     return photo
 
 
-def _write_entities(out: Path, split: str, photos: list[_Photo], rng: np.random.Generator) -> None:
-    blocks = []
-    for photo in photos:
-        words, tags = entity_tweet(photo.kind, rng)
-        lines = "\n".join(f"{word}\t{tag}" for word, tag in zip(words, tags, strict=True))
-        blocks.append(f"IMGID:{photo.number}\n{lines}\n")
-    (out / f"{split}.txt").write_text("\n".join(blocks), encoding="utf-8")
-    _write_objects(out, split, {photo.image: photo.crops for photo in photos})
+def _entity_block(photo: _Photo, rng: np.random.Generator) -> str:
+    words, tags = entity_tweet(photo.kind, rng)
+    return "\n".join([f"IMGID:{photo.number}", *map("\t".join, zip(words, tags, strict=True)), ""])
 
 
-def _write_relations(out: Path, split: str, photos: list[_Photo], rng: np.random.Generator) -> None:
-    rows = []
-    for photo in photos:
-        words, head, tail = relation_tweet(rng)
-        row = {
-            "token": words,
-            "h": {"name": head.name, "pos": [head.start, head.end]},
-            "t": {"name": tail.name, "pos": [tail.start, tail.end]},
-            "img_id": photo.image,
-            "relation": photo.kind,
-        }
-        rows.append(f"{row}\n")
-    (out / f"{split}.txt").write_text("".join(rows), encoding="utf-8")
-    _write_objects(out, split, {str(row): photo.crops for row, photo in enumerate(photos)})
-
-
-def _write_objects(out: Path, split: str, crops: dict[str, tuple[str, ...]]) -> None:
-    lists = {key: names for key, names in crops.items() if names}
-    (out / f"{split}_objects.json").write_text(json.dumps(lists, indent=1) + "\n", encoding="utf-8")
+def _relation_line(photo: _Photo, rng: np.random.Generator) -> str:
+    words, head, tail = relation_tweet(rng)
+    row = {
+        "token": words,
+        "h": {"name": head.name, "pos": [head.start, head.end]},
+        "t": {"name": tail.name, "pos": [tail.start, tail.end]},
+        "img_id": photo.image,
+        "relation": photo.kind,
+    }
+    return f"{row}\n"

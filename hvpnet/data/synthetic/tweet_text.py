@@ -104,19 +104,9 @@ def word_list() -> list[str]:
     characters = string.digits + string.ascii_lowercase
     sentences = " ".join((*AMBIGUOUS, *FAMILIAR, *_ONE_NAME, *_NO_NAME, *_MORE, *_TWO_NAMES)).lower()
     words = sorted({word for word in sentences.split() if word.isalpha()} - _SPLIT_WORDS)
-    return list(
-        dict.fromkeys(
-            (
-                *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
-                *string.punctuation,
-                *characters,
-                *(f"##{character}" for character in characters),
-                *_PIECES,
-                *("rt", "http", "co", "love", "photo", "monday"),
-                *words,
-            )
-        )
-    )
+    special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+    pieces = (*string.punctuation, *characters, *(f"##{character}" for character in characters), *_PIECES)
+    return list(dict.fromkeys((*special, *pieces, "rt", "http", "co", "love", "photo", "monday", *words)))
 
 
 def _fill(template: str, names: list[str], rng: np.random.Generator) -> tuple[list[str], list[Named]]:
@@ -124,19 +114,15 @@ def _fill(template: str, names: list[str], rng: np.random.Generator) -> tuple[li
     words = ["RT", f"@{pick(rng, _USERS)}", ":"] if rng.random() < 0.4 else []
     waiting, found = iter(names), []
     for word in template.split():
-        if word != "{}":
-            words.append(word)
-            continue
-        name = next(waiting)
-        parts = name.split()
-        found.append(Named(name, len(words), len(words) + len(parts)))
-        words.extend(parts)
+        name = next(waiting) if word == "{}" else ""
+        if name:
+            found.append(Named(name, len(words), len(words) + len(name.split())))
+        words += name.split() or [word]
     if rng.random() < 0.3:
         words.append(pick(rng, _EMOJI))
     if rng.random() < 0.4:
         words.append(pick(rng, _HASHTAGS))
     if rng.random() < 0.7:
-        words.append(
-            f"http://t.co/{''.join(pick(rng, tuple(string.ascii_letters + string.digits)) for _ in range(10))}"
-        )
+        characters = tuple(string.ascii_letters + string.digits)
+        words.append(f"http://t.co/{''.join(pick(rng, characters) for _ in range(10))}")
     return words, found

@@ -51,7 +51,7 @@ def outputs_alone(model, tokenizer, example, table):
     ids = torch.tensor([encoding.input_ids])
     markers = (torch.tensor([place]) for place in (encoding.head_index, encoding.tail_index) if place is not None)
     with torch.no_grad():
-        prefix = model.prefix(table.of(example.tweet))[None] if model.config.pictures else None
+        prefix = model.prefix(table.table[table.rows_of(example.tweet)])[None] if model.config.pictures else None
         return encoding, model(ids, torch.ones_like(ids), prefix, *markers)[0]
 
 

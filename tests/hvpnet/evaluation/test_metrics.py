@@ -97,26 +97,26 @@ def assert_scores(scores, gold, predicted):
 
 def test_relation_scores_by_hand():
     # none is 3: correct and not none 0 and 1; predicted not none 4; gold not none 3; 3 of 6 right.
-    scores = relation_scores(gold=[0, 1, 2, 3, 3, 3], predicted=[0, 1, 3, 3, 0, 1], none_index=3)
+    scores = relation_scores(gold=[0, 1, 2, 3, 3, 3], predicted=[0, 1, 3, 3, 0, 1], none=3)
     assert scores == RelationScores(2 / 4, 2 / 3, pytest.approx(4 / 7), accuracy=0.5)
 
 
 def test_relation_scores_without_a_none_class_are_the_accuracy():
-    scores = relation_scores([0, 1, 2, 2], [0, 1, 1, 2], none_index=None)
+    scores = relation_scores([0, 1, 2, 2], [0, 1, 1, 2], none=None)
     assert (scores.precision, scores.recall, scores.f1, scores.accuracy) == (0.75, 0.75, 0.75, 0.75)
 
 
 def test_relation_scores_of_nothing():
-    assert relation_scores([], [], none_index=0) == RelationScores(0.0, 0.0, 0.0, accuracy=0.0)
-    assert relation_scores([0, 0], [0, 0], none_index=0) == RelationScores(0.0, 0.0, 0.0, accuracy=1.0)
+    assert relation_scores([], [], none=0) == RelationScores(0.0, 0.0, 0.0, accuracy=0.0)
+    assert relation_scores([0, 0], [0, 0], none=0) == RelationScores(0.0, 0.0, 0.0, accuracy=1.0)
 
 
 def test_relation_scores_need_as_many_predictions():
     with pytest.raises(ValueError, match="differ in length"):
-        relation_scores([0, 1], [0], none_index=None)
+        relation_scores([0, 1], [0], none=None)
 
 
 def test_entity_scores_say_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "seqeval.metrics", None)
-    with pytest.raises(MissingExtraError, match=r"seqeval: pip install 'hvpnet\[export\]'"):
+    with pytest.raises(MissingExtraError, match=r"seqeval: pip install 'hvpnet\[eval\]'"):
         entity_scores([["O"]], [["O"]])

@@ -1,5 +1,4 @@
 import copy
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -94,7 +93,7 @@ def test_features_and_prefixes_are_those_of_each_picture(models, tweets, images,
         features_of = {path: model.image_model(image[None])[0] for path, image in images.items()}
         for row, tweet in zip(prefix, tweets, strict=True):
             expected = torch.stack([features_of[path] for path in picture_slots(tweet, model.config)])
-            torch.testing.assert_close(table.of(tweet), expected, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(table.table[table.rows_of(tweet)], expected, rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(row, model.prefix(expected), rtol=1e-4, atol=1e-5)
 
 
@@ -125,7 +124,7 @@ def test_gradients_are_those_of_one_projection_per_slot(models, tweets):
     table = PictureFeatures.compute(shared, tweets)
     weights = torch.randn(4, 4, 4, 2, 4 * 128, generator=torch.Generator().manual_seed(0))
     (table.prefix(shared, tweets) * weights).sum().backward()
-    slots = torch.stack([table.of(tweet) for tweet in tweets])  # [4, 4, 960, 2, 2]
+    slots = torch.stack([table.table[table.rows_of(tweet)] for tweet in tweets])  # [4, 4, 960, 2, 2]
     (apart.prefix(slots.flatten(0, 1)).unflatten(0, (4, 4)) * weights).sum().backward()
     for name, parameter in apart.named_parameters():
         if name.startswith(("encoder_conv", "gates")):
@@ -142,8 +141,7 @@ def test_computing_leaves_the_batch_norms_alone(models, tweets):
 
 
 def test_pixels_are_the_runtimes(files):
-    with ThreadPoolExecutor(2) as pool:
-        pixels, images = load_pixels_of(files[:3], pool), load_images(files[:3], pool)
+    pixels, (images,) = load_pixels_of(files[:3]), load_images(files[:3])
     expected = np.stack([load_pixels(path, PICTURES) for path in files[:3]])
     assert pixels.dtype == np.uint8
     assert np.array_equal(pixels, expected)

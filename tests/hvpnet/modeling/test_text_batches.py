@@ -91,18 +91,18 @@ def test_batch_of_relations(relations):
         for words, head, tail in (("Jordan is Paris", (0, 1), (2, 3)), ("is Paris", (1, 2), (0, 1)))
     ]
     batch = stack_texts(relations, encodings, CPU)
-    assert batch.input_ids.tolist()[0] == list(encodings[0].input_ids)
-    assert batch.attention_mask.tolist() == [[1] * 8, [1] * len(encodings[1].input_ids) + [0] * 1]
-    assert batch.head_index.tolist() == [1, encodings[1].head_index]
-    assert batch.tail_index.tolist() == [5, encodings[1].tail_index]
+    assert batch["input_ids"].tolist()[0] == list(encodings[0].input_ids)
+    assert batch["attention_mask"].tolist() == [[1] * 8, [1] * len(encodings[1].input_ids) + [0] * 1]
+    assert batch["head_index"].tolist() == [1, encodings[1].head_index]
+    assert batch["tail_index"].tolist() == [5, encodings[1].tail_index]
 
 
 def test_batch_of_entities(entities):
     encodings = [encode(entities, tagged(("is", "O"), ("zq", "O"))), encode(entities, tagged(("is", "O")))]
     batch = stack_texts(entities, encodings, CPU)
-    assert batch.input_ids.shape == (2, 5)
-    assert batch.attention_mask.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
-    assert (batch.head_index, batch.tail_index) == (None, None)
+    assert batch["input_ids"].shape == (2, 5)
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
+    assert set(batch) == {"input_ids", "attention_mask"}
     assert stack_labels([(11, 1, 1, 10, 12), (11, 1, 12)], 0, CPU).tolist() == [[11, 1, 1, 10, 12], [11, 1, 12, 0, 0]]
 
 
@@ -144,8 +144,8 @@ def test_golden_entities(shared, bert_dir):
         length = labels.shape[1]
         for name, found in (
             ("labels", labels),
-            ("input_ids", batch.input_ids),
-            ("attention_mask", batch.attention_mask),
+            ("input_ids", batch["input_ids"]),
+            ("attention_mask", batch["attention_mask"]),
         ):
             assert np.array_equal(found, expected[name][:, :length])
             assert not expected[name][:, length:].any()
@@ -164,4 +164,4 @@ def test_golden_relations(shared, bert_dir):
     batch = stack_texts(encoder, encodings, CPU)
     with np.load(tweets / "mre.npz") as expected:
         assert np.array_equal(stack_labels(rows, 0, CPU)[:, 0], expected["labels"])
-        assert np.array_equal(batch.input_ids, expected["input_ids"][:, : batch.input_ids.shape[1]])
+        assert np.array_equal(batch["input_ids"], expected["input_ids"][:, : batch["input_ids"].shape[1]])

@@ -4,6 +4,7 @@ import re
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.optim.swa_utils import update_bn
 
 from hvpnet import ResNetConfig
 from hvpnet.data import NER_LABELS
@@ -12,7 +13,7 @@ from hvpnet.modeling.checkpoint import load_checkpoint, save_checkpoint
 from hvpnet.modeling.tokenizer import load_tokenizer
 from hvpnet.modeling.visual_prefix import ImageModel, build_resnet
 from hvpnet.training.config import BertSizes, ModelOptions
-from hvpnet.training.initialise import fit_batch_norms, new_model
+from hvpnet.training.initialise import new_model
 
 SIZES = BertSizes(64, 2, 4, 96, 80)
 RESNET = ResNetConfig("basic", (1, 1, 1, 1))
@@ -155,11 +156,11 @@ def test_checkpoint_of_a_new_model(tokenizers, tmp_path):
 
 def test_batch_norms_have_the_statistics_of_the_pictures():
     torch.manual_seed(2)
-    model = ImageModel(RESNET).train()
+    model = ImageModel(RESNET).eval()
     model.requires_grad_(requires_grad=False)
     batches = [torch.randn(4, 3, 64, 64) * 2 + index for index in range(3)]
     first = [model.resnet.conv1(images) for images in batches]
-    fit_batch_norms(model, iter(batches))
+    update_bn(iter(batches), model)
     assert not model.training
     norm = model.resnet.bn1
     mean = torch.stack([x.mean((0, 2, 3)) for x in first]).mean(0)

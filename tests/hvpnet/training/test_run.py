@@ -17,7 +17,7 @@ from hvpnet.training.config import BertSizes, DataOptions, ModelOptions, RunOpti
 from hvpnet.training.run import train
 from hvpnet.training.trainer import Optimisation
 from hvpnet_export import compare, export_bundle
-from hvpnet_export.parity_cases import example_requests
+from hvpnet_export.parity_cases import example_cases
 from hvpnet_runtime import Pipeline
 
 EPOCHS = 3
@@ -284,6 +284,6 @@ def test_relations_are_learned_from_pictures_exported_and_served(tokenizer_dir, 
     export_bundle(model, tokenizer, tmp_path / "bundle", precisions=("fp32", "fp16"))
     with Pipeline.load(tmp_path / "bundle") as pipeline:
         assert [each.relation for each in pipeline([example.tweet for example in examples])] == predicted
-    requests = example_requests(model.config, tokenizer, examples)
-    report = compare(model, tmp_path / "bundle" / "onnx" / "fp16", "fp16", requests).require()
+    cases = example_cases(model.config, tokenizer, examples)
+    report = compare(model, tmp_path / "bundle", "fp16", cases).require()
     assert (report.decisions, report.disagreements) == (len(examples), ())

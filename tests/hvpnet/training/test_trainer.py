@@ -4,14 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import get_linear_schedule_with_warmup
 
 from hvpnet.data import Sizes, load_split, write_picture_tweets
 from hvpnet.modeling.picture_features import PictureFeatures
 from hvpnet.modeling.text_batches import encode, example_labels, text_encoder
 from hvpnet.modeling.tokenizer import load_tokenizer
 from hvpnet.training.config import RunOptions
-from hvpnet.training.trainer import Optimisation, learning_rate_factor
+from hvpnet.training.trainer import Optimisation
 
 OPTIONS = RunOptions(Path(), epochs=2, batch_size=4, lr=1e-3, head_lr=1e-2, weight_decay=0.3, warmup_ratio=0.2)
 
@@ -63,15 +62,17 @@ def path_score(crf, emissions, path):
     return score + sum(crf.transitions[one, other] for one, other in pairwise(path))
 
 
-@pytest.mark.parametrize(("steps", "warmup"), [(100, 0.0), (100, 7.0), (33, 6.6), (5, 0.4)])
-def test_learning_rates_are_the_published(steps, warmup):
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    published = get_linear_schedule_with_warmup(optimizer, warmup, steps)
-    for step in range(steps):
-        assert learning_rate_factor(step, steps, warmup) == pytest.approx(published.get_last_lr()[0])
-        optimizer.step()
-        published.step()
-    assert learning_rate_factor(steps, steps, warmup) == 0
+def test_learning_rates_rise_and_fall(begin):
+    """Four steps in all, of which 0.8 of one is warm-up: from 0 to the peak, and then to 0 in a straight line."""
+    _, _, optimisation = begin("ner", "text_only")
+    rates = []
+    for _ in range(5):
+        rates.append(optimisation.scheduler.get_last_lr())
+        optimisation.optimizer.step()
+        optimisation.scheduler.step()
+    assert rates == [
+        pytest.approx([peak * part for peak in (1e-3, 1e-2)]) for part in (0, 3 / 3.2, 2 / 3.2, 1 / 3.2, 0)
+    ]
 
 
 @pytest.mark.parametrize(("task", "head"), [("ner", {"fc", "crf"}), ("re", {"classifier"})])
@@ -79,7 +80,7 @@ def test_groups(begin, task, head):
     """BERT and prefix at `lr`, CRF and classifier at `head_lr`, everything decayed, the ResNet in neither."""
     model, _, optimisation = begin(task)
     names = {parameter: name for name, parameter in model.named_parameters()}
-    groups = optimisation._optimizer.param_groups
+    groups = optimisation.optimizer.param_groups
     parts = [{names[parameter].partition(".")[0] for parameter in group["params"]} for group in groups]
     assert parts == [{"bert", "encoder_conv", "gates"}, head]
     trained = [name for name in names.values() if not name.startswith("image_model.")]
@@ -97,7 +98,10 @@ def test_loss_is_the_mean_over_tweets(begin, examples, tokenizer_dir, task):
         for example in examples[task]:
             encoding = encode(encoder, example)
             gold = example_labels(encoding, example, model.config.labels)
-            ids, prefix = torch.tensor([encoding.input_ids]), model.prefix(table.of(example.tweet))[None]
+            ids, prefix = (
+                torch.tensor([encoding.input_ids]),
+                model.prefix(table.table[table.rows_of(example.tweet)])[None],
+            )
             markers = [torch.tensor([place]) for place in (encoding.head_index, encoding.tail_index) if place]
             (outputs,) = model(ids, torch.ones_like(ids), prefix, *markers)
             if task == "re":

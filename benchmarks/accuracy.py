@@ -42,9 +42,7 @@ def main() -> None:
     options = parser.parse_args()
     bundle, split = Bundle.load(options.bundle), load_split(options.data, "test")
     tried = find_variants(bundle.manifest.precision, "bf16", tuple(BACKENDS))
-    variants = [
-        each for each in tried if each.backend != COMPILED and (each.is_pytorch or runs_here(bundle, each))
-    ]
+    variants = [each for each in tried if each.backend != COMPILED and (each.is_pytorch or runs_here(bundle, each))]
     found = assess(bundle, options.checkpoint, split, variants, progress)
     print(f"{len(split.examples)} tweets\n\n{accuracy_table(found)}")
     results = {

@@ -6,8 +6,8 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from select import select
 from subprocess import PIPE
-from threading import Timer
 from typing import Any, Self
 
 from hvpnet.bench.subjects import Variant
@@ -33,7 +33,7 @@ class Worker:
     """
 
     def __init__(self, variant: Variant, bundle: Path, checkpoint: Path, case: Case) -> None:
-        self._variant, self._late = variant, False
+        self._variant = variant
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115  closed with us
         command = [sys.executable, "-m", "hvpnet.bench.worker", variant.backend, variant.precision]
         self._process = subprocess.Popen(  # noqa: S603  our own module
@@ -61,23 +61,17 @@ class Worker:
         self._log.close()
 
     def _read(self) -> dict[str, Any]:
-        timer = Timer(_PATIENCE, self._give_up)
-        timer.start()
-        try:
-            line = self._process.stdout.readline() if self._process.stdout else ""
-        finally:
-            timer.cancel()
+        in_time, *_ = select([self._process.stdout], [], [], _PATIENCE)
+        if not in_time:
+            self._process.kill()
+        line = self._process.stdout.readline() if in_time and self._process.stdout else ""
         if not line:
             code = self._process.wait()
             self._log.seek(0)
-            reason = f"no answer in {_PATIENCE:g} seconds" if self._late else f"its process ended with code {code}"
+            reason = f"its process ended with code {code}" if in_time else f"no answer in {_PATIENCE:g} seconds"
             raise WorkerError(self._variant, ": ".join([reason, *self._log.read().strip().splitlines()[-1:]]))
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise WorkerError(self._variant, answer["error"])
         self.peak_bytes: int | None = answer.pop("peak_bytes")
         return answer
-
-    def _give_up(self) -> None:
-        self._late = True
-        self._process.kill()

@@ -123,9 +123,9 @@ def draw_figures(results: Results, out: Path) -> list[str]:
     left = np.zeros(len(rows))  # ms
     for stage, colour in zip(STAGES, _COLOURS, strict=True):
         widths = [each.stages[stage] for each in rows]
-        bars.barh(names, widths, left=left, label=stage, color=colour)
+        container = bars.barh(names, widths, left=left, label=stage, color=colour)
         left += widths
-    bars.bar_label(bars.containers[-1], [f" {each.speedup.median:.2f}x" for each in rows], fontsize=8)
+    bars.bar_label(container, [f" {each.speedup.median:.2f}x" for each in rows], fontsize=8)
     bars.invert_yaxis()
     bars.set(xlabel=f"ms, {first.name}: medians of the stages, ratio to eager fp32", xmargin=0.1)
     for variant in (each.variant for each in rows):

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from select import select
 from subprocess import PIPE
-from typing import Any, Self
+from typing import IO, Any, Self, cast
 
 from hvpnet.bench.subjects import Variant
 from hvpnet.bench.workload import Case
@@ -39,6 +39,7 @@ class Worker:
         self._process = subprocess.Popen(  # noqa: S603  our own module
             [*command, str(bundle), str(checkpoint)], stdin=PIPE, stdout=PIPE, stderr=self._log, encoding="utf-8"
         )
+        self._answers = cast("IO[str]", self._process.stdout)
         try:
             took, first_answer = self._read(), sum(self.measure(case, 0).values())
         except BaseException:
@@ -61,10 +62,10 @@ class Worker:
         self._log.close()
 
     def _read(self) -> dict[str, Any]:
-        in_time, *_ = select([self._process.stdout], [], [], _PATIENCE)
+        in_time, *_ = select([self._answers], [], [], _PATIENCE)
         if not in_time:
             self._process.kill()
-        line = self._process.stdout.readline() if in_time and self._process.stdout else ""
+        line = self._answers.readline() if in_time else ""
         if not line:
             code = self._process.wait()
             self._log.seek(0)

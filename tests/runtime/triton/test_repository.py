@@ -10,7 +10,7 @@ from pathlib import Path
 import onnxruntime as ort
 import pytest
 from google.protobuf import text_format
-from tritonclient.grpc.model_config_pb2 import TYPE_FP16, TYPE_FP32, TYPE_INT64, ModelConfig
+from tritonclient.grpc.model_config_pb2 import TYPE_FP16, TYPE_FP32, TYPE_INT64, TYPE_UINT8, ModelConfig
 
 from hvpnet.cli import main
 from hvpnet_runtime.backends.tensorrt.profiles import text_profiles, vision_profiles
@@ -69,7 +69,12 @@ def assert_golden(repository: Path, case: str) -> None:
         assert text_format.Parse(text, ModelConfig()).name == name
 
 
-TYPES = {TYPE_INT64: "tensor(int64)", TYPE_FP16: "tensor(float16)", TYPE_FP32: "tensor(float)"}
+TYPES = {
+    TYPE_INT64: "tensor(int64)",
+    TYPE_UINT8: "tensor(uint8)",
+    TYPE_FP16: "tensor(float16)",
+    TYPE_FP32: "tensor(float)",
+}
 
 
 def assert_tensors_are_the_graphs(repository: Path) -> None:

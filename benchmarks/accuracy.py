@@ -41,8 +41,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     bundle, split = Bundle.load(options.bundle), load_split(options.data, "test")
-    variants = [each for each in find_variants(bundle.precisions, "bf16", tuple(BACKENDS)) if each.backend != COMPILED]
-    variants = [each for each in variants if each.is_pytorch or runs_here(bundle, each)]
+    tried = find_variants(bundle.manifest.precision, "bf16", tuple(BACKENDS))
+    variants = [each for each in tried if each.backend != COMPILED and (each.is_pytorch or runs_here(bundle, each))]
     found = assess(bundle, options.checkpoint, split, variants, progress)
     print(f"{len(split.examples)} tweets\n\n{accuracy_table(found)}")
     results = {

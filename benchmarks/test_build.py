@@ -22,6 +22,6 @@ def test_both_engines_in_fp16(benchmark: BenchmarkFixture, files, tmp_path: Path
     benchmark.extra_info |= {
         "version": record.version,
         "seconds": dict(record.seconds),
-        "bytes": {name: facts["bytes"] for name, facts in record.files.items()},
+        "bytes": {name: facts.bytes for name, facts in record.files.items()},
     }
     print(benchmark.extra_info)

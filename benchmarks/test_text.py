@@ -14,5 +14,5 @@ def test_text(benchmark: BenchmarkFixture, backend: Backend, batch: int, length:
     benchmark.group = f"text, {batch} x {length} tokens, {_PICTURES} pictures each"
     rng = np.random.default_rng(0)
     text = TextInputs(rng.integers(1000, 30000, (batch, length)), np.ones((batch, length), np.int64))
-    prefixes = backend.encode_pictures(rng.standard_normal((_PICTURES, 3, 224, 224), np.float32))
+    prefixes = backend.encode_pictures(rng.integers(0, 256, (_PICTURES, 224, 224, 3), np.uint8))
     benchmark.pedantic(backend.encode_text, (text, [prefixes] * batch), rounds=5, warmup_rounds=1)

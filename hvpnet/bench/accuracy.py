@@ -3,17 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hvpnet.bench.eager import load_backend
+from hvpnet.bench.eager import EagerBackend, load_backend
 from hvpnet.bench.subjects import BASELINE, Variant
 from hvpnet.data import Split
 from hvpnet.evaluation.scoring import Scores, score_pipeline
 from hvpnet_export.parity import disagreements
-from hvpnet_runtime.backends import Backend, TextInputs
+from hvpnet_runtime.backends import Backend, Prefix, TextInputs
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.pipeline import CACHE_BYTES, Pipeline
 from hvpnet_runtime.prefix_cache import PrefixCache
@@ -56,23 +58,23 @@ def assess(
     one to the bit: what differs is the backend's. Raises DataError if the split is not one for this bundle, and
     HvpnetError if a variant does not run here.
     """
-    reference, found = None, list[Accuracy]()
+    found: list[Accuracy] = []
     for variant in dict.fromkeys((BASELINE, *variants)):
         progress(f"scoring {variant.name} on {len(split.examples)} tweets")
         with _load(bundle, checkpoint, variant) as pipeline:
-            recorder = _Recorder(pipeline.backend)
-            pipeline.backend = cast("Backend", recorder)
+            runs = _record_texts(pipeline.backend)
             scores = score_pipeline(pipeline, split)
-        reference = reference or recorder
-        change = scores.f1 - (found[0].scores.f1 if found else scores.f1)
-        decisions = sum(int(mask.sum()) if outputs.dim() == 3 else len(outputs) for outputs, mask in recorder.runs)
+        if variant == BASELINE:
+            model, reference, f1 = cast("EagerBackend", pipeline.backend).model, runs, scores.f1
+        decisions = sum(int(mask.sum()) if outputs.dim() == 3 else len(outputs) for outputs, mask in runs)
         different = [
             each
-            for batch, ((mine, mask), (theirs, _)) in enumerate(zip(reference.runs, recorder.runs, strict=True))
-            for each in disagreements(reference.model, batch, mine, theirs, mask)
+            for batch, ((mine, mask), (theirs, _)) in enumerate(zip(reference, runs, strict=True))
+            for each in disagreements(model, batch, mine, theirs, mask)
         ]
         margins = tuple(sorted((each.margin for each in different), reverse=True))
-        found.append(Accuracy(variant, scores, change, decisions, sum(each.count for each in different), margins))
+        differing = sum(each.count for each in different)
+        found.append(Accuracy(variant, scores, scores.f1 - f1, decisions, differing, margins))
     return found
 
 
@@ -83,16 +85,14 @@ def _load(bundle: Bundle, checkpoint: Path, variant: Variant) -> Pipeline:
     return Pipeline(bundle, backend, Preparer.of(bundle), PrefixCache(CACHE_BYTES))
 
 
-class _Recorder:
-    """A backend that remembers what its text network answered to every batch, and the mask [B, T]."""
+def _record_texts(backend: Backend) -> list[tuple[Tensor, Tensor]]:
+    """Outputs and mask [B, T] of every batch of texts that the backend runs from now on."""
+    runs, encode_text = list[tuple[Tensor, Tensor]](), backend.encode_text
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend, self.runs = backend, list[tuple[Tensor, Tensor]]()
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  whatever the backend has
-        return getattr(self._backend, name)
-
-    def encode_text(self, text: TextInputs, prefixes: Any) -> Any:  # noqa: ANN401  as `Backend` has them
-        outputs = self._backend.encode_text(text, prefixes)
-        self.runs.append((torch.from_numpy(outputs.copy()), torch.from_numpy(text.attention_mask).bool()))
+    def record(text: TextInputs, prefixes: Sequence[Sequence[Prefix]]) -> npt.NDArray[np.float32]:
+        outputs = encode_text(text, prefixes)
+        runs.append((torch.from_numpy(outputs.copy()), torch.from_numpy(text.attention_mask).bool()))
         return outputs
+
+    backend.encode_text = record  # type: ignore[method-assign]
+    return runs

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import cast
 
 import hvpnet.modeling.torchvision_compat  # noqa: F401  before torchvision itself
 
@@ -102,7 +103,7 @@ class EagerSubject:
     """
 
     def __init__(self, backend: EagerBackend, tokenizer: Tokenizer, spec: PictureSpec) -> None:
-        self._backend, self._model, self._watch = backend, backend.model, Stopwatch()
+        self._backend, self._model = backend, backend.model
         self._encoder = text_encoder(tokenizer, self._model.config)
         self._crop = transforms.Compose([transforms.Resize(spec.resize), transforms.CenterCrop(spec.crop)])
         self._scale = transforms.Compose([transforms.ToTensor(), transforms.Normalize(spec.mean, spec.std)])
@@ -110,9 +111,10 @@ class EagerSubject:
 
     def measure(self, tweets: list[Tweet]) -> dict[str, float]:
         """Answer the tweets as one batch; returns seconds by stage, which add up to the whole answer."""
-        watch, slots = self._watch, self._model.config.pictures
-        watch.restart()
-        text = self._text_inputs(tweets)
+        watch, slots = Stopwatch(), self._model.config.pictures
+        encodings = [encode(self._encoder, EntityExample(tweet, ())) for tweet in tweets]  # gold tags are not read
+        batch = stack_texts(self._encoder, encodings, torch.device("cpu"))
+        text = TextInputs(**{name: tensor.numpy() for name, tensor in batch.items()})
         pictures = [self._open(picture) for tweet in tweets for picture in _slots(tweet, slots)]
         watch.lap("prepare")
         prefixes: list[list[Tensor]] = [[] for _ in tweets]
@@ -128,19 +130,13 @@ class EagerSubject:
         watch.lap("decode")
         return watch.stages
 
-    def _text_inputs(self, tweets: list[Tweet]) -> TextInputs:
-        encodings = [encode(self._encoder, EntityExample(tweet, ())) for tweet in tweets]  # gold tags are not read
-        text = stack_texts(self._encoder, encodings, torch.device("cpu"))
-        return TextInputs(**{name: tensor.numpy() for name, tensor in text.items()})
-
     def _open(self, picture: object) -> Image.Image | None:
         if picture is None:
             return None
         if not isinstance(picture, str | Path | bytes):
             raise PictureError(f"the published loaders read files, not {type(picture).__name__}: give a path or bytes")
         with Image.open(BytesIO(picture) if isinstance(picture, bytes) else picture) as image:
-            cropped: Image.Image = self._crop(image.convert("RGB"))
-        return cropped
+            return cast("Image.Image", self._crop(image.convert("RGB")))
 
 
 def _slots(tweet: Tweet, count: int) -> Sequence[object]:

@@ -10,7 +10,7 @@ import numpy as np
 from hvpnet.bench.accuracy import Accuracy
 from hvpnet.bench.run import Measurement, Results, headline
 from hvpnet.bench.subjects import STAGES
-from hvpnet.bench.workload import ALL_NEW, PICTURE_SIZE
+from hvpnet.bench.workload import ALL_NEW, PICTURE_SIZE, PICTURES, Case
 
 _COLOURS = ("#94a3b8", "#cbd5e1", "#0f766e", "#1d4ed8", "#c2410c")
 _LATENCY = {"": "{0.variant.name}"} | {name: f"{{0.total.{name}:.1f}}" for name in ("minimum", "p50", "p95", "p99")}
@@ -54,11 +54,12 @@ def _sections(results: Results) -> Iterator[str]:
     if seen := {each.variant for each in measurements if each.case.pictures != ALL_NEW}:
         yield "## Pictures seen before"
         yield "p50 of the whole answer, its share of the variant's time with all pictures new, and p50 of the graphs."
-        one = [each for each in measurements if each.variant in seen and each.case.shape == first.shape]
+        cases = {Case(first.batch, first.length, pictures) for pictures in PICTURES}
+        one = [each for each in measurements if each.variant in seen and each.case in cases]
         yield _by_case("{0.pictures}", "{0.total.p50:.1f} ({0.share.median:.0%}); {0.graphs.p50:.1f}", one)
     yield "## Batch and length"
     yield "p50 of the whole batch, all pictures new, and the ratio to eager fp32."
-    new = sorted((each for each in measurements if each.case.pictures == ALL_NEW), key=lambda each: each.case.shape)
+    new = sorted((each for each in measurements if each.case.pictures == ALL_NEW), key=lambda each: each.case)
     yield _by_case("{0.batch} x {0.length}", "{0.total.p50:.0f} ({0.speedup.median:.2f}x)", new)
     yield "## Start and memory"
     yield "The fastest of the fresh processes, files in the system's cache; peak of resident memory."
@@ -122,10 +123,9 @@ def draw_figures(results: Results, out: Path) -> list[str]:
     left = np.zeros(len(rows))  # ms
     for stage, colour in zip(STAGES, _COLOURS, strict=True):
         widths = [each.stages[stage] for each in rows]
-        bars.barh(names, widths, left=left, label=stage, color=colour)
+        container = bars.barh(names, widths, left=left, label=stage, color=colour)
         left += widths
-    for row, each in enumerate(rows):
-        bars.annotate(f" {each.speedup.median:.2f}x", (left[row], row), verticalalignment="center", fontsize=8)
+    bars.bar_label(container, [f" {each.speedup.median:.2f}x" for each in rows], fontsize=8)
     bars.invert_yaxis()
     bars.set(xlabel=f"ms, {first.name}: medians of the stages, ratio to eager fp32", xmargin=0.1)
     for variant in (each.variant for each in rows):

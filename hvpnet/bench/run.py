@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -182,16 +182,13 @@ def _pass_over(error: WorkerError, passed_over: Reasons, when: str = "") -> None
 
 
 def _model(bundle: Bundle, checkpoint: Path) -> dict[str, Any]:
-    manifest = bundle.manifest
-    graphs = [(name.split("/"), facts.bytes) for name, facts in manifest.files.items()]
+    manifest, graph_bytes = bundle.manifest, dict[str, int]()
+    for precision in manifest.precision:
+        files = (facts for name, facts in manifest.files.items() if name.startswith(f"onnx/{precision}/"))
+        graph_bytes[precision] = sum(facts.bytes for facts in files)
     return {
-        "task": manifest.task,
-        "variant": manifest.variant,
-        "sizes": asdict(manifest.sizes),
-        "architecture": manifest.architecture,
+        **{name: getattr(manifest, name) for name in ("task", "variant", "sizes", "architecture")},
         "max_length": manifest.limits.max_length,
         "checkpoint_bytes": sum(file.stat().st_size for file in (checkpoint, *checkpoint.rglob("*")) if file.is_file()),
-        "graph_bytes": {
-            each: sum(size for path, size in graphs if path[1:-1] == [each]) for each in manifest.precision
-        },
+        "graph_bytes": graph_bytes,
     }

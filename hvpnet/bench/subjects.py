@@ -1,7 +1,7 @@
 """What is timed: the variants of a model, and the stages of an answer; imports nothing that a worker would time."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 EAGER, COMPILED = "eager", "torch.compile"
@@ -45,18 +45,13 @@ def find_variants(precisions: Sequence[str], reduced: str, backends: Sequence[st
 
 
 class Stopwatch:
-    """Splits the time since its last restart into `stages`, seconds by name, without a gap between them."""
+    """Splits the time since it was made into `stages`, seconds by name, without a gap between them."""
 
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._clock = clock
-        self.restart()
-
-    def restart(self) -> None:
-        """Begin a new stretch of time."""
-        self.stages, self._last = dict.fromkeys(STAGES, 0.0), self._clock()
+    def __init__(self) -> None:
+        self.stages, self._last = dict.fromkeys(STAGES, 0.0), time.perf_counter()
 
     def lap(self, stage: str) -> None:
         """Count what has passed since the last lap to this stage."""
-        now = self._clock()
+        now = time.perf_counter()
         self.stages[stage] += now - self._last
         self._last = now

@@ -6,9 +6,9 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from select import select
 from subprocess import PIPE
-from threading import Timer
-from typing import Any, Self
+from typing import IO, Any, Self, cast
 
 from hvpnet.bench.subjects import Variant
 from hvpnet.bench.workload import Case
@@ -33,12 +33,13 @@ class Worker:
     """
 
     def __init__(self, variant: Variant, bundle: Path, checkpoint: Path, case: Case) -> None:
-        self._variant, self._late = variant, False
+        self._variant = variant
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115  closed with us
         command = [sys.executable, "-m", "hvpnet.bench.worker", variant.backend, variant.precision]
         self._process = subprocess.Popen(  # noqa: S603  our own module
             [*command, str(bundle), str(checkpoint)], stdin=PIPE, stdout=PIPE, stderr=self._log, encoding="utf-8"
         )
+        self._answers = cast("IO[str]", self._process.stdout)
         try:
             took, first_answer = self._read(), sum(self.measure(case, 0).values())
         except BaseException:
@@ -61,23 +62,17 @@ class Worker:
         self._log.close()
 
     def _read(self) -> dict[str, Any]:
-        timer = Timer(_PATIENCE, self._give_up)
-        timer.start()
-        try:
-            line = self._process.stdout.readline() if self._process.stdout else ""
-        finally:
-            timer.cancel()
+        in_time, *_ = select([self._answers], [], [], _PATIENCE)
+        if not in_time:
+            self._process.kill()
+        line = self._answers.readline() if in_time else ""
         if not line:
             code = self._process.wait()
             self._log.seek(0)
-            reason = f"no answer in {_PATIENCE:g} seconds" if self._late else f"its process ended with code {code}"
+            reason = f"its process ended with code {code}" if in_time else f"no answer in {_PATIENCE:g} seconds"
             raise WorkerError(self._variant, ": ".join([reason, *self._log.read().strip().splitlines()[-1:]]))
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise WorkerError(self._variant, answer["error"])
         self.peak_bytes: int | None = answer.pop("peak_bytes")
         return answer
-
-    def _give_up(self) -> None:
-        self._late = True
-        self._process.kill()

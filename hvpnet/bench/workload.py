@@ -28,7 +28,7 @@ PICTURES = {
 _MAX_BATCH = 32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Case:
     """A batch of so many tweets, of so many pieces each, [CLS], [SEP] and markers included; see `PICTURES`."""
 
@@ -41,11 +41,6 @@ class Case:
         """For tables."""
         return f"batch {self.batch}, {self.length} tokens, {self.pictures}"
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Of the text."""
-        return self.batch, self.length
-
 
 class Workload:
     """Makes the tweets of every round, the same in every process, of words that a bundle's tokeniser leaves whole."""
@@ -53,10 +48,9 @@ class Workload:
     def __init__(self, bundle: Path) -> None:
         self._marked = json.loads((bundle / "manifest.json").read_text("utf-8"))["task"] == "re"
         self._words = whole_words(Tokenizer.from_file(str(bundle / "tokenizer.json")))
-        scenes = [
-            draw_scene(kind, np.random.default_rng(seed)) for seed, kind in enumerate(("PER", "LOC", "ORG", "MISC"))
-        ]
-        self._scenes = [np.asarray(scene.picture.resize(PICTURE_SIZE, Image.Resampling.BICUBIC)) for scene in scenes]
+        kinds = enumerate(("PER", "LOC", "ORG", "MISC"))
+        pictures = [draw_scene(kind, np.random.default_rng(seed)).picture for seed, kind in kinds]
+        self._scenes = [np.asarray(each.resize(PICTURE_SIZE, Image.Resampling.BICUBIC)) for each in pictures]
 
     def tweets(self, case: Case, number: int) -> list[Tweet]:
         """The tweets of a round, by its number, from 0.

@@ -3,29 +3,10 @@
 import argparse
 import sys
 from contextlib import redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 
-from hvpnet.cli.options import PipelineOptions, add_pipeline, add_window, select, show
+from hvpnet.cli.options import add_pipeline, add_window, select, show
 from hvpnet_runtime.errors import InputError
-
-
-@dataclass(frozen=True)
-class Options(PipelineOptions):
-    """What `hvpnet annotate` was asked to do."""
-
-    input: Path
-    output: Path
-    address: str | None
-    actors: int | None
-    threads: int | None
-    part_rows: int
-    window: bool
-
-    def __post_init__(self) -> None:
-        for name in ("actors", "threads", "part_rows"):
-            if (number := getattr(self, name)) is not None and number < 1:
-                raise InputError(f"--{name.replace('_', '-')} must be at least 1, not {number}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,8 +24,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_pipeline(parser)
 
 
-def run(options: Options) -> int:
-    """Annotate; exit code 1 if a row of the input was rejected."""
+def run(options: argparse.Namespace) -> int:
+    """Annotate; exit code 1 if a row of the input was rejected.
+
+    Raises:
+        InputError: a number is below 1.
+    """
+    for name in ("actors", "threads", "part_rows"):
+        if (number := getattr(options, name)) is not None and number < 1:
+            raise InputError(f"--{name.replace('_', '-')} must be at least 1, not {number}")
     from hvpnet_runtime.bulk import Job, Resources, annotate
 
     job = select(Job, options)

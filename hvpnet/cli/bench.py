@@ -1,33 +1,13 @@
 """Time a bundle against its checkpoint in PyTorch, on this machine, and score both; writes results, report, figures."""
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, get_args
+from typing import get_args
 
 from hvpnet.cli.options import add_json, progress, show
 from hvpnet.data.examples import SplitName
 from hvpnet.errors import ConfigError
 from hvpnet_runtime.backends import BACKENDS
-
-
-@dataclass(frozen=True)
-class Options:
-    """What `hvpnet bench` was asked to do."""
-
-    bundle: Path
-    checkpoint: Path
-    out: Path
-    backend: list[str] | None
-    data: Path | None
-    split: SplitName
-    seconds: float
-    json: bool
-
-    @classmethod
-    def parse(cls, parsed: argparse.Namespace) -> Self:
-        """From the parsed command line."""
-        return cls(**{name: getattr(parsed, name) for name in cls.__dataclass_fields__})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
-def run(options: Options) -> int:
+def run(options: argparse.Namespace) -> int:
     """Measure, write, and show every variant's speed-up."""
     if not options.seconds >= 0:
         raise ConfigError(f"--seconds must be at least 0, not {options.seconds}")

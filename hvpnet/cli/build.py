@@ -1,31 +1,14 @@
 """Build the bundle's TensorRT engines, from its ONNX graphs and without PyTorch."""
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, get_args
+from typing import get_args
 
 from hvpnet.cli.options import add_json, progress, select, show
 from hvpnet_runtime.backends.tensorrt.build import BuildOptions, build_engines
 from hvpnet_runtime.backends.tensorrt.library import EngineName
 from hvpnet_runtime.backends.tensorrt.record import BuildRecord
 from hvpnet_runtime.bundle import Bundle
-
-
-@dataclass(frozen=True)
-class Options:
-    """What `hvpnet build` was asked to do."""
-
-    bundle: Path
-    build: BuildOptions
-    json: bool
-
-    @classmethod
-    def parse(cls, parsed: argparse.Namespace) -> Self:
-        """From the parsed command line."""
-        workspace = None if parsed.workspace is None else int(parsed.workspace * 2**20)
-        build = select(BuildOptions, parsed, max_length=parsed.max_seq, workspace=workspace)
-        return select(cls, parsed, build=build)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,10 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
-def run(options: Options) -> int:
+def run(options: argparse.Namespace) -> int:
     """Build and say what was built."""
+    workspace = None if options.workspace is None else int(options.workspace * 2**20)
+    build = select(BuildOptions, options, max_length=options.max_seq, workspace=workspace)
     progress("checking the bundle's files")
-    folder = build_engines(Bundle.load(options.bundle), options.build, progress)
+    folder = build_engines(Bundle.load(options.bundle), build, progress)
     record = BuildRecord.read(folder)
     show(
         {

@@ -1,23 +1,9 @@
 """Generate picture-tweets, train on them, export, verify, predict, and write a small report: a few minutes on a CPU."""
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from hvpnet.cli.options import progress
-
-
-@dataclass(frozen=True)
-class Options:
-    """What `hvpnet demo` was asked to do."""
-
-    out: Path
-
-    @classmethod
-    def parse(cls, parsed: argparse.Namespace) -> Self:
-        """From the parsed command line."""
-        return cls(parsed.out)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder of data, bundle and report (demo)")
 
 
-def run(options: Options) -> int:
+def run(options: argparse.Namespace) -> int:
     """Run it all and print the report."""
     progress("loading PyTorch")
     from hvpnet.demo import run_demo

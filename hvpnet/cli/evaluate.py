@@ -1,24 +1,15 @@
 """Score a bundle on a data set: entity F1 by seqeval, or relation micro-F1 without the none class."""
 
 import argparse
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
 
-from hvpnet.cli.options import PipelineOptions, add_pipeline, progress, show
+from hvpnet.cli.options import add_pipeline, progress, show
 from hvpnet.data import load_split
 from hvpnet.data.examples import SplitName
 from hvpnet.evaluation.scoring import score_pipeline
 from hvpnet_runtime.pipeline import Pipeline
-
-
-@dataclass(frozen=True)
-class Options(PipelineOptions):
-    """What `hvpnet evaluate` was asked to do."""
-
-    data: Path
-    split: SplitName
-    without_pictures: bool
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_pipeline(parser)
 
 
-def run(options: Options) -> int:
+def run(options: argparse.Namespace) -> int:
     """Score and show."""
     split = load_split(options.data, options.split, options.on_bad_image)
     with Pipeline.load(options.bundle, options.backend, precision=options.precision) as pipeline:

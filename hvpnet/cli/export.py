@@ -1,40 +1,14 @@
 """Turn a trained checkpoint into a bundle of two ONNX graphs, verified against the eager model before it is there."""
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 from hvpnet.cli.options import add_json, add_pictures, progress, show
 from hvpnet.errors import DataError
 from hvpnet_runtime.bundle import Task, Variant
-from hvpnet_runtime.preprocessing.prepare import OnBadImage
-
-if TYPE_CHECKING:
-    from hvpnet_runtime.bundle import Precision
 
 PRECISIONS = ("fp32", "fp16", "int8")
-
-
-@dataclass(frozen=True)
-class Options:
-    """What `hvpnet export` was asked to do."""
-
-    checkpoint: Path
-    out: Path
-    tokenizer: Path
-    task: Task | None
-    variant: Variant | None
-    labels: Path | None
-    max_length: int | None
-    precision: "tuple[Precision, ...]"
-    calibration: Path | None
-    on_bad_image: OnBadImage
-    json: bool
-
-    def __post_init__(self) -> None:
-        if ("int8" in self.precision) != (self.calibration is not None):
-            raise DataError("--precision int8 and --calibration DATA, the folder of the training data, go together")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,8 +41,14 @@ def _precisions(value: str) -> tuple[str, ...]:
     return names
 
 
-def run(options: Options) -> int:
-    """Export, verify, write."""
+def run(options: argparse.Namespace) -> int:
+    """Export, verify, write.
+
+    Raises:
+        DataError: INT8 was asked for without data to calibrate on, or the other way round.
+    """
+    if ("int8" in options.precision) != (options.calibration is not None):
+        raise DataError("--precision int8 and --calibration DATA, the folder of the training data, go together")
     progress("loading PyTorch and the checkpoint")
     from hvpnet.data import load_split
     from hvpnet.modeling.checkpoint import load_checkpoint, read_bert_config

@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,13 @@ from hvpnet_runtime.bundle import SCHEMA_VERSION, Bundle, FileDigest
 from hvpnet_runtime.errors import StaleEngineError
 
 
-@dataclass(frozen=True)
-class Options:
-    """What `hvpnet inspect` was asked to do."""
-
-    bundle: Path
-    json: bool
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("bundle", type=Path)
     add_json(parser)
 
 
-def run(options: Options) -> int:
+def run(options: argparse.Namespace) -> int:
     """Show the manifest and the engines that were built; in full with --json."""
     bundle = Bundle.load(options.bundle)
     manifest, engines = bundle.manifest, built_engines(bundle)

@@ -4,11 +4,9 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 
-from hvpnet.cli.options import select
 from hvpnet.errors import HvpnetError, MissingExtraError
 
 VERBS = {
@@ -49,8 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO if parsed.debug else logging.WARNING, format="%(name)s: %(message)s")
     try:
-        options = parsed.options(parsed)
-        code: int = parsed.run(options)
+        code: int = parsed.run(parsed)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except BrokenPipeError:
@@ -74,8 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         verb = verbs.add_parser(name, help=help_, description=module.__doc__, allow_abbrev=False)
         module.add_arguments(verb)
         verb.add_argument("--debug", action="store_true", help="log what is done, and show the traceback of an error")
-        parse = getattr(module.Options, "parse", partial(select, module.Options))
-        verb.set_defaults(options=parse, run=module.run)
+        verb.set_defaults(run=module.run)
     return parser
 
 

@@ -4,12 +4,10 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hvpnet_runtime.backends import AUTO, BACKENDS
-from hvpnet_runtime.preprocessing.prepare import OnBadImage
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -17,31 +15,14 @@ if TYPE_CHECKING:
 Selected = TypeVar("Selected", bound="DataclassInstance")
 
 
-@dataclass(frozen=True)
-class PipelineOptions:
-    """What the verbs that run a bundle on tweets share; `add_pipeline` declares all but the bundle."""
-
-    bundle: Path
-    backend: str
-    precision: str | None
-    on_bad_image: OnBadImage
-    json: bool
-
-
-def select(kind: type[Selected], source: object, **values: object) -> Selected:
-    """A dataclass whose fields are the attributes of the same names, but for the values given here.
-
-    Args:
-        kind: the dataclass.
-        source: the parsed command line, or a verb's options.
-        values: fields that the source does not have, or has in another form.
-    """
+def select(kind: type[Selected], parsed: argparse.Namespace, **values: object) -> Selected:
+    """A dataclass whose fields are the options of the same names, but for the values given here."""
     names = {field.name for field in fields(kind)} - values.keys()
-    return kind(**{name: getattr(source, name) for name in names}, **values)
+    return kind(**{name: getattr(parsed, name) for name in names}, **values)
 
 
 def add_pipeline(parser: argparse.ArgumentParser) -> None:
-    """The options of `PipelineOptions`."""
+    """What the verbs share that run a bundle on tweets."""
     add_backend(parser)
     add_pictures(parser)
     add_json(parser)

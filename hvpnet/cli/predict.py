@@ -5,48 +5,14 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Self
+from typing import IO
 
-from hvpnet.cli.options import PipelineOptions, add_pipeline, add_window, select
+from hvpnet.cli.options import add_pipeline, add_window
 from hvpnet_runtime.errors import InputError
 from hvpnet_runtime.jsonl import LineRow, read_rows
 from hvpnet_runtime.pipeline import BATCH_SIZE, Pipeline
 from hvpnet_runtime.types import EntityResult, Rejection, Result, Tweet
-
-
-@dataclass(frozen=True)
-class Options(PipelineOptions):
-    """What `hvpnet predict` was asked to do: `tweet` or `input`."""
-
-    tweet: Tweet | None
-    input: Path | None
-    output: Path | None
-    window: bool
-
-    @classmethod
-    def parse(cls, parsed: argparse.Namespace) -> Self:
-        """From the parsed command line.
-
-        Raises:
-            InputError: options of one tweet and of JSON lines are mixed.
-        """
-        tweet = None
-        single = (parsed.image, parsed.object, parsed.head, parsed.tail)
-        if parsed.text is not None:
-            tweet = Tweet(
-                text=parsed.text,
-                image=parsed.image,
-                objects=parsed.object or (),
-                head=parsed.head and tuple(parsed.head),
-                tail=parsed.tail and tuple(parsed.tail),
-            )
-        elif any(value is not None for value in single):
-            raise InputError("--image, --object, --head and --tail belong to --text; JSON lines have their own")
-        if tweet is not None and parsed.output is not None:
-            raise InputError("--output belongs to --input; redirect standard output instead")
-        return select(cls, parsed, tweet=tweet)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,8 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_pipeline(parser)
 
 
-def run(options: Options) -> int:
-    """Predict; exit code 1 if a line of the input was rejected."""
+def run(options: argparse.Namespace) -> int:
+    """Predict; exit code 1 if a line of the input was rejected.
+
+    Raises:
+        InputError: options of one tweet and of JSON lines are mixed.
+    """
+    tweet = _tweet(options)
     with Pipeline.load(
         options.bundle,
         options.backend,
@@ -74,15 +45,26 @@ def run(options: Options) -> int:
         precision=options.precision,
     ) as pipeline:
         print(f"hvpnet: backend {pipeline.backend.name}, {pipeline.backend.precision}", file=sys.stderr)
-        if options.tweet is not None:
-            (result,) = pipeline.run([pipeline.prepare(options.tweet)])
+        if tweet is not None:
+            (result,) = pipeline.run([pipeline.prepare(tweet)])
             print(json.dumps(result.to_dict(), ensure_ascii=False) if options.json else _readable(result))
             return 0
-        if options.input is None:
-            raise InputError("give --text or --input")
         rows = read_rows(options.input)
         with _writer(options.output) as output:
             return _predict_lines(pipeline, rows, output)
+
+
+def _tweet(options: argparse.Namespace) -> Tweet | None:
+    """The one tweet of the command line; None for JSON lines."""
+    single = (options.image, options.object, options.head, options.tail)
+    if options.text is None:
+        if any(value is not None for value in single):
+            raise InputError("--image, --object, --head and --tail belong to --text; JSON lines have their own")
+        return None
+    if options.output is not None:
+        raise InputError("--output belongs to --input; redirect standard output instead")
+    head, tail = (pair and tuple(pair) for pair in (options.head, options.tail))
+    return Tweet(text=options.text, image=options.image, objects=options.object or (), head=head, tail=tail)
 
 
 def _predict_lines(pipeline: Pipeline, lines: Iterator[LineRow], output: IO[str]) -> int:

@@ -2,47 +2,13 @@
 
 import argparse
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from hvpnet.cli.options import add_backend, progress, select
+from hvpnet.cli.options import add_backend, progress
 from hvpnet_runtime.errors import InputError
 
 _PORTS = range(1, 65536)
-
-
-@dataclass(frozen=True)
-class Options:
-    """What `hvpnet serve` was asked to do."""
-
-    bundles: dict[str, Path]
-    host: str
-    port: int
-    backend: str | None
-    precision: str | None
-    token: dict[str, str] | None
-    settings: Path | None
-    debug: bool
-
-    @classmethod
-    def parse(cls, parsed: argparse.Namespace) -> Self:
-        """From the parsed command line.
-
-        Raises:
-            InputError: two bundles have one name, or there is no such port.
-        """
-        bundles: dict[str, Path] = {}
-        for argument in parsed.bundle:
-            name, path = _named(argument)
-            if name in bundles:
-                raise InputError(f"two bundles are named {name!r}: name them with NAME=FOLDER")
-            bundles[name] = path
-        if parsed.port not in _PORTS:
-            raise InputError(f"--port {parsed.port}: a port is a number from {_PORTS[0]} to {_PORTS[-1]}")
-        token = {"file": str(parsed.token_file)} if parsed.token_file else None
-        token = {"env": parsed.token_env} if parsed.token_env else token
-        return select(cls, parsed, bundles=bundles, token=token)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,14 +26,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(backend=None)  # what is not given here stays as the settings have it
 
 
-def run(options: Options) -> int:
-    """Serve until interrupted."""
+def run(options: argparse.Namespace) -> int:
+    """Serve until interrupted.
+
+    Raises:
+        InputError: two bundles have one name, or there is no such port.
+    """
+    bundles = _bundles(options.bundle)
+    if options.port not in _PORTS:
+        raise InputError(f"--port {options.port}: a port is a number from {_PORTS[0]} to {_PORTS[-1]}")
     from hvpnet_runtime.serving.local import local_service, stop_signals
     from hvpnet_runtime.serving.settings import Settings, read_settings
 
     values: dict[str, Any] = read_settings(options.settings) if options.settings else {}
-    given = {name: getattr(options, name) for name in ("bundles", "backend", "precision", "token")}
-    values |= {name: value for name, value in given.items() if value is not None}
+    given = {"backend": options.backend, "precision": options.precision}
+    values |= {"bundles": bundles} | {name: value for name, value in given.items() if value is not None}
+    token = {"env": options.token_env, "file": options.token_file}
+    if any(token.values()):
+        values["token"] = token
     settings = Settings.parse(values)
     progress(f"starting {', '.join(settings.bundles)}")
     with local_service(settings, options.host, options.port, log=options.debug) as url:
@@ -78,7 +54,13 @@ def run(options: Options) -> int:
     return 0
 
 
-def _named(argument: str) -> tuple[str, Path]:
-    name, separator, path = argument.partition("=")
-    folder = Path(path if separator else argument).resolve()
-    return (name if separator else folder.name), folder
+def _bundles(arguments: list[str]) -> dict[str, Path]:
+    bundles: dict[str, Path] = {}
+    for argument in arguments:
+        name, separator, path = argument.partition("=")
+        folder = Path(path if separator else argument).resolve()
+        name = name if separator else folder.name
+        if name in bundles:
+            raise InputError(f"two bundles are named {name!r}: name them with NAME=FOLDER")
+        bundles[name] = folder
+    return bundles

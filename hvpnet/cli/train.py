@@ -1,18 +1,10 @@
 """Train a model by the paper's recipe, as a TOML file describes it; run again, it goes on where it stopped."""
 
 import argparse
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from hvpnet.cli.options import add_json, progress, show
-
-
-@dataclass(frozen=True)
-class Options:
-    """What `hvpnet train` was asked to do."""
-
-    config: Path
-    json: bool
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
-def run(options: Options) -> int:
+def run(options: argparse.Namespace) -> int:
     """Train, or go on training, and show the best checkpoint's scores."""
     from hvpnet.training.config import TrainingConfig
 

@@ -1,28 +1,12 @@
 """Write a Triton model repository of a bundle. Needs no PyTorch."""
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, get_args
+from typing import get_args
 
 from hvpnet.cli.options import add_json, progress, select, show
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.triton import Form, RepositoryOptions, write_repository
-
-
-@dataclass(frozen=True)
-class Options:
-    """What `hvpnet triton` was asked to do."""
-
-    bundle: Path
-    out: Path
-    repository: RepositoryOptions
-    json: bool
-
-    @classmethod
-    def parse(cls, parsed: argparse.Namespace) -> Self:
-        """From the parsed command line."""
-        return select(cls, parsed, repository=select(RepositoryOptions, parsed))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,11 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
-def run(options: Options) -> int:
+def run(options: argparse.Namespace) -> int:
     """Write the repository and say what is in it."""
+    repository = select(RepositoryOptions, options)
     progress("checking the bundle's files")
     bundle = Bundle.load(options.bundle)
     progress("copying them")
-    models = write_repository(bundle, options.out, options.repository)
-    show({"repository": str(options.out), "form": options.repository.form, "models": models}, as_json=options.json)
+    models = write_repository(bundle, options.out, repository)
+    show({"repository": str(options.out), "form": repository.form, "models": models}, as_json=options.json)
     return 0

@@ -1,7 +1,6 @@
 """Hold a bundle's graphs against the checkpoint they came from, on values and on decisions, over tweets if given."""
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
@@ -14,17 +13,6 @@ from hvpnet.evaluation.scoring import check_split
 from hvpnet_runtime.bundle import Bundle
 
 
-@dataclass(frozen=True)
-class Options:
-    """What `hvpnet verify` was asked to do."""
-
-    bundle: Path
-    checkpoint: Path
-    data: Path | None
-    split: SplitName
-    json: bool
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("bundle", type=Path)
@@ -34,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
-def run(options: Options) -> int:
+def run(options: argparse.Namespace) -> int:
     """Compare every precision; exit code 1 if one fails."""
     progress("checking the bundle's files")
     bundle = Bundle.load(options.bundle)

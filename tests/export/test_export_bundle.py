@@ -1,6 +1,5 @@
 """What a bundle holds, and that nothing is left where one could not be written."""
 
-import argparse
 import errno
 import hashlib
 import json
@@ -21,7 +20,7 @@ from places import ROOT
 from tokenizers import Tokenizer
 
 from hvpnet import HVPNeT
-from hvpnet.cli.export import Options, add_arguments
+from hvpnet.cli.main import _parser
 from hvpnet.modeling.tokenizer import MARKERS, load_tokenizer
 from hvpnet_export import ExportError, ParityError, ParityReport, compare, export_bundle
 from hvpnet_export.bundle import write_arrays
@@ -120,9 +119,10 @@ def test_an_older_bundle_is_refused_with_the_command_that_makes_it_anew(
     said, _, command = str(caught.value).partition("make the bundle anew with ")
     assert "its schema is 1, this version reads 2: " in said
     assert command == f"hvpnet export CHECKPOINT --tokenizer DIR --out NEW_BUNDLE {options}"
-    parser = argparse.ArgumentParser(allow_abbrev=False)
-    add_arguments(parser)
-    Options.parse(parser.parse_args(command.split()[2:]))  # this version takes such a command
+    verb, *arguments = command.split()
+    assert verb == "hvpnet"
+    parsed = _parser().parse_args(arguments)  # it is a command that this version takes
+    assert ("int8" in parsed.precision) == (parsed.calibration is not None)
 
 
 @pytest.mark.parametrize("kind", ["ner", "re"])

@@ -38,7 +38,7 @@ class Admission:
             raise UnavailableError("the service is stopping; try again later, or elsewhere")
         share = Share(self)
         try:
-            share.add_tweets(1)
+            share.add(tweets=1)
             yield share
         finally:
             self.tweets -= share.tweets
@@ -51,26 +51,19 @@ class Share:
     def __init__(self, admission: Admission) -> None:
         self._all, self.tweets, self.bytes = admission, 0, 0
 
-    def add_tweets(self, count: int) -> None:
-        """Reserve `count` more tweets.
+    def add(self, *, tweets: int = 0, bytes_: int = 0) -> None:
+        """Reserve more tweets or more bytes.
 
         Raises:
             OverloadedError: they are too many.
         """
-        if self._all.tweets + count > self._all.limits.queue:
-            others, limit = self._all.tweets - self.tweets, self._all.limits.queue
-            raise OverloadedError(f"{others} tweets are waiting, the limit is {limit}; try again later")
-        self._all.tweets += count
-        self.tweets += count
-
-    def add_bytes(self, count: int) -> None:
-        """Reserve `count` more bytes.
-
-        Raises:
-            OverloadedError: they are too many.
-        """
-        if self._all.bytes + count > self._all.limits.queue_bytes:
-            others, limit = self._all.bytes - self.bytes, self._all.limits.queue_bytes
-            raise OverloadedError(f"requests of {others} bytes are waiting, the limit is {limit}; try again later")
-        self._all.bytes += count
-        self.bytes += count
+        whole, limits = self._all, self._all.limits
+        if whole.tweets + tweets > limits.queue:
+            waiting = f"{whole.tweets - self.tweets} tweets are waiting, the limit is {limits.queue}"
+            raise OverloadedError(f"{waiting}; try again later")
+        if whole.bytes + bytes_ > limits.queue_bytes:
+            waiting = f"requests of {whole.bytes - self.bytes} bytes are waiting, the limit is {limits.queue_bytes}"
+            raise OverloadedError(f"{waiting}; try again later")
+        for each in (whole, self):
+            each.tweets += tweets
+            each.bytes += bytes_

@@ -108,11 +108,11 @@ def _add_extract(
 
 async def _read_tweets(request: Request, settings: Settings, share: Share) -> tuple[str, list[Tweet]]:
     """Which bundle is asked, and what; the body itself is not kept."""
-    message, pictures = await read_request(request, settings.limits, share.add_bytes)
+    message, pictures = await read_request(request, settings.limits, lambda count: share.add(bytes_=count))
     bundle = settings.default_bundle if message.bundle is None else message.bundle
     if bundle not in settings.bundles:
         raise UnknownBundleError(f"no bundle {bundle!r} is served, only {', '.join(settings.bundles)}")
-    share.add_tweets(len(message.tweets) - 1)
+    share.add(tweets=len(message.tweets) - 1)
     return bundle, to_tweets(message.tweets, pictures, settings.limits)
 
 

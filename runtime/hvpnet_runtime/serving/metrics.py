@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 
-from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client import Metric, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
@@ -36,28 +36,16 @@ class Metrics:
     """The instruments. Ray adds the deployment and the replica, and `ray_` before the names."""
 
     def __init__(self) -> None:
-        self._stage = Histogram(
-            "hvpnet_stage_seconds",
-            description="Seconds by stage: prepare and inference of a batch, queue of a call, total of a request",
-            boundaries=list(SECONDS),
-            tag_keys=("bundle", "stage"),
-        )
-        self._spent = Counter(
-            "hvpnet_stage_spent_seconds", description="Sum of the stage's seconds", tag_keys=("bundle", "stage")
-        )
-        self._batch = Histogram(
-            "hvpnet_batch_tweets",
-            description="Tweets in one run of the backend",
-            boundaries=list(TWEETS),
-            tag_keys=("bundle",),
-        )
-        self._run = Counter("hvpnet_batched_tweets", description="Tweets that the backend ran", tag_keys=("bundle",))
-        self._tweets = Counter("hvpnet_tweets", description="Tweets answered", tag_keys=("bundle",))
-        self._hits = Counter(
-            "hvpnet_cache_hits", description="Pictures found in the prefix cache", tag_keys=("bundle",)
-        )
-        self._misses = Counter("hvpnet_cache_misses", description="Pictures not in the cache", tag_keys=("bundle",))
-        self._errors = Counter("hvpnet_errors", description="Requests refused or failed", tag_keys=("type",))
+        by_stage, by_bundle = ("bundle", "stage"), ("bundle",)
+        says = "Seconds by stage: prepare and inference of a batch, queue of a call, total of a request"
+        self._stage = Histogram("hvpnet_stage_seconds", says, list(SECONDS), by_stage)
+        self._spent = Counter("hvpnet_stage_spent_seconds", "Sum of the stage's seconds", by_stage)
+        self._batch = Histogram("hvpnet_batch_tweets", "Tweets in one run of the backend", list(TWEETS), by_bundle)
+        self._run = Counter("hvpnet_batched_tweets", "Tweets that the backend ran", by_bundle)
+        self._tweets = Counter("hvpnet_tweets", "Tweets answered", by_bundle)
+        self._hits = Counter("hvpnet_cache_hits", "Pictures found in the prefix cache", by_bundle)
+        self._misses = Counter("hvpnet_cache_misses", "Pictures not in the cache", by_bundle)
+        self._errors = Counter("hvpnet_errors", "Requests refused or failed", ("type",))
 
     def stage(self, bundle: str, stage: str, seconds: float) -> None:
         """One stage took so long."""
@@ -104,9 +92,7 @@ def collect(urls: Sequence[str]) -> bytes:
             family = families.setdefault(found.name, Metric(found.name, found.documentation, found.type))
             family.samples += map(_without_noise, filter(_is_exact, found.samples))
     unread = GaugeMetricFamily(f"{_OURS}nodes_unread", "Nodes whose metrics are missing here", len(failures))
-    registry = CollectorRegistry()
-    registry.register(_Families([*families.values(), unread]))
-    return generate_latest(registry)
+    return generate_latest(_Families([*families.values(), unread]))
 
 
 def _read(url: str) -> list[Metric] | Exception:

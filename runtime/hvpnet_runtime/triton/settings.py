@@ -12,8 +12,6 @@ TRITON = "triton"
 BUNDLE = "bundle"
 """Folder of the bundle, in the version folder of the Python model."""
 
-_BOOLEANS = {"false": False, "true": True}
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -53,7 +51,7 @@ class Settings:
         try:
             settings = cls(
                 backend=parameters["backend"],
-                window=_BOOLEANS[parameters["window"]],
+                window=parameters["window"] == "true",  # what is neither true nor false differs below
                 cache_mib=int(parameters["cache_mib"]),
                 precision=parameters.get("precision", ""),
                 lengths=tuple(sorted(map(int, lengths.split(",")))) if lengths else (),

@@ -42,9 +42,9 @@ def test_the_first_bundle_is_the_default():
 
 def test_read_settings(tmp_path):
     file = tmp_path / "settings.toml"
-    file.write_text("threads = 2\n[limits]\nqueue = 64\n[engine]\nmost = 3\n", "utf-8")
+    file.write_text("threads = 2\n[limits]\nqueue = 64\n[inference]\nmost = 3\n", "utf-8")
     settings = Settings.parse(read_settings(file) | BUNDLES)
-    assert (settings.threads, settings.limits.queue, settings.inference.least, settings.engine.most) == (2, 64, 1, 3)
+    assert (settings.threads, settings.limits.queue, settings.inference.least, settings.inference.most) == (2, 64, 1, 3)
 
 
 @pytest.mark.parametrize("text", [None, "limits = ", "\udc80"])
@@ -87,6 +87,6 @@ def test_the_configuration_for_a_cluster():
     (application,) = config.applications
     settings = Settings.parse(application.args)
     assert application.import_path == "hvpnet_runtime.serving.app:build"
-    assert settings.engine.most > settings.inference.least
+    assert settings.inference.most > settings.inference.least
     assert settings.token is not None
     assert config.http_options.host == "127.0.0.1"

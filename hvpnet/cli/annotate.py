@@ -1,38 +1,38 @@
 """Extract from every tweet of a file, on this machine or a Ray cluster. Interrupted, it goes on where it was."""
 
-import argparse
 import sys
 from contextlib import redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
-from hvpnet.cli.options import add_pipeline, add_window, select, show
+from hvpnet.cli.options import PipelineOptions, WindowOptions, argument, option, select, show
 from hvpnet_runtime.errors import InputError
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("input", type=Path, help="tweets, .jsonl or .parquet; picture paths count from its folder")
-    parser.add_argument("output", type=Path, help="answers, .jsonl or .parquet; rejected rows go to a file beside it")
-    parser.add_argument("--address", help="of a Ray cluster, such as 10.0.0.1:6379 (default: start Ray here)")
-    parser.add_argument("--actors", type=int, help="most copies of the bundle at work (default: what fits)")
-    parser.add_argument("--threads", type=int, help="CPUs of one copy (default: its GPU's share, or 4)")
-    parser.add_argument(
-        "--part-rows", type=int, default=1000, help="rows kept together (default 1000, more of huge files)"
-    )
-    add_window(parser)
-    add_pipeline(parser)
-
-
-def run(options: argparse.Namespace) -> int:
-    """Annotate; exit code 1 if a row of the input was rejected.
+@dataclass(frozen=True, kw_only=True)
+class Options(WindowOptions, PipelineOptions):
+    """What `hvpnet annotate` was asked to do.
 
     Raises:
         InputError: a number is below 1.
     """
-    for name in ("actors", "threads", "part_rows"):
-        if (number := getattr(options, name)) is not None and number < 1:
-            raise InputError(f"--{name.replace('_', '-')} must be at least 1, not {number}")
+
+    bundle: Path = argument()
+    input: Path = argument("tweets, .jsonl or .parquet; picture paths count from its folder")
+    output: Path = argument("answers, .jsonl or .parquet; rejected rows go to a file beside it")
+    address: str | None = option("of a Ray cluster, such as 10.0.0.1:6379 (default: start Ray here)")
+    actors: int | None = option("most copies of the bundle at work (default: what fits)")
+    threads: int | None = option("CPUs of one copy (default: its GPU's share, or 4)")
+    part_rows: int = option("rows kept together (default 1000, more of huge files)", default=1000)
+
+    def __post_init__(self) -> None:
+        for name in ("actors", "threads", "part_rows"):
+            if (number := getattr(self, name)) is not None and number < 1:
+                raise InputError(f"--{name.replace('_', '-')} must be at least 1, not {number}")
+
+
+def run(options: Options) -> int:
+    """Annotate; exit code 1 if a row of the input was rejected."""
     from hvpnet_runtime.bulk import Job, Resources, annotate
 
     job = select(Job, options)

@@ -1,35 +1,39 @@
 """Time a bundle against its checkpoint in PyTorch, on this machine, and score both; writes results, report, figures."""
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
-from hvpnet.cli.options import add_json, progress, show
+from hvpnet.cli.options import ShownOptions, argument, option, progress, show
 from hvpnet.data.examples import SplitName
 from hvpnet.errors import ConfigError
 from hvpnet_runtime.backends import BACKENDS
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="what the bundle was exported from")
-    parser.add_argument("--out", type=Path, required=True, help="a folder for results.json, report.md and figures")
-    parser.add_argument(
-        "--backend", action="append", choices=tuple(BACKENDS), help="time only this one; may be given again"
+@dataclass(frozen=True, kw_only=True)
+class Options(ShownOptions):
+    """What `hvpnet bench` was asked to do.
+
+    Raises:
+        ConfigError: the seconds are negative.
+    """
+
+    bundle: Path = argument()
+    checkpoint: Path = option("what the bundle was exported from", required=True)
+    out: Path = option("a folder for results.json, report.md and figures", required=True)
+    backend: list[str] | None = option(
+        "time only this one; may be given again", action="append", choices=tuple(BACKENDS)
     )
-    parser.add_argument("--data", type=Path, help="also score on Twitter-2015/2017, MNRE or picture-tweets")
-    parser.add_argument("--split", default="test", choices=get_args(SplitName))
-    parser.add_argument(
-        "--seconds", type=float, default=30, help="for each group of cases, thrice for the first (default 30)"
-    )
-    add_json(parser)
+    data: Path | None = option("also score on Twitter-2015/2017, MNRE or picture-tweets")
+    split: SplitName = option("of the data (default test)", default="test")
+    seconds: float = option("for each group of cases, thrice for the first (default 30)", default=30.0)
+
+    def __post_init__(self) -> None:
+        if not self.seconds >= 0:
+            raise ConfigError(f"--seconds must be at least 0, not {self.seconds}")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Measure, write, and show every variant's speed-up."""
-    if not options.seconds >= 0:
-        raise ConfigError(f"--seconds must be at least 0, not {options.seconds}")
     options.out.mkdir(parents=True, exist_ok=True)  # before minutes of timing
     progress("loading PyTorch")
     from hvpnet.bench.report import write_report

@@ -1,17 +1,19 @@
 """Generate picture-tweets, train on them, export, verify, predict, and write a small report: a few minutes on a CPU."""
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
-from hvpnet.cli.options import progress
+from hvpnet.cli.options import VerbOptions, option, progress
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder of data, bundle and report (demo)")
+@dataclass(frozen=True, kw_only=True)
+class Options(VerbOptions):
+    """What `hvpnet demo` was asked to do."""
+
+    out: Path = option("folder of data, bundle and report (demo)", default=Path("demo"))
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Run it all and print the report."""
     progress("loading PyTorch")
     from hvpnet.demo import run_demo

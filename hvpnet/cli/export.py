@@ -1,54 +1,53 @@
 """Turn a trained checkpoint into a bundle of two ONNX graphs, verified against the eager model before it is there."""
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from hvpnet.cli.options import add_json, add_pictures, progress, show
+from hvpnet.cli.options import PictureOptions, ShownOptions, argument, option, progress, show
 from hvpnet.errors import DataError
-from hvpnet_runtime.bundle import Task, Variant
-
-PRECISIONS = ("fp32", "fp16", "int8")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
-    parser.add_argument("checkpoint", type=Path, help="a published .pth state dict, or a folder of hvpnet train")
-    parser.add_argument("--out", type=Path, required=True, help="the bundle's folder; must not exist")
-    parser.add_argument("--tokenizer", type=Path, required=True, help="folder of the BERT that was trained on")
-    parser.add_argument("--task", choices=get_args(Task), help="refuse a checkpoint of the other task")
-    parser.add_argument("--variant", choices=get_args(Variant), help="needed for only_obj, whose tensors are full's")
-    parser.add_argument("--labels", type=Path, help="label names: a JSON object or list, or one a line")
-    parser.add_argument("--max-length", type=int, help="pieces per tweet (default as published: ner 128, re 80)")
-    parser.add_argument(
-        "--precision",
-        type=_precisions,
-        default=("fp32",),
-        help="comma-separated: fp32 (default; for CPUs), fp16 (strongly typed, for TensorRT and CUDA), int8 (for CPUs)",
-    )
-    parser.add_argument(
-        "--calibration", type=Path, help="int8: folder of the training data, whose train split sets the ranges"
-    )
-    add_pictures(parser)
-    add_json(parser)
+from hvpnet_runtime.bundle import Precision, Task, Variant
 
 
 def _precisions(value: str) -> tuple[str, ...]:
     names = tuple(value.split(","))
-    unknown = [name for name in names if name not in PRECISIONS]
+    unknown = [name for name in names if name not in get_args(Precision)]
     if unknown or len(set(names)) < len(names):
-        raise argparse.ArgumentTypeError(f"{value!r}: give each of {', '.join(PRECISIONS)} at most once")
+        raise argparse.ArgumentTypeError(f"{value!r}: give each of {', '.join(get_args(Precision))} at most once")
     return names
 
 
-def run(options: argparse.Namespace) -> int:
-    """Export, verify, write.
+@dataclass(frozen=True, kw_only=True)
+class Options(PictureOptions, ShownOptions):
+    """What `hvpnet export` was asked to do.
 
     Raises:
         DataError: INT8 was asked for without data to calibrate on, or the other way round.
     """
-    if ("int8" in options.precision) != (options.calibration is not None):
-        raise DataError("--precision int8 and --calibration DATA, the folder of the training data, go together")
+
+    checkpoint: Path = argument("a published .pth state dict, or a folder of hvpnet train")
+    out: Path = option("the bundle's folder; must not exist", required=True)
+    tokenizer: Path = option("folder of the BERT that was trained on", required=True)
+    task: Task | None = option("refuse a checkpoint of the other task")
+    variant: Variant | None = option("needed for only_obj, whose tensors are full's")
+    labels: Path | None = option("label names: a JSON object or list, or one a line")
+    max_length: int | None = option("pieces per tweet (default as published: ner 128, re 80)")
+    precision: tuple[Precision, ...] = option(
+        "comma-separated: fp32 (default; for CPUs), fp16 (strongly typed, for TensorRT and CUDA), int8 (for CPUs)",
+        type=_precisions,
+        choices=None,
+        default=("fp32",),
+    )
+    calibration: Path | None = option("int8: folder of the training data, whose train split sets the ranges")
+
+    def __post_init__(self) -> None:
+        if ("int8" in self.precision) != (self.calibration is not None):
+            raise DataError("--precision int8 and --calibration DATA, the folder of the training data, go together")
+
+
+def run(options: Options) -> int:
+    """Export, verify, write."""
     progress("loading PyTorch and the checkpoint")
     from hvpnet.data import load_split
     from hvpnet.modeling.checkpoint import load_checkpoint, read_bert_config

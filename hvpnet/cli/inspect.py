@@ -1,24 +1,24 @@
 """Check a bundle's files against their digests and show what the bundle holds."""
 
-import argparse
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hvpnet.cli.options import add_json, show
+from hvpnet.cli.options import ShownOptions, argument, show
 from hvpnet_runtime.backends.tensorrt.record import BuildRecord, built_engines
 from hvpnet_runtime.bundle import SCHEMA_VERSION, Bundle, FileDigest
 from hvpnet_runtime.errors import StaleEngineError
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
-    parser.add_argument("bundle", type=Path)
-    add_json(parser)
+@dataclass(frozen=True, kw_only=True)
+class Options(ShownOptions):
+    """What `hvpnet inspect` was asked to do."""
+
+    bundle: Path = argument()
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Show the manifest and the engines that were built; in full with --json."""
     bundle = Bundle.load(options.bundle)
     manifest, engines = bundle.manifest, built_engines(bundle)

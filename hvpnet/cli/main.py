@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
 
+from hvpnet.cli.options import add_options, select
 from hvpnet.errors import HvpnetError, MissingExtraError
 
 VERBS = {
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO if parsed.debug else logging.WARNING, format="%(name)s: %(message)s")
     try:
-        code: int = parsed.run(parsed)
+        code: int = parsed.run(select(parsed.options, parsed))
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except BrokenPipeError:
@@ -69,9 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     for name, help_ in VERBS.items():
         module = import_module(f"hvpnet.cli.{name}")
         verb = verbs.add_parser(name, help=help_, description=module.__doc__, allow_abbrev=False)
-        module.add_arguments(verb)
-        verb.add_argument("--debug", action="store_true", help="log what is done, and show the traceback of an error")
-        verb.set_defaults(run=module.run)
+        add_options(verb, module.Options)
+        verb.set_defaults(run=module.run, options=module.Options)
     return parser
 
 

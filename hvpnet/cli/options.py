@@ -1,67 +1,129 @@
-"""Options that several verbs share, and how results and progress are shown."""
+"""How a verb declares its options, those that several verbs share, and how results and progress are shown.
+
+A verb's options are the fields of its dataclass `Options`: each says what it means with `argument` (given by place) or
+`option` (given by name), and its type decides how the command line is read.
+"""
 
 import argparse
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass, field, fields
+from inspect import get_annotations
+from pathlib import Path
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from hvpnet_runtime.backends import AUTO, BACKENDS
+from hvpnet_runtime.preprocessing.prepare import OnBadImage
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-Selected = TypeVar("Selected", bound="DataclassInstance")
+Kind = TypeVar("Kind", bound="DataclassInstance")
 
 
-def select(kind: type[Selected], parsed: argparse.Namespace, **values: object) -> Selected:
-    """A dataclass whose fields are the options of the same names, but for the values given here."""
-    names = {field.name for field in fields(kind)} - values.keys()
-    return kind(**{name: getattr(parsed, name) for name in names}, **values)
+def argument(help: str | None = None, **settings: Any) -> Any:  # noqa: A002, ANN401  argparse's word; any field's type
+    """A field that is given by its place; `settings` as of `ArgumentParser.add_argument`."""
+    return field(metadata={"settings": settings | {"help": help}})
 
 
-def add_pipeline(parser: argparse.ArgumentParser) -> None:
-    """What the verbs share that run a bundle on tweets."""
-    add_backend(parser)
-    add_pictures(parser)
-    add_json(parser)
+def option(help: str | None = None, *, one_of: str | None = None, **settings: Any) -> Any:  # noqa: A002, ANN401
+    """A field that is given as `--its-name`; of those with the same `one_of`, only one may be given."""
+    return field(metadata={"settings": settings | {"help": help}, "one_of": one_of, "flag": True})
 
 
-def add_window(parser: argparse.ArgumentParser) -> None:
-    """`--window`: what to do about a text beyond the piece budget."""
-    parser.add_argument("--window", action="store_true", help="slide over long texts instead of cutting them")
+def add_options(parser: argparse.ArgumentParser, kind: type["DataclassInstance"]) -> None:
+    """Declare the fields of a verb's dataclass: its own first, then those it shares."""
+    by_name, types = {each.name: each for each in fields(kind)}, get_type_hints(kind)
+    groups: dict[str, Any] = {}
+    for name in (name for owner in kind.__mro__ for name in get_annotations(owner)):
+        metadata = by_name[name].metadata
+        settings = _settings_of(types[name]) | metadata["settings"]
+        if "flag" not in metadata:
+            parser.add_argument(name, **settings)
+            continue
+        target: Any = parser
+        if group := metadata["one_of"]:
+            required = settings.pop("required", False)
+            if group not in groups:
+                groups[group] = parser.add_mutually_exclusive_group(required=required)
+            target = groups[group]
+        target.add_argument(f"--{name.replace('_', '-')}", **settings)
 
 
-def add_json(parser: argparse.ArgumentParser) -> None:
-    """`--json`: the result for machines."""
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+def _settings_of(hint: Any) -> dict[str, Any]:  # noqa: ANN401  a type
+    if hint is bool:
+        return {"action": "store_true"}
+    if get_origin(hint) is Literal:
+        return {"choices": get_args(hint)}
+    if hint in (int, float, Path):
+        return {"type": hint}
+    inner = [each for each in get_args(hint) if each not in (NoneType, Ellipsis)]
+    return _settings_of(inner[0]) if inner else {}
 
 
-def add_backend(parser: argparse.ArgumentParser) -> None:
-    """`--backend` and `--precision`: what runs which graphs."""
-    parser.add_argument(
-        "--backend",
-        default="auto",
-        choices=("auto", *BACKENDS),
-        help=f"what runs the graphs; auto is the first that loads of {', '.join(AUTO)}",
-    )
-    parser.add_argument(
-        "--precision",
-        choices=("fp32", "fp16", "int8", "bf16"),
-        help="graphs of the bundle to run (default: fp32 on a CPU, fp16 on a GPU, where the bundle has them);"
-        " bf16 are the fp32 graphs, computed so by openvino",
-    )
+def select(kind: type[Kind], source: object, **values: object) -> Kind:
+    """A dataclass whose fields are the source's of the same names, but for the values given here."""
+    names = {each.name for each in fields(kind)} - values.keys()
+    return kind(**{name: getattr(source, name) for name in names}, **values)
 
 
-def add_pictures(parser: argparse.ArgumentParser) -> None:
-    """`--on-bad-image`: what to do about an unreadable whole picture."""
-    parser.add_argument(
-        "--on-bad-image",
+@dataclass(frozen=True, kw_only=True)
+class VerbOptions:
+    """What every verb understands."""
+
+    debug: bool = option("log what is done, and show the traceback of an error")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownOptions(VerbOptions):
+    """Of verbs that print a result."""
+
+    json: bool = option("print the result as JSON")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureOptions(VerbOptions):
+    """Of verbs that read pictures."""
+
+    on_bad_image: OnBadImage = option(
+        "a whole picture that cannot be read is an error, or replaced by inf.png beside it as published",
         default="error",
-        choices=("error", "substitute"),
-        help="a whole picture that cannot be read is an error, or replaced by inf.png beside it as published",
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowOptions(VerbOptions):
+    """Of verbs that meet texts beyond the piece budget."""
+
+    window: bool = option("slide over long texts instead of cutting them")
+
+
+def backend_option(default: str | None) -> Any:  # noqa: ANN401  any field's type
+    """`--backend`: what runs the graphs."""
+    return option(
+        f"what runs the graphs; auto is the first that loads of {', '.join(AUTO)}",
+        default=default,
+        choices=("auto", *BACKENDS),
+    )
+
+
+def precision_option() -> Any:  # noqa: ANN401  any field's type
+    """`--precision`: which graphs are run."""
+    return option(
+        "graphs of the bundle to run (default: fp32 on a CPU, fp16 on a GPU, where the bundle has them);"
+        " bf16 are the fp32 graphs, computed so by openvino",
+        choices=("fp32", "fp16", "int8", "bf16"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineOptions(PictureOptions, ShownOptions):
+    """Of verbs that run a bundle on tweets."""
+
+    backend: str = backend_option(default="auto")
+    precision: str | None = precision_option()
 
 
 def show(result: Mapping[str, Any], *, as_json: bool) -> None:

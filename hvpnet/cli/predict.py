@@ -1,42 +1,49 @@
 """Extract entities or relations from one tweet, or from JSON lines in batches. Needs no PyTorch."""
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from hvpnet.cli.options import add_pipeline, add_window
+from hvpnet.cli.options import PipelineOptions, WindowOptions, argument, option
 from hvpnet_runtime.errors import InputError
 from hvpnet_runtime.jsonl import LineRow, read_rows
 from hvpnet_runtime.pipeline import BATCH_SIZE, Pipeline
 from hvpnet_runtime.types import EntityResult, Rejection, Result, Tweet
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
-    parser.add_argument("bundle", type=Path)
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--text", help="one tweet")
-    source.add_argument("--input", type=Path, help="JSON lines; relative picture paths count from this file's folder")
-    parser.add_argument("--image", type=Path, help="the tweet's picture")
-    parser.add_argument("--object", type=Path, action="append", help="an object crop; up to three are read")
-    parser.add_argument("--head", type=int, nargs=2, metavar=("START", "END"), help="words [START, END) of the head")
-    parser.add_argument("--tail", type=int, nargs=2, metavar=("START", "END"), help="words [START, END) of the tail")
-    parser.add_argument("--output", type=Path, help="where the JSON lines go (default: standard output)")
-    add_window(parser)
-    add_pipeline(parser)
-
-
-def run(options: argparse.Namespace) -> int:
-    """Predict; exit code 1 if a line of the input was rejected.
+@dataclass(frozen=True, kw_only=True)
+class Options(WindowOptions, PipelineOptions):
+    """What `hvpnet predict` was asked to do.
 
     Raises:
         InputError: options of one tweet and of JSON lines are mixed.
     """
-    tweet = _tweet(options)
+
+    bundle: Path = argument()
+    text: str | None = option("one tweet", one_of="source", required=True)
+    input: Path | None = option(
+        "JSON lines; relative picture paths count from this file's folder", one_of="source", required=True
+    )
+    image: Path | None = option("the tweet's picture")
+    object: list[Path] | None = option("an object crop; up to three are read", action="append")
+    head: list[int] | None = option("words [START, END) of the head", nargs=2, metavar=("START", "END"))
+    tail: list[int] | None = option("words [START, END) of the tail", nargs=2, metavar=("START", "END"))
+    output: Path | None = option("where the JSON lines go (default: standard output)")
+
+    def __post_init__(self) -> None:
+        single = (self.image, self.object, self.head, self.tail)
+        if self.input is not None and any(value is not None for value in single):
+            raise InputError("--image, --object, --head and --tail belong to --text; JSON lines have their own")
+        if self.input is None and self.output is not None:
+            raise InputError("--output belongs to --input; redirect standard output instead")
+
+
+def run(options: Options) -> int:
+    """Predict; exit code 1 if a line of the input was rejected."""
     with Pipeline.load(
         options.bundle,
         options.backend,
@@ -45,25 +52,18 @@ def run(options: argparse.Namespace) -> int:
         precision=options.precision,
     ) as pipeline:
         print(f"hvpnet: backend {pipeline.backend.name}, {pipeline.backend.precision}", file=sys.stderr)
-        if tweet is not None:
-            (result,) = pipeline.run([pipeline.prepare(tweet)])
-            print(json.dumps(result.to_dict(), ensure_ascii=False) if options.json else _readable(result))
-            return 0
-        rows = read_rows(options.input)
-        with _writer(options.output) as output:
-            return _predict_lines(pipeline, rows, output)
+        if options.input is not None:
+            rows = read_rows(options.input)
+            with _writer(options.output) as output:
+                return _predict_lines(pipeline, rows, output)
+        (result,) = pipeline.run([pipeline.prepare(_tweet(options))])
+        print(json.dumps(result.to_dict(), ensure_ascii=False) if options.json else _readable(result))
+        return 0
 
 
-def _tweet(options: argparse.Namespace) -> Tweet | None:
-    """The one tweet of the command line; None for JSON lines."""
-    single = (options.image, options.object, options.head, options.tail)
-    if options.text is None:
-        if any(value is not None for value in single):
-            raise InputError("--image, --object, --head and --tail belong to --text; JSON lines have their own")
-        return None
-    if options.output is not None:
-        raise InputError("--output belongs to --input; redirect standard output instead")
-    head, tail = (pair and tuple(pair) for pair in (options.head, options.tail))
+def _tweet(options: Options) -> Tweet:
+    """The one tweet of the command line."""
+    head, tail = ((pair[0], pair[1]) if pair else None for pair in (options.head, options.tail))
     return Tweet(text=options.text, image=options.image, objects=options.object or (), head=head, tail=tail)
 
 

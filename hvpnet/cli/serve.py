@@ -1,40 +1,49 @@
 """Serve bundles over HTTP on this machine. The same service on a cluster: see docs/deploy.md."""
 
-import argparse
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hvpnet.cli.options import add_backend, progress
+from hvpnet.cli.options import VerbOptions, argument, backend_option, option, precision_option, progress
 from hvpnet_runtime.errors import InputError
 
 _PORTS = range(1, 65536)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
-    parser.add_argument(
-        "bundle", nargs="+", metavar="[NAME=]BUNDLE", help="requests name it by NAME, by default the folder's name"
+@dataclass(frozen=True, kw_only=True)
+class Options(VerbOptions):
+    """What `hvpnet serve` was asked to do.
+
+    Raises:
+        InputError: there is no such port.
+    """
+
+    bundle: list[str] = argument(
+        "requests name it by NAME, by default the folder's name", nargs="+", metavar="[NAME=]BUNDLE"
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine only)")
-    parser.add_argument("--port", type=int, default=8000)
-    token = parser.add_mutually_exclusive_group()
-    token.add_argument("--token-env", metavar="VARIABLE", help="environment variable with the bearer token to ask for")
-    token.add_argument("--token-file", type=Path, metavar="FILE", help="file with the bearer token to ask for")
-    parser.add_argument("--settings", type=Path, metavar="TOML", help="limits, batching and replicas")
-    add_backend(parser)
-    parser.set_defaults(backend=None)  # what is not given here stays as the settings have it
+    host: str = option("address to listen at (default: this machine only)", default="127.0.0.1")
+    port: int = option("to listen at (default 8000)", default=8000)
+    token_env: str | None = option(
+        "environment variable with the bearer token to ask for", one_of="token", metavar="VARIABLE"
+    )
+    token_file: Path | None = option("file with the bearer token to ask for", one_of="token", metavar="FILE")
+    settings: Path | None = option("limits, batching and replicas", metavar="TOML")
+    backend: str | None = backend_option(default=None)  # what is not given stays as the settings have it
+    precision: str | None = precision_option()
+
+    def __post_init__(self) -> None:
+        if self.port not in _PORTS:
+            raise InputError(f"--port {self.port}: a port is a number from {_PORTS[0]} to {_PORTS[-1]}")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Serve until interrupted.
 
     Raises:
-        InputError: two bundles have one name, or there is no such port.
+        InputError: two bundles have one name.
     """
     bundles = _bundles(options.bundle)
-    if options.port not in _PORTS:
-        raise InputError(f"--port {options.port}: a port is a number from {_PORTS[0]} to {_PORTS[-1]}")
     from hvpnet_runtime.serving.local import local_service, stop_signals
     from hvpnet_runtime.serving.settings import Settings, read_settings
 
@@ -54,11 +63,11 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _bundles(arguments: list[str]) -> dict[str, Path]:
+def _bundles(given: list[str]) -> dict[str, Path]:
     bundles: dict[str, Path] = {}
-    for argument in arguments:
-        name, separator, path = argument.partition("=")
-        folder = Path(path if separator else argument).resolve()
+    for named in given:
+        name, separator, path = named.partition("=")
+        folder = Path(path if separator else named).resolve()
         name = name if separator else folder.name
         if name in bundles:
             raise InputError(f"two bundles are named {name!r}: name them with NAME=FOLDER")

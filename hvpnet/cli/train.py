@@ -1,19 +1,19 @@
 """Train a model by the paper's recipe, as a TOML file describes it; run again, it goes on where it stopped."""
 
-import argparse
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from hvpnet.cli.options import add_json, progress, show
+from hvpnet.cli.options import ShownOptions, argument, progress, show
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
-    parser.add_argument("config", type=Path, help="a TOML file; see configs/ in the repository")
-    add_json(parser)
+@dataclass(frozen=True, kw_only=True)
+class Options(ShownOptions):
+    """What `hvpnet train` was asked to do."""
+
+    config: Path = argument("a TOML file; see configs/ in the repository")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Train, or go on training, and show the best checkpoint's scores."""
     from hvpnet.training.config import TrainingConfig
 

@@ -1,28 +1,28 @@
 """Hold a bundle's graphs against the checkpoint they came from, on values and on decisions, over tweets if given."""
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 from tokenizers import Tokenizer
 
-from hvpnet.cli.options import add_json, progress, show
+from hvpnet.cli.options import ShownOptions, argument, option, progress, show
 from hvpnet.data.examples import SplitName
 from hvpnet.errors import DataError
 from hvpnet.evaluation.scoring import check_split
 from hvpnet_runtime.bundle import Bundle
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="what the bundle was exported from")
-    parser.add_argument("--data", type=Path, help="compare on the tweets of a data set instead of on random ones")
-    parser.add_argument("--split", default="test", choices=get_args(SplitName), help="of the data (default test)")
-    add_json(parser)
+@dataclass(frozen=True, kw_only=True)
+class Options(ShownOptions):
+    """What `hvpnet verify` was asked to do."""
+
+    bundle: Path = argument()
+    checkpoint: Path = option("what the bundle was exported from", required=True)
+    data: Path | None = option("compare on the tweets of a data set instead of on random ones")
+    split: SplitName = option("of the data (default test)", default="test")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Compare every precision; exit code 1 if one fails."""
     progress("checking the bundle's files")
     bundle = Bundle.load(options.bundle)

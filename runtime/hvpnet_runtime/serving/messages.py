@@ -111,6 +111,21 @@ class ExtractResponse(BaseModel):
     results: list[EntityResult | RelationResult]
 
 
+class Reason(BaseModel):
+    """Why a tweet has no result."""
+
+    type: str = Field(description="name of the library's exception")
+    message: str
+
+
+class RejectedTweet(BaseModel):
+    """A tweet that was rejected, as `Rejection.to_dict` gives it."""
+
+    row: int = Field(description="its place among the tweets, from 0")
+    id: str | int | None
+    error: Reason
+
+
 class Problem(BaseModel):
     """An RFC 9457 problem: `title` and the end of `type` are the name of the library's exception."""
 
@@ -118,7 +133,7 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str
-    errors: list[Rejection] = Field([], description="of each tweet that was rejected: which, and why")
+    errors: list[RejectedTweet] = Field([], description="of each tweet that was rejected: which, and why")
 
 
 async def read_request(

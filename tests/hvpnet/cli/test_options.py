@@ -1,0 +1,61 @@
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from hvpnet.cli.main import VERBS, main
+from hvpnet.cli.options import ShownOptions, add_options, argument, option, select
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(ShownOptions):
+    source: Path = argument("what is read")
+    names: list[str] = argument(nargs="*")
+    kind: Literal["ner", "re"] = option(default="ner")
+    most_rows: int | None = option()
+    share: float = option(default=0.5)
+    words: list[int] | None = option(nargs=2)
+    text: str | None = option(one_of="source", required=True)
+    crops: list[Path] | None = option(one_of="source", required=True, action="append")
+
+
+def parse(line: str) -> Options:
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    add_options(parser, Options)
+    return select(Options, parser.parse_args(line.split()))
+
+
+def test_a_type_decides_how_its_option_is_read() -> None:
+    default = {"names": [], "kind": "ner", "most_rows": None, "share": 0.5, "words": None, "text": None, "crops": None}
+    default |= {"json": False, "debug": False}
+    assert parse("a --text b") == Options(**default | {"source": Path("a"), "text": "b"})
+    given: dict[str, Any] = {"source": Path("a"), "names": ["b", "c"], "kind": "re", "most_rows": 3, "share": 2.0}
+    given |= {"words": [1, 2], "crops": [Path("d"), Path("e")], "json": True}
+    line = "a b c --kind re --most-rows 3 --share 2 --words 1 2 --crops d --crops e --json"
+    assert parse(line) == Options(**default | given)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("a", "one of the arguments --text --crops is required"),
+        ("a --text b --crops c", "not allowed with argument --text"),
+        ("a --text b --kind other", "invalid choice: 'other'"),
+        ("a --text b --most-rows x", "invalid int value: 'x'"),
+        ("--text b", "the following arguments are required: source"),
+    ],
+)
+def test_what_does_not_fit_is_refused(line: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(line)
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_names_what_is_shared_last(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([verb, "--help"])
+    options = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  --")]
+    assert options[-1] == "--debug"

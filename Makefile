@@ -26,7 +26,7 @@ lint: $(VENV)/ready
 
 # What the tests do a little of, because it takes long: hostile requests to the service, kills of a bulk run.
 endurance: $(VENV)/ready
-	HVPNET_HOSTILE_BODIES=10000 HVPNET_KILLS=10 $(BIN)/pytest tests/serving/test_hostile.py tests/bulk/test_faults.py
+	HVPNET_HOSTILE_BODIES=10000 HVPNET_KILLS=10 $(BIN)/pytest tests/runtime/serving/test_hostile.py tests/runtime/bulk/test_faults.py
 
 setup: $(VENV)/ready
 

@@ -27,6 +27,8 @@ from hvpnet_export.bundle import write_arrays
 from hvpnet_runtime.bundle import Bundle, Manifest, Precision
 from hvpnet_runtime.errors import BundleError
 
+pytestmark = pytest.mark.heavy
+
 
 def manifest_of(bundle: Path) -> dict[str, Any]:
     manifest: dict[str, Any] = json.loads((bundle / "manifest.json").read_text("utf-8"), parse_constant=pytest.fail)

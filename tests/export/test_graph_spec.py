@@ -18,6 +18,8 @@ from hvpnet_export.precision import to_precision
 from hvpnet_export.quantise import quantise
 from hvpnet_runtime.bundle import Precision, TensorSpec, graph_specs
 
+pytestmark = pytest.mark.heavy
+
 Written = tuple[HVPNeT, Precision, Path]
 
 EVERY = [(kind, precision) for kind in KINDS for precision in get_args(Precision)]

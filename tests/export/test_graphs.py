@@ -18,6 +18,8 @@ from hvpnet.modeling.visual_prefix import ImageModel, blank_picture, normalise
 from hvpnet_export import ExportError
 from hvpnet_export.graphs import TextGraph, export_text, export_vision, fold_batch_norm
 
+pytestmark = pytest.mark.heavy
+
 MODELS: list[dict[str, Any]] = [
     {"task": "ner", "variant": "full", "layers": 2},
     {"task": "re", "variant": "flat", "head": "markers"},

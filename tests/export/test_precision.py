@@ -18,6 +18,8 @@ from hvpnet_export import ExportError
 from hvpnet_export.graphs import NORMALISED, TextGraph, export_text
 from hvpnet_export.precision import to_precision
 
+pytestmark = pytest.mark.heavy
+
 FULL, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
 INTEGER, BYTE = onnx.TensorProto.INT64, onnx.TensorProto.UINT8
 VARIANTS = [("ner", "full"), ("re", "full"), ("ner", "1t3"), ("ner", "text_only")]

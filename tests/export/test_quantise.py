@@ -23,6 +23,8 @@ from hvpnet_export.processor import adds_int8_in_16_bits
 from hvpnet_export.quantise import quantise
 from hvpnet_runtime import Bundle, Pipeline, Tweet
 
+pytestmark = pytest.mark.heavy
+
 LAYERS = 4  # of the tiny BERT
 QUANTISED = [("ner", "full"), ("re", "full"), ("ner", "1t3"), ("ner", "flat"), ("ner", "text_only")]
 

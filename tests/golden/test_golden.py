@@ -29,7 +29,7 @@ from hvpnet_runtime.bundle import Bundle, Precision, Task
 from hvpnet_runtime.decoding.crf import CrfDecoder
 from hvpnet_runtime.preprocessing.pictures import load_pixels
 
-pytestmark = pytest.mark.golden
+pytestmark = [pytest.mark.heavy, pytest.mark.golden]
 
 EAGER = 1e-3
 GRAPHS: dict[Precision, float] = {"fp32": 2e-3, "fp16": 0.1}

@@ -19,6 +19,8 @@ from hvpnet_runtime.backends import BACKENDS
 from hvpnet_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from hvpnet_runtime.bundle import Bundle
 
+pytestmark = pytest.mark.heavy
+
 RUNTIME = Variant("onnxruntime-cpu", "fp32")
 
 

@@ -19,6 +19,8 @@ from hvpnet.cli import main
 from hvpnet.data import Sizes, write_picture_tweets
 from hvpnet.modeling.checkpoint import save_checkpoint
 
+pytestmark = pytest.mark.heavy
+
 
 class LocalWorker(Worker):
     """A worker in the test's own process, which has PyTorch loaded already; compiling takes too long for a test."""

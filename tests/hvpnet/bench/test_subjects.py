@@ -21,6 +21,8 @@ from hvpnet_runtime.errors import BundleError, PictureError
 from hvpnet_runtime.pipeline import Pipeline
 from hvpnet_runtime.types import Tweet
 
+pytestmark = pytest.mark.heavy
+
 RUNTIME = Variant("onnxruntime-cpu", "fp32")
 
 

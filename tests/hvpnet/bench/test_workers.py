@@ -14,6 +14,8 @@ from hvpnet.bench.worker import peak_bytes, serve
 from hvpnet.bench.workers import Worker, WorkerError
 from hvpnet.bench.workload import Case
 
+pytestmark = pytest.mark.heavy
+
 CASE = Case(1, 12)
 RUNTIME = Variant("onnxruntime-cpu", "fp32")
 

@@ -16,6 +16,8 @@ from hvpnet.modeling.checkpoint import load_checkpoint
 from hvpnet.modeling.tokenizer import load_tokenizer
 from hvpnet_runtime import Pipeline
 
+pytestmark = pytest.mark.heavy
+
 SIZES = Sizes(train=16, dev=2, test=8)
 WAYS = (
     "runtime, with pictures",

@@ -20,6 +20,8 @@ from hvpnet_export import compare, export_bundle
 from hvpnet_export.parity_cases import example_cases
 from hvpnet_runtime import Pipeline
 
+pytestmark = pytest.mark.heavy
+
 EPOCHS = 3
 
 

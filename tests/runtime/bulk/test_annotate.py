@@ -18,7 +18,7 @@ from hvpnet_runtime.bulk.source import JsonLines, Part
 from hvpnet_runtime.bulk.worker import Annotator
 from hvpnet_runtime.errors import BulkError, ResumeError
 
-pytestmark = pytest.mark.usefixtures("ray_here")
+pytestmark = [pytest.mark.heavy, pytest.mark.usefixtures("ray_here")]
 
 TWO = Resources(actors=2, threads=1)
 

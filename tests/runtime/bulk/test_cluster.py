@@ -9,6 +9,8 @@ import ray
 from hvpnet_runtime.bulk.cluster import connect
 from hvpnet_runtime.errors import BulkError
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:

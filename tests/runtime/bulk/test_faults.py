@@ -14,6 +14,8 @@ import pytest
 
 from hvpnet_runtime.bulk import Job, Resources, annotate
 
+pytestmark = pytest.mark.heavy
+
 KILLS = int(os.environ.get("HVPNET_KILLS", "2"))
 """The ordinary suite has time for few."""
 

@@ -21,6 +21,8 @@ from hvpnet_runtime.bulk.worker import MOST_TRIES, Annotator, Done, Failed, mani
 from hvpnet_runtime.errors import BulkError
 from hvpnet_runtime.jsonl import tweet_from_dict
 
+pytestmark = pytest.mark.heavy
+
 
 def annotator(job: Job, threads: int = 1, digest: str | None = None) -> Annotator:
     begun: Counter[int] = Counter()

@@ -11,6 +11,8 @@ from ray import serve
 from hvpnet_runtime.serving import Settings
 from hvpnet_runtime.serving.local import local_service
 
+pytestmark = pytest.mark.heavy
+
 CLIENTS = 6
 PATIENCE = 120  # seconds for what must happen to happen; nothing is measured
 

@@ -17,6 +17,8 @@ from hvpnet_runtime.serving import Settings
 from hvpnet_runtime.serving.errors import UnavailableError
 from hvpnet_runtime.serving.local import local_service
 
+pytestmark = pytest.mark.heavy
+
 COMMAND = [str(Path(sys.executable).with_name("hvpnet")), "serve"]
 
 

@@ -16,6 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from hvpnet_runtime import Tweet
 
+pytestmark = pytest.mark.heavy
+
 CONFIG = ROOT / "deploy" / "serve.yaml"
 BIN = Path(sys.executable).parent
 PATIENCE = 240  # seconds until something counts as hung

@@ -1,6 +1,6 @@
 """Bodies and pictures that mean no good: each is answered, with a problem or a result, and nothing is left behind.
 
-`HVPNET_HOSTILE_BODIES=10000 pytest tests/serving/test_hostile.py` sends as many instead of a few.
+`HVPNET_HOSTILE_BODIES=10000 pytest tests/runtime/serving/test_hostile.py` sends as many instead of a few.
 """
 
 import base64
@@ -24,6 +24,8 @@ from schemathesis.specs.openapi.checks import response_schema_conformance, statu
 
 from hvpnet_runtime.serving.api import create_api
 from hvpnet_runtime.serving.metrics import Metrics
+
+pytestmark = pytest.mark.heavy
 
 BODIES = int(os.environ.get("HVPNET_HOSTILE_BODIES", "300"))
 SCHEMA_CASES = 40

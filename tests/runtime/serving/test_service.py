@@ -14,6 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from hvpnet_runtime.ray_processes import PICTURE_PROCESS
 
+pytestmark = pytest.mark.heavy
+
 CLIENTS = 6
 PATIENCE = 60  # seconds for what must happen to happen; nothing is measured
 

@@ -19,6 +19,8 @@ from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.errors import InputError
 from hvpnet_runtime.triton import RepositoryOptions, write_repository
 
+pytestmark = pytest.mark.heavy
+
 LIMIT = 120  # seconds for an answer
 MODELS = {"ner": "ner", "re": "re", "alone": "ner", "alone_re": "re"}
 """The task of every model of the server."""

@@ -26,8 +26,10 @@ from hvpnet_runtime.backends.tensorrt.library import Library, load_library
 from hvpnet_runtime.backends.tensorrt.network import parse
 from hvpnet_runtime.backends.tensorrt.profiles import Bucket, Profile, choose_bucket, text_profiles, vision_profiles
 from hvpnet_runtime.backends.tensorrt.record import BuildRecord, built_engines, engine_folder, find_engine
-from hvpnet_runtime.bundle import sha256
+from hvpnet_runtime.bundle import FileDigest, sha256
 from hvpnet_runtime.errors import BuildError
+
+pytestmark = pytest.mark.heavy
 
 PRECISIONS = ("fp32", "fp16")
 OPTIONS = BuildOptions("tensorrt-rtx", max_batch=4)
@@ -75,7 +77,7 @@ def test_builds(copy_of: Callable[..., Bundle], api: Library, kind: tuple[str, .
     for graph in graphs:
         plan, onnx_file = folder / f"{graph}.plan", f"onnx/fp16/{graph}.onnx"
         assert record.sources[onnx_file] == sha256(bundle.path / onnx_file)
-        assert record.files[plan.name] == {"sha256": sha256(plan), "bytes": plan.stat().st_size}
+        assert record.files[plan.name] == FileDigest(sha256(plan), plan.stat().st_size)
         assert plan.stat().st_size > (bundle.path / onnx_file).stat().st_size / 2  # the weights are in it
         assert record.networks[graph] == expected_network(kind, graph)
         assert record.seconds[graph] > 0

@@ -26,7 +26,7 @@ from hvpnet_runtime.backends.tensorrt.library import Library, load_library
 from hvpnet_runtime.backends.tensorrt.network import parse
 from hvpnet_runtime.backends.tensorrt.profiles import Bucket, Profile, choose_bucket, text_profiles, vision_profiles
 from hvpnet_runtime.backends.tensorrt.record import BuildRecord, built_engines, engine_folder, find_engine
-from hvpnet_runtime.bundle import FileDigest, sha256
+from hvpnet_runtime.bundle import FileDigest, graph_specs, sha256
 from hvpnet_runtime.errors import BuildError
 
 pytestmark = pytest.mark.heavy
@@ -95,7 +95,7 @@ def expected_network(kind: tuple[str, ...], graph: str) -> dict[str, Any]:
         convolutions = {"CONVOLUTION": {"HALF": 1 + 4 * 2 + 3}}  # the first, two a block, three on shortcuts
         gated = {"MATRIX_MULTIPLY": {"HALF": 4}, "SOFTMAX": {"FLOAT": 1}}  # projection, gates, weighted sum
         layers = {"MATRIX_MULTIPLY": {"HALF": 4 * 2}} if variant == "1t3" else gated  # a projection a stage
-        return {"inputs": {"images": "FLOAT"}, "outputs": {"prefix": "HALF"}, "layers": convolutions | layers}
+        return {"inputs": {"images": "UINT8"}, "outputs": {"prefix": "HALF"}, "layers": convolutions | layers}
     inputs = {"input_ids": "INT64", "attention_mask": "INT64"} | ({"prefix": "HALF"} if variant != "text_only" else {})
     if (task, head) == ("re", "markers"):
         inputs |= {"head_index": "INT64", "tail_index": "INT64"}
@@ -128,7 +128,8 @@ def test_fp32_engines_and_the_timing_cache(bundle: Bundle) -> None:
 def test_profiles_reach_the_library(api: Library, copy_of: Callable[..., Bundle]) -> None:
     bundle = copy_of("re", "full", "markers")
     profile = api.trt.Builder(api.logger).create_optimization_profile()
-    for name, shapes in Profile((2, 8, 32), 64).shapes(bundle).items():
+    specs = graph_specs(bundle.manifest, "fp32")
+    for name, shapes in Profile((2, 8, 32), 64).shapes(specs["text"]).items():
         profile.set_shape(name, *shapes)
     found = {
         name: [tuple(shape) for shape in profile.get_shape(name)] for name in ("input_ids", "prefix", "head_index")
@@ -138,7 +139,7 @@ def test_profiles_reach_the_library(api: Library, copy_of: Callable[..., Bundle]
         "prefix": [(rows, 4, 4, 2, 4 * 128) for rows in (2, 8, 32)],
         "head_index": [(2,), (8,), (32,)],
     }
-    assert Profile((1, 1, 1)).shapes(bundle) == {"images": [(1, 3, 224, 224)] * 3}
+    assert Profile((1, 1, 1)).shapes(specs["vision"]) == {"images": [(1, 224, 224, 3)] * 3}
 
 
 def test_buckets() -> None:
@@ -188,7 +189,7 @@ def test_a_failed_build_keeps_the_engines_that_were_there(bundle: Bundle) -> Non
 
 
 def test_a_graph_with_other_inputs_is_refused(bundle: Bundle) -> None:
-    other = replace(bundle, head="markers")
+    other = replace(bundle, manifest=replace(bundle.manifest, head="markers"))
     with pytest.raises(BuildError, match=r"the runtime needs .*'head_index': 'INT64'"):
         build_engines(other, OPTIONS)
 

@@ -49,7 +49,7 @@ class Summary:
 
     @classmethod
     def of(cls, timings: Sequence[float]) -> Self:
-        """By linear interpolation; raises ValueError if there are no timings."""
+        """Interpolate linearly; raises ValueError if there are no timings."""
         if not timings:
             raise ValueError("there are no timings to summarise")
         return cls(len(timings), *map(float, np.percentile(timings, (0, 50, 95, 99))))

@@ -23,7 +23,7 @@ PICTURES = {
     "one new, no objects": (True,),
     "all seen": (False, False, False, False),
 }
-"""Of a tweet's whole picture and objects, which are new; the others were shown in the round before."""
+"""Which of a tweet's whole picture and objects are new; the others were shown in the round before."""
 
 _MAX_BATCH = 32
 

@@ -71,21 +71,21 @@ def select(kind: type[Kind], source: object, **values: object) -> Kind:
 
 @dataclass(frozen=True, kw_only=True)
 class VerbOptions:
-    """What every verb understands."""
+    """Options of every verb."""
 
     debug: bool = option("log what is done, and show the traceback of an error")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShownOptions(VerbOptions):
-    """Of verbs that print a result."""
+    """Options of verbs that print a result."""
 
     json: bool = option("print the result as JSON")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PictureOptions(VerbOptions):
-    """Of verbs that read pictures."""
+    """Options of verbs that read pictures."""
 
     on_bad_image: OnBadImage = option(
         "a whole picture that cannot be read is an error, or replaced by inf.png beside it as published",
@@ -95,7 +95,7 @@ class PictureOptions(VerbOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class WindowOptions(VerbOptions):
-    """Of verbs that meet texts beyond the piece budget."""
+    """Options of verbs that meet texts beyond the piece budget."""
 
     window: bool = option("slide over long texts instead of cutting them")
 
@@ -120,7 +120,7 @@ def precision_option() -> Any:  # noqa: ANN401  any field's type
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineOptions(PictureOptions, ShownOptions):
-    """Of verbs that run a bundle on tweets."""
+    """Options of verbs that run a bundle on tweets."""
 
     backend: str = backend_option(default="auto")
     precision: str | None = precision_option()

@@ -13,7 +13,7 @@ TIMES = st.lists(st.floats(0.1, 100), min_size=1, max_size=30)
 
 
 def test_percentiles_by_hand() -> None:
-    """Of 0, 1, ..., 100 in any order, the percentile q is q."""
+    """Percentile q of 0, 1, ..., 100 in any order is q."""
     timings = [float(value) for value in np.random.default_rng(0).permutation(101)]
     assert Summary.of(timings) == Summary(count=101, minimum=0, p50=50, p95=95, p99=99)
 
@@ -42,7 +42,7 @@ def test_a_constant_ratio_has_no_interval_to_speak_of() -> None:
 
 
 def test_the_interval_is_that_of_all_resamples() -> None:
-    """Of five rounds all 5^5 resamples can be listed; 2000 drawn ones come close to their percentiles."""
+    """All 5^5 resamples of five rounds can be listed; 2000 drawn ones come close to their percentiles."""
     ratios = [1.0, 1.5, 2.0, 2.5, 9.0]
     medians = [float(np.median(chosen)) for chosen in product(ratios, repeat=5)]
     found = Ratio.of(ratios, [1.0] * 5)

@@ -19,7 +19,7 @@ from hvpnet_runtime.bundle import Task
 
 
 def answered(bundle: Path, data: Path, *, pictures: bool) -> list[Any]:
-    """Of every tweet of the test split, the tags or the relation that the bundle answers."""
+    """The bundle answers with these tags, or this relation, for every tweet of the test split."""
     tweets = [example.tweet for example in load_split(data, "test").examples]
     if not pictures:
         tweets = [replace(tweet, image=None, objects=()) for tweet in tweets]

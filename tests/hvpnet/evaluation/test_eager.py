@@ -37,7 +37,7 @@ def tokenizers(tokenizer_dir):
 
 @pytest.fixture(scope="module")
 def with_pictures(make_model, examples):
-    """By task, a model and the features of all pictures."""
+    """A model of each task, and the features of all pictures."""
     models = {task: make_model(task, seed=3) for task in ("ner", "re")}
     return {
         task: (model, PictureFeatures.compute(model, [example.tweet for example in examples[task]]))

@@ -56,7 +56,7 @@ def tweets(files):
 
 @pytest.fixture(scope="module")
 def images(files):
-    """By file, what the model reads, [3, 224, 224]; None is the blank picture."""
+    """What the model reads of every file, [3, 224, 224]; None is the blank picture."""
     return {None: torch.zeros(3, 224, 224), **{path: published(load_pixels(path, PICTURES)) for path in files}}
 
 

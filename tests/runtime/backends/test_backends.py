@@ -131,7 +131,7 @@ def test_openvino_answers_as_onnxruntime(bundle_of: Any, precision: str, bound: 
 
 
 def test_openvino_keeps_what_it_answered(ner_bundle: Path) -> None:
-    """Its outputs live in memory that the next run overwrites."""
+    """A backend whose outputs live in memory that the next run overwrites."""
     backend = load_backend(Bundle.load(ner_bundle), "openvino", threads=1)
     images = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), np.uint8)
     (first,) = backend.encode_pictures(images[:1])

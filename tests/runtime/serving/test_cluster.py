@@ -27,7 +27,7 @@ TEXTS = ["Jordan was great", "Paris", "nobody knows"]
 
 @pytest.fixture(scope="module")
 def environment():
-    """Of every command: the service's token, and the cluster's; and the cluster's own ports on loopback."""
+    """Every command has the service's token, the cluster's, and the cluster's own ports on loopback."""
     return os.environ | {
         "HVPNET_TOKEN": "secret",
         "RAY_AUTH_MODE": "token",

@@ -200,7 +200,7 @@ def test_no_request_is_lost_when_a_replica_is_killed(service, load, is_right, de
 
 
 def test_a_killed_ingress_acknowledges_nothing_it_did_not_do(service, load, is_right):
-    """Of the requests that it had in hand each client sees that they failed, and they succeed when sent again."""
+    """Each client sees that the requests in hand failed, and they succeed when sent again."""
     with load:
         load.wait_for(60)
         os.kill(service.replicas("ingress")[0], signal.SIGKILL)

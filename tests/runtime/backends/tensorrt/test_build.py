@@ -89,7 +89,7 @@ def test_builds(copy_of: Callable[..., Bundle], api: Library, kind: tuple[str, .
 
 
 def expected_network(kind: tuple[str, ...], graph: str) -> dict[str, Any]:
-    """Of the tiny models: four BERT layers, and a ResNet of four basic blocks."""
+    """Layers of the tiny models: four of BERT, and a ResNet of four basic blocks."""
     task, variant, head = kind
     if graph == "vision":
         convolutions = {"CONVOLUTION": {"HALF": 1 + 4 * 2 + 3}}  # the first, two a block, three on shortcuts

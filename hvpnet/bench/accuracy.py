@@ -27,8 +27,8 @@ from hvpnet_runtime.types import Progress
 class Accuracy:
     """How one variant does on a split: `scores` as `hvpnet evaluate` gives them, `change` of F1 from eager FP32's.
 
-    `differing` of the `decisions` (tags of tokens, or relations) are not eager FP32's. `margins` say for each tweet with
-    such a decision how much better eager FP32 scores its own (`hvpnet_export.parity.Disagreement`), largest first.
+    `differing` of the `decisions` (tags of tokens, or relations) are not eager FP32's. `margins` say for each tweet
+    with such a decision how much better eager FP32 scores its own (`hvpnet_export.parity.Disagreement`), largest first.
     """
 
     variant: Variant

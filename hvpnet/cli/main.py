@@ -43,12 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the command line without the program's name; by default that of the process.
 
     Returns:
-        The exit code: 0, 1 for an error of the task, 2 for a wrong command line, 130 when interrupted.
+        The exit code: 0, 1 for an error of the task or values that do not go together, 2 for a command line that cannot
+        be parsed, 130 when interrupted.
     """
     parsed = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO if parsed.debug else logging.WARNING, format="%(name)s: %(message)s")
     try:
         code: int = parsed.run(select(parsed.options, parsed))
+        sys.stdout.flush()  # here, where a full disk still is an error of the run
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except BrokenPipeError:

@@ -5,7 +5,6 @@ A verb's options are the fields of its dataclass `Options`: each says what it me
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -15,6 +14,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from hvpnet_runtime.backends import AUTO, BACKENDS
+from hvpnet_runtime.jsonl import json_line
 from hvpnet_runtime.preprocessing.prepare import OnBadImage
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class PipelineOptions(PictureOptions, ShownOptions):
 def show(result: Mapping[str, Any], *, as_json: bool) -> None:
     """Print a result: as JSON, or one `name: value` a line."""
     if as_json:
-        print(json.dumps(result, ensure_ascii=False))
+        print(json_line(result))
         return
     width = max(map(len, result)) if result else 0
     for name, value in result.items():

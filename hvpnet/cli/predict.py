@@ -1,6 +1,5 @@
 """Extract entities or relations from one tweet, or from JSON lines in batches. Needs no PyTorch."""
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from typing import IO
 
 from hvpnet.cli.options import PipelineOptions, WindowOptions, argument, option
 from hvpnet_runtime.errors import InputError
-from hvpnet_runtime.jsonl import LineRow, read_rows
+from hvpnet_runtime.jsonl import LineRow, json_line, read_rows
 from hvpnet_runtime.pipeline import BATCH_SIZE, Pipeline
 from hvpnet_runtime.types import EntityResult, Rejection, Result, Tweet
 
@@ -20,7 +19,7 @@ class Options(WindowOptions, PipelineOptions):
     """What `hvpnet predict` was asked to do.
 
     Raises:
-        InputError: options of one tweet and of JSON lines are mixed.
+        InputError: options of one tweet and of JSON lines are mixed, or the output would replace the input.
     """
 
     bundle: Path = argument()
@@ -40,6 +39,8 @@ class Options(WindowOptions, PipelineOptions):
             raise InputError("--image, --object, --head and --tail belong to --text; JSON lines have their own")
         if self.input is None and self.output is not None:
             raise InputError("--output belongs to --input; redirect standard output instead")
+        if self.input is not None and self.output is not None and self.input.resolve() == self.output.resolve():
+            raise InputError(f"--output {self.output} would replace the tweets of --input; name another file")
 
 
 def run(options: Options) -> int:
@@ -57,7 +58,7 @@ def run(options: Options) -> int:
             with _writer(options.output) as output:
                 return _predict_lines(pipeline, rows, output)
         (result,) = pipeline.run([pipeline.prepare(_tweet(options))])
-        print(json.dumps(result.to_dict(), ensure_ascii=False) if options.json else _readable(result))
+        print(json_line(result.to_dict()) if options.json else _readable(result))
         return 0
 
 
@@ -71,7 +72,7 @@ def _predict_lines(pipeline: Pipeline, lines: Iterator[LineRow], output: IO[str]
     """One line out for every line in, in order: a result, or the rejection in its place."""
     rows, rejected = 0, 0
     for outcome in pipeline.stream_rows(lines):
-        output.write(json.dumps(outcome.to_dict(), ensure_ascii=False) + "\n")
+        output.write(f"{json_line(outcome.to_dict())}\n")
         rows, rejected = rows + 1, rejected + isinstance(outcome, Rejection)
         if rows % BATCH_SIZE == 0:
             print(f"\rhvpnet: {rows} tweets, {rejected} rejected", end="", file=sys.stderr, flush=True)
@@ -83,17 +84,17 @@ def _predict_lines(pipeline: Pipeline, lines: Iterator[LineRow], output: IO[str]
 
 @contextmanager
 def _writer(path: Path | None) -> Iterator[IO[str]]:
-    """Standard output, or a file that gets its name once it is complete.
-
-    Half a surrogate pair, which only an id can hold, has no UTF-8; as a backslash escape it is JSON again.
-    """
+    """Standard output, or a file that gets its name once it is complete."""
     if path is None:
         yield sys.stdout
         return
     part = path.with_name(f"{path.name}.part")
-    with part.open("w", encoding="utf-8", errors="backslashreplace") as output:
-        yield output
-    part.replace(path)
+    try:
+        with part.open("w", encoding="utf-8") as output:
+            yield output
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _readable(result: Result) -> str:

@@ -51,7 +51,7 @@ def run(options: Options) -> int:
     given = {"backend": options.backend, "precision": options.precision}
     values |= {"bundles": bundles} | {name: value for name, value in given.items() if value is not None}
     token = {"env": options.token_env, "file": options.token_file}
-    if any(token.values()):
+    if any(value is not None for value in token.values()):  # an empty one is refused, not ignored
         values["token"] = token
     settings = Settings.parse(values)
     progress(f"starting {', '.join(settings.bundles)}")

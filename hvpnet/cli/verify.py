@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from hvpnet.cli.options import ShownOptions, argument, option, progress, show
+from hvpnet.cli.options import PictureOptions, ShownOptions, argument, option, progress, show
 from hvpnet.data.examples import SplitName
 from hvpnet.errors import DataError
 from hvpnet.evaluation.scoring import check_split
@@ -13,7 +13,7 @@ from hvpnet_runtime.bundle import Bundle
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(ShownOptions):
+class Options(PictureOptions, ShownOptions):
     """What `hvpnet verify` was asked to do."""
 
     bundle: Path = argument()
@@ -39,7 +39,7 @@ def run(options: Options) -> int:
     if bundle.task == "ner":
         compare_decoder(model, bundle.path / "decoder.npz")
     tokenizer = Tokenizer.from_file(str(bundle.path / "tokenizer.json"))
-    split = load_split(options.data, options.split) if options.data else None
+    split = load_split(options.data, options.split, options.on_bad_image) if options.data else None
     if split is not None:
         check_split(split, bundle.task, with_pictures=bundle.sizes.pictures > 0)
     for precision in bundle.manifest.precision:

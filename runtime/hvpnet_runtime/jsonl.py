@@ -13,6 +13,11 @@ KEYS = ("id", "text", "words", "image", "objects", "boxes", "head", "tail")
 """Keys of a tweet."""
 
 
+def json_line(value: Any) -> str:  # noqa: ANN401  JSON types
+    """JSON without a line's end. Half a surrogate pair, which has no UTF-8, becomes a backslash escape: JSON again."""
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
+
+
 def parse_line(line: str) -> dict[str, Any]:
     """The JSON object of a line.
 

@@ -88,7 +88,7 @@ def stream(
     """
     pool = ThreadPoolExecutor(threads, "hvpnet-stream")
     try:
-        ahead = _Ahead(pool, lambda row: prepare_row(prepare, row), rows, WINDOW_BATCHES * batch_size)
+        ahead = _Ahead(pool, lambda row: prepare_row(prepare, row), rows, WINDOW_BATCHES * batch_size, threads)
         while window := ahead.window():
             yield from _answers(window, run, batch_size, ahead.top_up)
         ahead.reraise()
@@ -115,11 +115,12 @@ class _Ahead:
     """Rows that are being prepared, in order: at most a window of them, and of their pixels."""
 
     def __init__(
-        self, pool: ThreadPoolExecutor, prepare: Callable[[Row], Outcome], rows: Iterable[Row], most: int
+        self, pool: ThreadPoolExecutor, prepare: Callable[[Row], Outcome], rows: Iterable[Row], most: int, threads: int
     ) -> None:
         self._pool, self._prepare, self._rows, self._most = pool, prepare, iter(rows), most
         self._waiting: deque[Future[Outcome]] = deque()
-        self._nbytes, self._lock = 0, Lock()
+        self._nbytes, self._largest, self._unfinished, self._lock = 0, -1, 0, Lock()
+        self._hands = 2 * threads
         self._failure: Exception | None = None
         self._ended = False
 
@@ -140,7 +141,7 @@ class _Ahead:
     def top_up(self, least: int = 0) -> None:
         """Hand rows to the threads until they have enough to do."""
         while not self._ended and (
-            len(self._waiting) < least or (len(self._waiting) < self._most and self._nbytes < WINDOW_BYTES)
+            len(self._waiting) < least or (len(self._waiting) < self._most and self._has_room())
         ):
             try:
                 row = next(self._rows)
@@ -149,6 +150,8 @@ class _Ahead:
             except Exception as error:
                 self._ended, self._failure = True, error
             else:
+                with self._lock:
+                    self._unfinished += 1
                 self._waiting.append(self._pool.submit(self._counted, row))
 
     def reraise(self) -> None:
@@ -158,8 +161,18 @@ class _Ahead:
 
     def _counted(self, row: Row) -> Outcome:
         outcome = self._prepare(row)
+        with self._lock:
+            self._unfinished -= 1
+            self._largest = max(self._largest, _nbytes(outcome))
         self._count(_nbytes(outcome))
         return outcome
+
+    def _has_room(self) -> bool:
+        """Rows that are not finished count as much as the largest yet; before one is known, each thread gets two."""
+        with self._lock:
+            if self._largest < 0:
+                return self._unfinished < self._hands
+            return self._nbytes + self._unfinished * self._largest < WINDOW_BYTES
 
     def _count(self, nbytes: int) -> None:
         with self._lock:

@@ -100,13 +100,13 @@ def test_a_manifest_is_read_as_it_was_written(bundle_of: Any, kind: str) -> None
 @pytest.mark.parametrize(
     ("precision", "variant", "options"),
     [
-        (["fp32"], "full", "--precision fp32"),
-        (["fp32", "fp16"], "1t3", "--precision fp32,fp16"),
-        (["int8"], "flat", "--precision int8 --calibration DATA"),
-        (["fp32", "int8"], "only_obj", "--precision fp32,int8 --calibration DATA --variant only_obj"),
-        (None, None, "--precision fp32"),
-        ([{}, "fp16"], 1, "--precision fp16"),
-        (5, [], "--precision fp32"),
+        (["fp32"], "full", "--precision fp32 --max-length 64"),
+        (["fp32", "fp16"], "1t3", "--precision fp32,fp16 --max-length 64"),
+        (["int8"], "flat", "--precision int8 --calibration DATA --max-length 64"),
+        (["fp32", "int8"], "only_obj", "--precision fp32,int8 --calibration DATA --max-length 64 --variant only_obj"),
+        (None, None, "--precision fp32 --max-length 64"),
+        ([{}, "fp16"], 1, "--precision fp16 --max-length 64"),
+        (5, [], "--precision fp32 --max-length 64"),
     ],
 )
 def test_an_older_bundle_is_refused_with_the_command_that_makes_it_anew(
@@ -125,6 +125,10 @@ def test_an_older_bundle_is_refused_with_the_command_that_makes_it_anew(
     assert verb == "hvpnet"
     parsed = _parser().parse_args(arguments)  # it is a command that this version takes
     assert ("int8" in parsed.precision) == (parsed.calibration is not None)
+    (tmp_path / "bundle" / "manifest.json").write_text(json.dumps(older | {"task": "re", "limits": None}), "utf-8")
+    with pytest.raises(BundleError, match="--labels LABELS") as caught:
+        Bundle.load(tmp_path / "bundle")
+    assert "--max-length" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", ["ner", "re"])

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from hvpnet_runtime.bulk.source import JSON_LINES, PARQUET
 from hvpnet_runtime.bundle import Task
 from hvpnet_runtime.errors import InputError
+from hvpnet_runtime.jsonl import json_line
 from hvpnet_runtime.types import Result
 
 _GROUP_ROWS = 65_536  # small row groups make a Parquet file slow to read
@@ -32,9 +33,8 @@ def answers_for(output: Path, task: Task, id_type: pa.DataType) -> "Answers":
 
 
 def encode_lines(values: Iterable[Any]) -> bytes:
-    """JSON lines. Half a surrogate pair, which has no UTF-8, becomes a backslash escape, which is JSON again."""
-    lines = (json.dumps(value, ensure_ascii=False) + "\n" for value in values)
-    return "".join(lines).encode("utf-8", "backslashreplace")
+    """JSON lines."""
+    return "".join(f"{json_line(value)}\n" for value in values).encode()
 
 
 def count_lines(path: Path) -> int:

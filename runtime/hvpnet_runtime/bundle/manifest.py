@@ -162,6 +162,11 @@ def _export_command(values: Any) -> str:  # noqa: ANN401  JSON
     command = f"hvpnet export CHECKPOINT --tokenizer DIR --out NEW_BUNDLE --precision {','.join(precisions) or 'fp32'}"
     if "int8" in precisions:
         command += " --calibration DATA"
+    limits = values.get("limits")
+    if isinstance(limits, dict) and type(limits.get("max_length")) is int:
+        command += f" --max-length {limits['max_length']}"
+    if values.get("task") == "re":  # no checkpoint of this task has the relations' names
+        command += " --labels LABELS"
     if values.get("variant") == "only_obj":  # a checkpoint cannot tell it from `full`
         command += " --variant only_obj"
     return command

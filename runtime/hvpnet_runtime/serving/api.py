@@ -1,7 +1,7 @@
 """The HTTP interface: routes, limits, the bearer token, and errors as problem details. Knows nothing of Ray."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -170,6 +170,13 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Problem, "content": {PROBLEM: {}}} for status in statuses}
 
 
+def _responses(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The responses that are problems; FastAPI puts their schema under the type of the others."""
+    for path in schema["paths"].values():
+        for operation in path.values():
+            yield from (each for each in operation["responses"].values() if PROBLEM in each.get("content", ()))
+
+
 def _add_descriptions(api: FastAPI, limits: Limits, *, protected: bool) -> None:
     """What FastAPI cannot see: the body, which is read by hand, and the token, which is checked before the routes."""
     generate = api.openapi
@@ -178,6 +185,8 @@ def _add_descriptions(api: FastAPI, limits: Limits, *, protected: bool) -> None:
         if api.openapi_schema is None:
             schema = generate()
             describe(schema, limits)
+            for response in _responses(schema):
+                response["content"][PROBLEM] = response["content"].pop(JSON)
             if protected:
                 schema["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
                 schema["security"] = [{"token": []}]

@@ -215,8 +215,9 @@ async def _chunks(request: Request, limit: int, count: Callable[[int], None]) ->
 async def _read_parts(
     request: Request, chunks: AsyncGenerator[bytes, None], limits: Limits
 ) -> tuple[ExtractRequest, Pictures]:
-    # The parser's own limit of a part, made for pages, would only be a second one: the whole body has its limit.
-    parser = MultiPartParser(request.headers, chunks, max_part_size=limits.body_bytes)
+    # The parser's own limits, made for pages, would only be second ones: body and tweets have theirs.
+    most = 1 + limits.tweets * (1 + MOST_OBJECTS)
+    parser = MultiPartParser(request.headers, chunks, max_files=most, max_fields=most, max_part_size=limits.body_bytes)
     try:
         form = await parser.parse()
         try:

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.errors import InputError
 from hvpnet_runtime.preprocessing.prepare import Prepared, Preparer
 from hvpnet_runtime.serving.metrics import Metrics
-from hvpnet_runtime.stream import TweetRow, prepare_row
 from hvpnet_runtime.types import Rejection, Tweet
 
 
@@ -38,11 +38,17 @@ class Preparation:
             All of them prepared, or the reasons why some cannot be.
         """
         start = time.perf_counter()
-        rows = (TweetRow(number, tweet) for number, tweet in enumerate(tweets))
-        outcomes = [prepare_row(self._prepare, row) for row in rows]
+        outcomes = [self._outcome(number, tweet) for number, tweet in enumerate(tweets)]
         self._metrics.stage(self._name, "prepare", time.perf_counter() - start)
         rejections = [outcome for outcome in outcomes if isinstance(outcome, Rejection)]
         return rejections or [_without_pictures(outcome) for outcome in outcomes if isinstance(outcome, Prepared)]
+
+    def _outcome(self, number: int, tweet: Tweet) -> Prepared | Rejection:
+        """Any other exception than these is a fault of the service, which its log has to show."""
+        try:
+            return self._prepare(tweet)
+        except InputError as error:
+            return Rejection.of(number, tweet.id, error)
 
 
 def _without_pictures(prepared: Prepared) -> Prepared:

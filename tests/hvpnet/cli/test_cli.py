@@ -140,6 +140,7 @@ def test_predict_one_tweet(
         (("--text", "a", "--image", tmp_path / "absent.png"), "absent.png"),
         (("--text", "a", "--output", tmp_path / "o"), "--output belongs to --input"),
         (("--input", tmp_path / "absent.jsonl"), "absent.jsonl"),
+        (("--input", tmp_path / "a", "--output", tmp_path / "b" / ".." / "a"), "would replace the tweets of --input"),
         (("--input", tmp_path / "absent.jsonl", "--image", "a.png"), "belong to --text"),
     ]:
         code, _, err = run(capsys, "predict", ner_bundle, *arguments)
@@ -178,6 +179,8 @@ def test_predict_lines_loses_none(capsys: pytest.CaptureFixture[str], ner_bundle
     with Pipeline.load(ner_bundle) as pipeline:
         expected = pipeline([Tweet(text="Jordan number 69", image=tmp_path / "a.png")])[0]
     assert answers[69]["tags"] == list(expected.tags)
+    code, stdout, _ = run(capsys, "predict", ner_bundle, "--input", tmp_path / "tweets.jsonl")
+    assert (code, stdout) == (1, out.read_text())
     (tmp_path / "good.jsonl").write_text('{"text": "fine"}\n')
     code, stdout, _ = run(capsys, "predict", ner_bundle, "--input", tmp_path / "good.jsonl")
     assert code == 0
@@ -193,7 +196,7 @@ def test_an_interrupted_output_does_not_take_its_name(
     code, _, err = run(capsys, "predict", ner_bundle, "--input", tmp_path / "good.jsonl", "--output", out)
     assert code == 130
     assert "interrupted" in err
-    assert not out.exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"good.jsonl"}
 
 
 def test_evaluate_refuses_data_of_the_other_task(

@@ -12,11 +12,14 @@ from PIL import Image
 from pydantic import ValidationError
 from starlette.testclient import TestClient
 
+from hvpnet_runtime import Rejection, Tweet
 from hvpnet_runtime.errors import BackendError
+from hvpnet_runtime.preprocessing.prepare import Preparer
 from hvpnet_runtime.serving.admission import Admission
 from hvpnet_runtime.serving.api import create_api
 from hvpnet_runtime.serving.messages import request_model
 from hvpnet_runtime.serving.metrics import Metrics
+from hvpnet_runtime.serving.preparation import Preparation
 from hvpnet_runtime.serving.settings import Limits
 
 URL = "/v1/extract"
@@ -493,10 +496,20 @@ def test_unknown_routes_are_problems_too(client, method, path, status):
     assert response.json()["status"] == response.status_code == status
 
 
+def test_a_fault_of_the_service_rejects_no_tweet(ner_bundle, monkeypatch):
+    """It is raised, so that the log shows it and the client gets a 500."""
+    preparation = Preparation("people", ner_bundle, window=False, max_pixels=10**6)
+    assert isinstance(preparation([Tweet(text="")])[0], Rejection)
+    monkeypatch.setattr(Preparer, "__call__", None)
+    with pytest.raises(TypeError):
+        preparation([Tweet(text="Jordan")])
+
+
 def test_description(client):
     operation = client.get("/openapi.json").json()["paths"][URL]["post"]
     assert set(operation["requestBody"]["content"]) == {"application/json", "multipart/form-data"}
-    assert "application/problem+json" in operation["responses"]["422"]["content"]
+    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    assert operation["responses"]["422"]["content"] == operation["responses"]["500"]["content"] == problem
     schemas = client.get("/openapi.json").json()["components"]["schemas"]
     assert schemas["ExtractRequest"]["description"] == "Tweets for one bundle."
     assert schemas["ExtractRequest"]["properties"]["tweets"]["maxItems"] == 4

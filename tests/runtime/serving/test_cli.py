@@ -132,6 +132,7 @@ def test_a_request_in_hand_that_never_ends(ner_bundle, tmp_path, free_port, seco
         (["x", "--settings", "nowhere.toml"], "nowhere.toml cannot be read"),
         (["a b=x"], "bundles.a b"),
         (["x", "--token-env", "HVPNET_NO_SUCH_TOKEN"], "no bearer token"),
+        (["x", "--token-env", ""], "token"),
     ],
 )
 def test_errors_are_one_line(capsys, arguments, match):

@@ -84,17 +84,14 @@ def _predict_lines(pipeline: Pipeline, lines: Iterator[LineRow], output: IO[str]
 
 @contextmanager
 def _writer(path: Path | None) -> Iterator[IO[str]]:
-    """Standard output, or a file that gets its name once it is complete."""
+    """Standard output, or a file that gets its name once it is complete; until then it ends in `.part`."""
     if path is None:
         yield sys.stdout
         return
     part = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("w", encoding="utf-8") as output:
-            yield output
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with part.open("w", encoding="utf-8") as output:
+        yield output
+    part.replace(path)
 
 
 def _readable(result: Result) -> str:

@@ -20,7 +20,8 @@ WINDOW_BATCHES = 16
 average, sorted within 16 batches to 44.2."""
 
 WINDOW_BYTES = 64 * 2**20
-"""Bytes of a window's pixels, beyond which it is closed; as many again may be prepared ahead."""
+"""Bytes of a window's pixels, beyond which it is closed. As many again may be
+prepared ahead, and at most a batch more."""
 
 Outcome: TypeAlias = Prepared | Rejection
 Run: TypeAlias = Callable[[Sequence[Prepared]], Sequence[Result]]
@@ -88,7 +89,8 @@ def stream(
     """
     pool = ThreadPoolExecutor(threads, "hvpnet-stream")
     try:
-        ahead = _Ahead(pool, lambda row: prepare_row(prepare, row), rows, WINDOW_BATCHES * batch_size, threads)
+        most, most_unfinished = WINDOW_BATCHES * batch_size, max(2 * threads, batch_size)
+        ahead = _Ahead(pool, lambda row: prepare_row(prepare, row), rows, most, most_unfinished)
         while window := ahead.window():
             yield from _answers(window, run, batch_size, ahead.top_up)
         ahead.reraise()
@@ -115,12 +117,17 @@ class _Ahead:
     """Rows that are being prepared, in order: at most a window of them, and of their pixels."""
 
     def __init__(
-        self, pool: ThreadPoolExecutor, prepare: Callable[[Row], Outcome], rows: Iterable[Row], most: int, threads: int
+        self,
+        pool: ThreadPoolExecutor,
+        prepare: Callable[[Row], Outcome],
+        rows: Iterable[Row],
+        most: int,
+        most_unfinished: int,
     ) -> None:
         self._pool, self._prepare, self._rows, self._most = pool, prepare, iter(rows), most
         self._waiting: deque[Future[Outcome]] = deque()
-        self._nbytes, self._largest, self._unfinished, self._lock = 0, -1, 0, Lock()
-        self._hands = 2 * threads
+        self._nbytes, self._largest, self._unfinished, self._lock = 0, 0, 0, Lock()
+        self._most_unfinished = most_unfinished
         self._failure: Exception | None = None
         self._ended = False
 
@@ -168,11 +175,10 @@ class _Ahead:
         return outcome
 
     def _has_room(self) -> bool:
-        """Rows that are not finished count as much as the largest yet; before one is known, each thread gets two."""
+        """Unfinished rows count as much as the largest yet. They are few, as the next may have more pictures."""
         with self._lock:
-            if self._largest < 0:
-                return self._unfinished < self._hands
-            return self._nbytes + self._unfinished * self._largest < WINDOW_BYTES
+            reserved = self._nbytes + self._unfinished * self._largest
+            return self._unfinished < self._most_unfinished and reserved < WINDOW_BYTES
 
     def _count(self, nbytes: int) -> None:
         with self._lock:

@@ -10,6 +10,7 @@ import tracemalloc
 import pytest
 from PIL import Image
 from pydantic import ValidationError
+from starlette.requests import Request
 from starlette.testclient import TestClient
 
 from hvpnet_runtime import Rejection, Tweet
@@ -17,7 +18,7 @@ from hvpnet_runtime.errors import BackendError
 from hvpnet_runtime.preprocessing.prepare import Preparer
 from hvpnet_runtime.serving.admission import Admission
 from hvpnet_runtime.serving.api import create_api
-from hvpnet_runtime.serving.messages import request_model
+from hvpnet_runtime.serving.messages import read_request, request_model
 from hvpnet_runtime.serving.metrics import Metrics
 from hvpnet_runtime.serving.preparation import Preparation
 from hvpnet_runtime.serving.settings import Limits
@@ -156,6 +157,25 @@ def test_other_content_types(client, kind):
 )
 def test_bad_multipart(client, files, status, name, match):
     refused(client.post(URL, files=files), status, name, match)
+
+
+def test_parts_are_limited_by_tweets_alone():
+    """The parser would take 1,000."""
+    tweets = [{"text": "a", "objects": [f"{tweet} {crop}" for crop in range(64)]} for tweet in range(20)]
+    parts = {"request": json.dumps({"tweets": tweets})} | {name: "" for tweet in tweets for name in tweet["objects"]}
+    body = "".join(
+        f'--b\r\nContent-Disposition: form-data; name="{name}"; filename="a"\r\n\r\n{part}\r\n'
+        for name, part in parts.items()
+    )
+
+    async def receive():
+        return {"type": "http.request", "body": f"{body}--b--\r\n".encode()}
+
+    headers = [(b"content-type", b"multipart/form-data; boundary=b")]
+    request = Request({"type": "http", "headers": headers}, receive)
+    found, pictures = asyncio.run(read_request(request, Limits(tweets=20), lambda _: None))
+    assert len(found.tweets) == 20
+    assert pictures("19 63") == b""
 
 
 @pytest.mark.parametrize("kind", ["multipart/form-data", "multipart/form-data; boundary=a; charset=zlib_codec"])

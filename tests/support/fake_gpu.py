@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime
 
 from hvpnet_runtime import Bundle
-from hvpnet_runtime.backends.cuda import Cuda, Device, Pinned
+from hvpnet_runtime.backends.cuda import Cuda, Device
 from hvpnet_runtime.backends.tensorrt.library import EngineName, Library
 from hvpnet_runtime.backends.tensorrt.profiles import text_profiles, vision_profiles
 from hvpnet_runtime.backends.tensorrt.record import BuildRecord, engine_folder
@@ -66,14 +66,14 @@ class FakeCuda(Cuda):
                 self._drain(stream)
             del self.memory[address]
 
-    def malloc_host(self, shape: tuple[int, ...], dtype: Any) -> Pinned:
+    def malloc_host(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         address = self.malloc(int(np.prod(shape)) * np.dtype(dtype).itemsize)
         self.host.add(address)
-        return Pinned(address, self.memory[address].view(dtype).reshape(shape))
+        return self.memory[address].view(dtype).reshape(shape)
 
-    def free_host(self, pinned: Pinned) -> None:
-        self.host.remove(pinned.address)
-        self.free(pinned.address)
+    def free_host(self, pinned: np.ndarray) -> None:
+        self.host.remove(pinned.ctypes.data)
+        self.free(pinned.ctypes.data)
 
     def at(self, address: int, size: int) -> np.ndarray:
         for start, array in self.memory.items():

@@ -33,14 +33,6 @@ class Device:
     driver: str
 
 
-@dataclass(frozen=True)
-class Pinned:
-    """Page-locked host memory, which copies to and from the device need in order to be asynchronous."""
-
-    address: Address
-    array: npt.NDArray[Any]
-
-
 class Cuda:
     """The current CUDA device.
 
@@ -75,16 +67,17 @@ class Cuda:
         """Give device memory back."""
         self._call(self._cuda.cudaFree, address)
 
-    def malloc_host(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Pinned:
-        """A pinned array."""
+    def malloc_host(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """An array in page-locked memory, which copies to and from the device need in order to be asynchronous."""
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         address = int(self._call(self._cuda.cudaMallocHost, max(size, 1)))
         memory = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))  # uint8 [size]
-        return Pinned(address, memory.view(dtype).reshape(shape))
+        pinned: npt.NDArray[Any] = memory.view(dtype).reshape(shape)
+        return pinned
 
-    def free_host(self, pinned: Pinned) -> None:
-        """Give pinned memory back; its array must not be used any more."""
-        self._call(self._cuda.cudaFreeHost, pinned.address)
+    def free_host(self, pinned: npt.NDArray[Any]) -> None:
+        """Give pinned memory back; the array must not be used any more."""
+        self._call(self._cuda.cudaFreeHost, pinned.ctypes.data)
 
     def stream(self) -> Stream:
         """A stream that does not wait for the default stream."""

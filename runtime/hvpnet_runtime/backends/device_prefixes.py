@@ -59,8 +59,8 @@ class PrefixPool:
         """Copy one prefix from the host into a slot of its own, and wait until it is there."""
         pinned = self._cuda.malloc_host(prefix.shape, prefix.dtype)
         try:
-            np.copyto(pinned.array, prefix)
-            (placed,) = self.store(pinned.address, 1, stream)
+            np.copyto(pinned, prefix)
+            (placed,) = self.store(pinned.ctypes.data, 1, stream)
             self._cuda.synchronize(stream)
         finally:
             self._cuda.free_host(pinned)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hvpnet_runtime.backends.base import Array, Pixels, Prefix, TextInputs, no_pictures
-from hvpnet_runtime.backends.cuda import Address, Cuda, Pinned
+from hvpnet_runtime.backends.cuda import Address, Cuda
 from hvpnet_runtime.backends.device_prefixes import DevicePrefix, PrefixPool
 from hvpnet_runtime.backends.onnxruntime import Providers, load_session, require_provider
 from hvpnet_runtime.bundle import Axis, Bundle, GraphName, TensorSpec
@@ -48,10 +48,11 @@ class OnnxRuntimeGpuBackend:
 
     def __init__(self, bundle: Bundle, kind: Kind, precision: str | None = None, *, cuda: Cuda | None = None) -> None:
         self.name: str = kind
-        self.precision = bundle.prefer("fp16", "fp32", wanted=precision)
+        chosen = bundle.prefer("fp16", "fp32", wanted=precision)
+        self.precision: str = chosen
         self._runtime = require_provider(_PROVIDERS[kind], "gpu")
         self._cuda = Cuda() if cuda is None else cuda
-        self._folder, self._specs = bundle.path, bundle.specs(self.precision)
+        self._folder, self._specs = bundle.path, bundle.specs(chosen)
         self._stream = self._cuda.stream()
         options = self._runtime.SessionOptions()
         providers = self.providers(kind, self._stream)
@@ -70,7 +71,7 @@ class OnnxRuntimeGpuBackend:
         if "vision" in self._specs:
             self._pool = PrefixPool(self._cuda, self._specs["vision"].output.nbytes({"pictures": 1}))
         self._device: dict[str, tuple[Address, int]] = {}
-        self._pinned: dict[str, tuple[Pinned, int]] = {}
+        self._pinned: dict[str, Array] = {}  # uint8 [bytes] each
         self._reading: set[str] = set()  # pinned memory that a queued copy reads
         self._lock, self._closed = Lock(), False
 
@@ -114,16 +115,20 @@ class OnnxRuntimeGpuBackend:
                 self._upload(binding, name, array)
             if self._pool is not None:
                 gathered = cast("list[DevicePrefix]", [prefix for row in prefixes for prefix in row])
-                self._bind_prefixes(binding, self._pool, gathered, rows=len(prefixes))
+                (spec,) = (tensor for tensor in self._specs["text"].inputs if tensor.name == "prefix")
+                address = self._memory("gathered", len(gathered) * self._pool.nbytes)
+                self._pool.gather(address, gathered, self._stream)
+                shape = spec.shape({"batch": len(prefixes)})
+                binding.bind_input(spec.name, self.device_type, 0, spec.dtype, shape, address)
             batch, length = text.input_ids.shape
             spec = self._specs["text"].output
             output, shape = self._bind_output(binding, spec, {"batch": batch, "length": length})
             self._run("text", binding)
             pinned = self._staging(spec.name, shape, spec.dtype)
-            self._cuda.copy(pinned.address, output, prod(shape) * spec.dtype.itemsize, self._stream)
+            self._cuda.copy(pinned.ctypes.data, output, pinned.nbytes, self._stream)
             self._cuda.synchronize(self._stream)
             self._reading.clear()
-            return _view(pinned, shape, spec.dtype).copy()
+            return pinned.copy()
 
     def close(self) -> None:
         """See `Backend`."""
@@ -137,7 +142,7 @@ class OnnxRuntimeGpuBackend:
                 self._pool.close()
             for address, _ in self._device.values():
                 self._cuda.free(address)
-            for pinned, _ in self._pinned.values():
+            for pinned in self._pinned.values():
                 self._cuda.free_host(pinned)
             self._device, self._pinned = {}, {}
             self._cuda.destroy_stream(self._stream)
@@ -147,17 +152,11 @@ class OnnxRuntimeGpuBackend:
             raise BackendError(no_pictures(self.name, closed=self._closed))
         return self._pool
 
-    def _bind_prefixes(self, binding: Any, pool: PrefixPool, prefixes: Sequence[DevicePrefix], rows: int) -> None:  # noqa: ANN401
-        (spec,) = (tensor for tensor in self._specs["text"].inputs if tensor.name == "prefix")
-        address = self._memory("gathered", spec.nbytes({"batch": rows}))
-        pool.gather(address, prefixes, self._stream)
-        binding.bind_input("prefix", self.device_type, 0, spec.dtype, spec.shape({"batch": rows}), address)
-
     def _upload(self, binding: Any, name: str, array: Array) -> None:  # noqa: ANN401
         pinned = self._staging(name, array.shape, array.dtype)
-        _view(pinned, array.shape, array.dtype)[...] = array
+        pinned[...] = array
         address = self._memory(name, array.nbytes)
-        self._cuda.copy(address, pinned.address, array.nbytes, self._stream)
+        self._cuda.copy(address, pinned.ctypes.data, array.nbytes, self._stream)
         self._reading.add(name)
         binding.bind_input(name, self.device_type, 0, array.dtype, array.shape, address)
 
@@ -189,22 +188,15 @@ class OnnxRuntimeGpuBackend:
             self._device[name] = address, size
         return address
 
-    def _staging(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Pinned:
+    def _staging(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Pinned memory kept under a name, which grows; what a request still under way reads is waited for."""
         size = prod(shape) * dtype.itemsize
-        pinned, held = self._pinned.get(name, (None, -1))
+        pinned = self._pinned.get(name)
         if name in self._reading:
             self._cuda.synchronize(self._stream)
             self._reading.clear()
-        if pinned is None or held < size:
+        if pinned is None or pinned.nbytes < size:
             if pinned is not None:
                 self._cuda.free_host(pinned)
-            pinned = self._cuda.malloc_host((size,), np.uint8)
-            self._pinned[name] = pinned, size
-        return pinned
-
-
-def _view(pinned: Pinned, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    size = prod(shape) * dtype.itemsize
-    found: Array = pinned.array[:size].view(dtype).reshape(shape)
-    return found
+            pinned = self._pinned[name] = self._cuda.malloc_host((size,), np.uint8)
+        return pinned[:size].view(dtype).reshape(shape)

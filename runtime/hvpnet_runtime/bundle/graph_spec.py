@@ -51,8 +51,9 @@ class GraphSpec:
     inputs: tuple[TensorSpec, ...]
     output: TensorSpec
 
-    def input_shapes(self, sizes: Mapping[Axis, int]) -> dict[str, tuple[int, ...]]:
-        """The shape of every input for these sizes of the axes."""
+    def input_shapes(self, rows: int, length: int | None) -> dict[str, tuple[int, ...]]:
+        """The shape of every input for so many pictures, or texts of so many pieces."""
+        sizes: dict[Axis, int] = {"pictures": rows, "batch": rows, "length": length or 0}
         return {tensor.name: tensor.shape(sizes) for tensor in self.inputs}
 
 

@@ -19,15 +19,13 @@ from hvpnet_runtime.backends.cuda import Address, Cuda
 from hvpnet_runtime.backends.device_prefixes import DevicePrefix, PrefixPool
 from hvpnet_runtime.backends.tensorrt.executor import Executor
 from hvpnet_runtime.backends.tensorrt.library import EngineName, Library, load_library
-from hvpnet_runtime.backends.tensorrt.profiles import Bucket, Profile, choose_bucket, input_shapes
+from hvpnet_runtime.backends.tensorrt.profiles import Bucket, Profile, choose_bucket
 from hvpnet_runtime.backends.tensorrt.record import find_engine
-from hvpnet_runtime.bundle import Bundle, GraphName
+from hvpnet_runtime.bundle import Bundle, GraphName, GraphSpec
 from hvpnet_runtime.errors import BackendError
 
 LANES = 2
 """Requests on the device at the same time: one computes while another copies."""
-
-_ON_DEVICE = frozenset({"prefix"})
 
 
 class TensorRTBackend:
@@ -67,7 +65,7 @@ class TensorRTBackend:
         self._api = load_library(engine) if api is None else api
         self._cuda = Cuda() if cuda is None else cuda
         self.folder, record = find_engine(bundle, self._api, self._cuda.device())
-        self.precision = record.precision
+        self.precision: str = record.precision
         self._specs, self._profiles = bundle.specs(record.precision), record.profiles
         longest = max(profile.length or 0 for profile in record.profiles["text"])
         self.max_length: int | None = longest if longest < bundle.manifest.limits.max_length else None
@@ -92,7 +90,7 @@ class TensorRTBackend:
             part = pixels[start : start + most]  # [n, crop, crop, 3]
             bucket = choose_bucket(self._profiles["vision"], len(part))
             with self._lane() as lane:
-                executor = lane.executor("vision", bucket, self._shapes("vision", bucket))
+                executor = lane.executor(self._specs["vision"], bucket)
                 executor.host["images"][: len(part)] = part
                 executor.start()
                 prefixes += self._pool.store(executor.device["prefix"], len(part), lane.stream)
@@ -136,7 +134,7 @@ class TensorRTBackend:
         count, length = arrays["input_ids"].shape
         bucket = choose_bucket(self._profiles["text"], count, length)
         with self._lane() as lane:
-            executor = lane.executor("text", bucket, self._shapes("text", bucket))
+            executor = lane.executor(self._specs["text"], bucket)
             for name, array in arrays.items():
                 _fill(executor.host[name], array)
             if self._pool is not None:
@@ -147,9 +145,6 @@ class TensorRTBackend:
             output = self._specs["text"].output
             shape = output.shape({"batch": count, "length": length})
             return np.array(executor.host[output.name][tuple(map(slice, shape))], np.float32)
-
-    def _shapes(self, graph: GraphName, bucket: Bucket) -> dict[str, tuple[int, ...]]:
-        return input_shapes(self._specs[graph], bucket.rows, bucket.length)
 
     def _deserialise(self, runtime: Any, path: Path) -> Any:  # noqa: ANN401  TensorRT has no types
         engine = runtime.deserialize_cuda_engine(path.read_bytes())
@@ -177,19 +172,18 @@ class _Lane:
         self._executors: dict[tuple[GraphName, Bucket], Executor] = {}
         self._scratch: dict[GraphName, tuple[Address, int]] = {}
 
-    def executor(self, graph: GraphName, bucket: Bucket, shapes: dict[str, tuple[int, ...]]) -> Executor:
-        """The executor of a bucket, made when first asked for, free to be filled."""
-        found = self._executors.get((graph, bucket))
+    def executor(self, spec: GraphSpec, bucket: Bucket) -> Executor:
+        """The executor of a graph and bucket, made when first asked for, free to be filled."""
+        found = self._executors.get((spec.name, bucket))
         if found is None:
             self.synchronize()  # what runs on the shared scratch memory must be done
-            found = self._executors[graph, bucket] = Executor(
+            found = self._executors[spec.name, bucket] = Executor(
                 self._cuda,
                 self._api,
-                self._engines[graph],
+                self._engines[spec.name],
                 bucket.profile,
-                shapes,
-                _ON_DEVICE,
-                self._scratch_of(graph),
+                spec.input_shapes(bucket.rows, bucket.length),
+                self._scratch_of(spec.name),
                 self.stream,
                 cuda_graph=self._cuda_graphs,
             )

@@ -6,15 +6,16 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from hvpnet_runtime.backends.cuda import Address, Cuda, Graph, Pinned, Stream
+from hvpnet_runtime.backends.base import Array
+from hvpnet_runtime.backends.cuda import Address, Cuda, Graph, Stream
 from hvpnet_runtime.backends.tensorrt.library import Library
 from hvpnet_runtime.errors import BackendError
 
-Array = npt.NDArray[Any]
-
 _log = logging.getLogger(__name__)
+
+_ON_DEVICE = "prefix"
+"""What never visits the host: it goes from one engine to the other."""
 
 
 class Executor:
@@ -24,7 +25,8 @@ class Executor:
     shapes and addresses. Copies in, kernels and copies out are one graph: one launch a request.
 
     Attributes:
-        host: pinned arrays by name: inputs to fill before `start`, outputs to read once the stream is done.
+        host: pinned arrays by name, but for the prefix, which stays on the device: inputs to fill before `start`,
+            outputs to read once the stream is done.
         device: addresses of all inputs and outputs by name.
         running: whether work of this executor may still be under way.
 
@@ -34,7 +36,6 @@ class Executor:
         engine: the deserialised engine.
         profile: index of the optimisation profile.
         shapes: of every input.
-        on_device: inputs and outputs that never visit the host.
         scratch: address and bytes of memory for activations, shared by executors of one stream.
         stream: where everything is queued.
         cuda_graph: whether to capture a graph; where the library cannot, kernels are queued one by one.
@@ -50,7 +51,6 @@ class Executor:
         engine: Any,  # noqa: ANN401  TensorRT has no types
         profile: int,
         shapes: Mapping[str, tuple[int, ...]],
-        on_device: frozenset[str],
         scratch: tuple[Address, int],
         stream: Stream,
         *,
@@ -60,7 +60,6 @@ class Executor:
         self.device: dict[str, Address] = {}
         self.running = False
         self._cuda, self._api, self._stream = cuda, api, stream
-        self._pinned: dict[str, Pinned] = {}
         self._graph: Graph | None = None
         self._inputs = tuple(shapes)
         self._context = api.create_context(engine)
@@ -70,7 +69,7 @@ class Executor:
             for name, shape in shapes.items():
                 self._require(self._context.set_input_shape(name, shape), f"take {name} of shape {shape}")
             for name in map(engine.get_tensor_name, range(engine.num_io_tensors)):
-                self._allocate(engine, name, on_device)
+                self._allocate(engine, name)
             self._enqueue()  # once outside the graph: the first run sets the library up
             cuda.synchronize(stream)
             if cuda_graph and self._capturable():
@@ -95,32 +94,29 @@ class Executor:
             self._cuda.destroy_graph(self._graph)
             self._graph = None
         self._context = None
-        self.host = {}
-        for pinned in self._pinned.values():
+        for pinned in self.host.values():
             self._cuda.free_host(pinned)
         for address in self.device.values():
             self._cuda.free(address)
-        self._pinned, self.device = {}, {}
+        self.host, self.device = {}, {}
 
-    def _allocate(self, engine: Any, name: str, on_device: frozenset[str]) -> None:  # noqa: ANN401
+    def _allocate(self, engine: Any, name: str) -> None:  # noqa: ANN401
         shape = tuple(self._context.get_tensor_shape(name))
         dtype = np.dtype(self._api.trt.nptype(engine.get_tensor_dtype(name)))
         self.device[name] = self._cuda.malloc(int(np.prod(shape)) * dtype.itemsize)
         self._require(self._context.set_tensor_address(name, self.device[name]), f"take the address of {name}")
-        if name not in on_device:
-            pinned = self._cuda.malloc_host(shape, dtype)
-            pinned.array.fill(0)
-            self._pinned[name], self.host[name] = pinned, pinned.array
+        if name != _ON_DEVICE:
+            self.host[name] = self._cuda.malloc_host(shape, dtype)
+            self.host[name].fill(0)
 
     def _enqueue(self) -> None:
-        for name in self._inputs:
-            if name in self._pinned:
-                pinned = self._pinned[name]
-                self._cuda.copy(self.device[name], pinned.address, pinned.array.nbytes, self._stream)
+        for name, pinned in self.host.items():
+            if name in self._inputs:
+                self._cuda.copy(self.device[name], pinned.ctypes.data, pinned.nbytes, self._stream)
         self._require(self._context.execute_async_v3(self._stream), "run")
-        for name, pinned in self._pinned.items():
+        for name, pinned in self.host.items():
             if name not in self._inputs:
-                self._cuda.copy(pinned.address, self.device[name], pinned.array.nbytes, self._stream)
+                self._cuda.copy(pinned.ctypes.data, self.device[name], pinned.nbytes, self._stream)
 
     def _capturable(self) -> bool:
         ask = getattr(self._context, "is_stream_capturable", None)  # TensorRT itself always is
@@ -131,9 +127,7 @@ class Executor:
         try:
             self._enqueue()
         except BackendError:
-            with suppress(
-                BackendError
-            ):  # a stream must not be left capturing, and the first error is the one that says
+            with suppress(BackendError):  # a stream must not be left capturing, and the first error says why
                 self._cuda.destroy_graph(self._cuda.end_capture(self._stream))
             raise
         return self._cuda.end_capture(self._stream)

@@ -58,12 +58,9 @@ def check(network: Any, spec: GraphSpec, precision: str) -> dict[str, Any]:  # n
         for layer in map(network.get_layer, range(network.num_layers))
         if layer.type.name in _PRODUCTS + _SENSITIVE
     )
-    wide = [f"{kind} in {dtype}" for kind, dtype in layers if kind in _SENSITIVE and dtype != _FULL]
-    # The classifier is the one product that stays FP32.
-    products = {
-        dtype: sum(n for (kind, t), n in layers.items() if kind in _PRODUCTS and t == dtype) for _, dtype in layers
-    }
-    if wide or products.get(narrow, 0) < sum(products.values()) - (spec.name == "text"):
+    unstable = any(kind in _SENSITIVE and dtype != _FULL for kind, dtype in layers)
+    others = sum(number for (kind, dtype), number in layers.items() if kind in _PRODUCTS and dtype != narrow)
+    if unstable or others > (spec.name == "text"):  # the classifier is the one product that stays FP32
         raise BuildError(
             f"{spec.name}.onnx is not a {precision} graph of this version: {dict(layers)}; export it again"
         )

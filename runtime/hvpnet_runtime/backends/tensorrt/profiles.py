@@ -21,13 +21,8 @@ class Profile:
 
     def shapes(self, spec: GraphSpec) -> dict[str, list[tuple[int, ...]]]:
         """Smallest, expected and largest shape of every input of a graph."""
-        by_rows = [input_shapes(spec, rows, self.length) for rows in self.batch]
+        by_rows = [spec.input_shapes(rows, self.length) for rows in self.batch]
         return {tensor.name: [shapes[tensor.name] for shapes in by_rows] for tensor in spec.inputs}
-
-
-def input_shapes(spec: GraphSpec, rows: int, length: int | None) -> dict[str, tuple[int, ...]]:
-    """The shape of every input of a graph for so many pictures, or texts of so many pieces."""
-    return spec.input_shapes({"pictures": rows, "batch": rows, "length": length or 0})
 
 
 @dataclass(frozen=True)

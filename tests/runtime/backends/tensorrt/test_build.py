@@ -20,7 +20,7 @@ from onnx import TensorProto, helper
 from hvpnet.cli import main
 from hvpnet_runtime import BackendError, Bundle, BundleError
 from hvpnet_runtime.backends import load_backend
-from hvpnet_runtime.backends.cuda import Cuda, Device, Pinned, cuda_runtime_version, find_device
+from hvpnet_runtime.backends.cuda import Cuda, Device, cuda_runtime_version, find_device
 from hvpnet_runtime.backends.tensorrt.build import BuildOptions, build_engines
 from hvpnet_runtime.backends.tensorrt.library import Library, load_library
 from hvpnet_runtime.backends.tensorrt.network import parse
@@ -283,7 +283,7 @@ def test_the_cuda_bindings_take_our_calls() -> None:
         "malloc": (8,),
         "free": (address,),
         "malloc_host": ((2,), np.float32),
-        "free_host": (Pinned(address, np.zeros(1)),),
+        "free_host": (np.zeros(1),),
         "stream": (),
         "destroy_stream": (stream,),
         "synchronize": (stream,),

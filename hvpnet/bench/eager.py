@@ -56,7 +56,8 @@ class EagerBackend:
     It is converted in place, all but its CRF, and `compiled` for any batch and length if asked. Prefixes are tensors.
     """
 
-    name, max_length = "eager", None
+    name = "eager"
+    max_length: int | None = None
 
     def __init__(self, model: HVPNeT, precision: str = "fp32", *, compiled: bool = False) -> None:
         self.precision, self.model = precision, model

@@ -58,22 +58,17 @@ class TextInputs:
 
 
 class Backend(Protocol):
-    """Runs the two graphs; thread-safe."""
+    """Runs the two graphs; thread-safe.
 
-    @property
-    def name(self) -> str:
-        """Name in `BACKENDS`: what really loaded, not what was asked for."""
-        ...
+    Attributes:
+        name: in `BACKENDS`: what really loaded, not what was asked for.
+        precision: of the loaded graphs.
+        max_length: most pieces of a text, where that is less than the bundle's own limit.
+    """
 
-    @property
-    def precision(self) -> str:
-        """Precision of the loaded graphs."""
-        ...
-
-    @property
-    def max_length(self) -> int | None:
-        """Most pieces of a text, where that is less than the bundle's own limit."""
-        ...
+    name: str
+    precision: str
+    max_length: int | None
 
     def encode_pictures(self, pixels: Pixels) -> Sequence[Prefix]:
         """Pictures uint8 [N, crop, crop, 3] -> N prefixes, kept where `encode_text` wants them."""
@@ -111,6 +106,7 @@ class HostBackend(ABC):
     def __init__(self, name: str, bundle: Bundle, precision: Precision) -> None:
         self.name, self.precision = name, str(precision)
         self._specs, self._closed = bundle.specs(precision), False
+        self._sessions: dict[GraphName, Any] = {}  # what runs each graph, freed when closed
 
     @abstractmethod
     def _run(self, graph: GraphName, feeds: Mapping[str, Array]) -> Array:
@@ -143,4 +139,4 @@ class HostBackend(ABC):
 
     def close(self) -> None:
         """See `Backend`."""
-        self._closed = True
+        self._closed, self._sessions = True, {}

@@ -53,11 +53,6 @@ class OnnxRuntimeBackend(HostBackend):
             for graph in self._specs
         }
 
-    def close(self) -> None:
-        """See `Backend`."""
-        super().close()
-        self._sessions = {}
-
     def _run(self, graph: GraphName, feeds: Mapping[str, Array]) -> npt.NDArray[np.float32]:
         try:
             output: npt.NDArray[np.float32] = self._sessions[graph].run(None, feeds)[0]

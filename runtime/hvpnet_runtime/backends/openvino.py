@@ -42,22 +42,16 @@ class OpenVinoBackend(HostBackend):
         }
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = str(threads)
-        self._requests: dict[GraphName, tuple[Any, Lock]] = {}  # a request runs once at a time
         for graph in self._specs:
             path = bundle.onnx(graph, graphs)
             try:
                 request = core.compile_model(str(path), "CPU", settings).create_infer_request()
             except RuntimeError as error:
                 raise BackendError(f"OpenVINO cannot load {path}: {_last_line(error)}") from error
-            self._requests[graph] = request, Lock()
-
-    def close(self) -> None:
-        """See `Backend`."""
-        super().close()
-        self._requests = {}
+            self._sessions[graph] = request, Lock()  # a request runs once at a time
 
     def _run(self, graph: GraphName, feeds: Mapping[str, Array]) -> npt.NDArray[np.float32]:
-        request, lock = self._requests[graph]
+        request, lock = self._sessions[graph]
         with lock:
             try:
                 output: npt.NDArray[np.float32] = request.infer(dict(feeds), share_inputs=True)[0].copy()

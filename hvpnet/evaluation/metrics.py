@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hvpnet_runtime.decoding.entities import OUTSIDE, bio_tag
 from hvpnet_runtime.errors import MissingExtraError
 
 
@@ -63,8 +64,8 @@ def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[st
         from seqeval.metrics import classification_report
     except ImportError as error:
         raise MissingExtraError("seqeval", "eval", "scoring entities") from error
-    gold_tags, predicted_tags = [_entity_tags(tags) for tags in gold], [_entity_tags(tags) for tags in predicted]
-    if all(tag == "O" for tags in gold_tags + predicted_tags for tag in tags):
+    gold_tags, predicted_tags = ([[bio_tag(tag) for tag in tags] for tags in each] for each in (gold, predicted))
+    if all(tag == OUTSIDE for tags in gold_tags + predicted_tags for tag in tags):
         return EntityScores(0.0, 0.0, 0.0, {})  # seqeval's averages are NaN without any type
     report = classification_report(gold_tags, predicted_tags, output_dict=True, zero_division=0)
     scores = {
@@ -93,10 +94,6 @@ def relation_scores(gold: Sequence[object], predicted: Sequence[object], none: o
     precision, recall = _ratio(correct, found), _ratio(correct, wanted)
     f1 = _ratio(2 * precision * recall, precision + recall)
     return RelationScores(precision, recall, f1, accuracy=_ratio(len(hits), len(gold)))
-
-
-def _entity_tags(tags: Sequence[str]) -> list[str]:
-    return [tag if tag.startswith(("B-", "I-")) else "O" for tag in tags]
 
 
 def _ratio(numerator: float, denominator: float) -> float:

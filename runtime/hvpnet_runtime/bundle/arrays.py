@@ -18,22 +18,17 @@ def read_arrays(path: Path, *names: str) -> dict[str, npt.NDArray[np.generic]]:
     Raises:
         BundleError: the file is no such archive, or an array is missing or unusable; the message names it.
     """
+    arrays: dict[str, npt.NDArray[np.generic]] = {}
+    what = "it"
     try:
         with path.open("rb") as file:
             if not zipfile.is_zipfile(file):
-                raise BundleError(f"{path}: it is not an npz archive, or it is truncated; export the bundle again")
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as archive:
-                return {name: _read(archive, name, path) for name in names}
+                raise ValueError("not an npz archive, or truncated")
+        with np.load(path, allow_pickle=False) as archive:
+            for what in names:
+                arrays[what] = archive[what]
+    except KeyError as error:
+        raise BundleError(f"{path}: {what} is missing; export the bundle again") from error
     except _UNREADABLE as error:
-        raise BundleError(f"{path}: {error}; export the bundle again") from error
-
-
-def _read(archive: "np.lib.npyio.NpzFile", name: str, path: Path) -> npt.NDArray[np.generic]:
-    if name not in archive:
-        raise BundleError(f"{path}: {name} is missing; export the bundle again")
-    try:
-        array: npt.NDArray[np.generic] = archive[name]
-    except _UNREADABLE as error:
-        raise BundleError(f"{path}: {name} cannot be read ({error}); export the bundle again") from error
-    return array
+        raise BundleError(f"{path}: {what} cannot be read ({error}); export the bundle again") from error
+    return arrays

@@ -6,7 +6,6 @@ into arrays the extension accepts.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +13,6 @@ import numpy.typing as npt
 from hvpnet_runtime.bundle.arrays import read_arrays
 from hvpnet_runtime.compiled import _crf
 from hvpnet_runtime.errors import BundleError
-
-Scalar = TypeVar("Scalar", bound=np.generic)
 
 _ARRAYS = ("start_transitions", "end_transitions", "transitions")
 
@@ -111,17 +108,17 @@ def _float32(name: str, value: npt.ArrayLike, dimensions: int) -> npt.NDArray[np
     array = _array(name, value, dimensions)
     if array.dtype != np.float32:
         raise ValueError(f"{name} must be float32, not {array.dtype}: another precision could decode to other tags")
-    return _dense(array, np.float32)
+    return np.require(array, np.float32, requirements=("C_CONTIGUOUS", "ALIGNED"))
 
 
 def _boolean(name: str, value: npt.ArrayLike, dimensions: int) -> npt.NDArray[np.uint8]:
     array = _array(name, value, dimensions)
     if array.dtype.kind not in "biu":
         raise ValueError(f"{name} must be bool or integer, not {array.dtype}")
-    boolean = array.astype(np.bool_, copy=False)
-    if boolean is not array and not np.array_equal(array, boolean):
+    boolean = array.astype(np.bool_, order="C")
+    if array.dtype != np.bool_ and not np.array_equal(array, boolean):
         raise ValueError(f"{name} must hold 0 (padding) and 1 (position of the sequence) only")
-    return _dense(boolean, np.bool_).view(np.uint8)
+    return boolean.view(np.uint8)
 
 
 def _int64(name: str, value: npt.ArrayLike, dimensions: int) -> npt.NDArray[np.int64]:
@@ -129,7 +126,7 @@ def _int64(name: str, value: npt.ArrayLike, dimensions: int) -> npt.NDArray[np.i
     if array.dtype.kind not in "iu":
         raise ValueError(f"{name} must be integers, not {array.dtype}")
     # A copy, so that no other thread can change an index between its check and its use.
-    return _dense(array.astype(np.int64), np.int64)
+    return array.astype(np.int64, order="C")
 
 
 def _array(name: str, value: npt.ArrayLike, dimensions: int) -> npt.NDArray[np.generic]:
@@ -140,7 +137,3 @@ def _array(name: str, value: npt.ArrayLike, dimensions: int) -> npt.NDArray[np.g
     if array.ndim != dimensions:
         raise ValueError(f"{name} must have {dimensions} dimensions, not the shape {array.shape}")
     return array
-
-
-def _dense(array: npt.NDArray[np.generic], dtype: type[Scalar]) -> npt.NDArray[Scalar]:
-    return np.require(array, dtype, requirements=("C_CONTIGUOUS", "ALIGNED"))

@@ -14,24 +14,23 @@ from hvpnet_runtime.types import Entity
 OUTSIDE = "O"
 
 
-@dataclass(frozen=True)
-class WordSpan:
-    """An entity in words, `last` inclusive."""
-
-    type: str
-    first: int
-    last: int
+def bio_tag(label: str) -> str:
+    """The label, or O for one that is not a B- or I- tag (PAD, X, [CLS], [SEP])."""
+    return label if label.startswith(("B-", "I-")) else OUTSIDE
 
 
-def entity_spans(tags: Sequence[str]) -> Iterator[WordSpan]:
-    """Group BIO tags as seqeval's default mode does: an I- tag that continues nothing of its type begins an entity."""
+def entity_spans(tags: Sequence[str]) -> Iterator[tuple[str, int, int]]:
+    """Type, first and last word of every entity, as seqeval's default mode groups BIO tags.
+
+    An I- tag that continues nothing of its type begins an entity.
+    """
     first, current = 0, ""  # of the open entity; no type: none is open
     for index, tag in enumerate((*tags, OUTSIDE)):
         position, _, kind = tag.partition("-")
         if position == "I" and kind == current:
             continue
         if current:
-            yield WordSpan(current, first, index - 1)
+            yield current, first, index - 1
         first, current = index, kind
 
 
@@ -48,12 +47,12 @@ class EntityDecoder:
     """Stitches the windows of a text together and scores its entities.
 
     Args:
-        labels: by index; those that are not BIO tags (PAD, X, [CLS], [SEP]) count as O.
+        labels: by index; see `bio_tag`.
         crf: of the same labels.
     """
 
     def __init__(self, labels: Sequence[str], crf: CrfDecoder) -> None:
-        self._tags = [label if label[:2] in ("B-", "I-") else OUTSIDE for label in labels]
+        self._tags = [bio_tag(label) for label in labels]
         self._crf = crf
 
     def decode(self, emissions: npt.NDArray[np.float32], mask: npt.NDArray[np.int64]) -> list[list[int]]:
@@ -77,31 +76,24 @@ class EntityDecoder:
             words: all words of the text.
         """
         spans = list(entity_spans(self.word_tags(windows)))
-        return tuple(
-            Entity(
-                text=text[words[span.first].start : words[span.last].end],
-                type=span.type,
-                start=words[span.first].start,
-                end=words[span.last].end,
-                first_word=span.first,
-                last_word=span.last,
-                score=score,
-            )
-            for span, score in zip(spans, self._scores(windows, spans), strict=True)
-        )
+        entities = []
+        for (kind, first, last), score in zip(spans, self._scores(windows, spans), strict=True):
+            start, end = words[first].start, words[last].end
+            entities.append(Entity(text[start:end], kind, start, end, first, last, score))
+        return tuple(entities)
 
-    def _scores(self, windows: Sequence[TaggedWindow], spans: Sequence[WordSpan]) -> Iterator[float]:
+    def _scores(self, windows: Sequence[TaggedWindow], spans: Sequence[tuple[str, int, int]]) -> Iterator[float]:
         """The marginal of each span, in the window that owns its first word; one forward-backward pass per window."""
         for tagged in windows:
-            first, end = tagged.window.owned
-            own = [_piece_span(tagged.window, span) for span in spans if first <= span.first < end]
+            start, end = tagged.window.owned
+            own = [_piece_span(tagged.window, first, last) for _, first, last in spans if start <= first < end]
             if own:
                 yield from self._crf.span_probabilities(tagged.emissions, tagged.path, own)
 
 
-def _piece_span(window: EntityWindow, span: WordSpan) -> tuple[int, int]:
-    """From the first piece of the span to its last in this window, inclusive."""
-    words = slice(span.first - window.offset, span.last + 1 - window.offset)
+def _piece_span(window: EntityWindow, first: int, last: int) -> tuple[int, int]:
+    """From the first piece of the words to their last in this window, inclusive."""
+    words = slice(first - window.offset, last + 1 - window.offset)
     starts = [position for position in window.encoding.first_pieces[words] if position is not None]
     ends = [position for position in window.encoding.piece_ends[words] if position is not None]
     return starts[0], ends[-1] - 1

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from seqeval.metrics.sequence_labeling import get_entities
 
 from hvpnet_runtime.decoding.crf import CrfDecoder
-from hvpnet_runtime.decoding.entities import EntityDecoder, TaggedWindow, WordSpan, entity_spans, softmax
+from hvpnet_runtime.decoding.entities import EntityDecoder, TaggedWindow, entity_spans, softmax
 from hvpnet_runtime.preprocessing.encode_text import Encoding, EntityWindow
 from hvpnet_runtime.preprocessing.split_words import Word
 
@@ -18,15 +18,14 @@ TAGS = st.sampled_from(["O", "B-PER", "I-PER", "B-LOC", "I-LOC"])
 
 @given(st.lists(TAGS))
 def test_spans_are_seqevals(tags: list[str]) -> None:
-    expected = [WordSpan(kind, first, last) for kind, first, last in get_entities(tags)]
-    assert list(entity_spans(tags)) == expected
+    assert list(entity_spans(tags)) == get_entities(tags)
 
 
 def test_an_inside_tag_alone_begins_an_entity() -> None:
     assert list(entity_spans(["I-PER", "I-PER", "O", "I-LOC", "B-LOC"])) == [
-        WordSpan("PER", 0, 1),
-        WordSpan("LOC", 3, 3),
-        WordSpan("LOC", 4, 4),
+        ("PER", 0, 1),
+        ("LOC", 3, 3),
+        ("LOC", 4, 4),
     ]
 
 

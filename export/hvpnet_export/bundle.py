@@ -12,7 +12,6 @@ from tokenizers import Tokenizer
 
 from hvpnet.modeling.config import HVPNeTConfig
 from hvpnet.modeling.model import HVPNeT
-from hvpnet.modeling.tokenizer import MARKERS
 from hvpnet_export.calibration import CalibrationData
 from hvpnet_export.errors import ExportError
 from hvpnet_export.graphs import export_text, export_vision
@@ -23,6 +22,7 @@ from hvpnet_export.precision import to_precision
 from hvpnet_export.quantise import METHOD, quantise
 from hvpnet_runtime.bundle import Precision, file_digests
 from hvpnet_runtime.bundle.staging import staged
+from hvpnet_runtime.preprocessing.encode_text import MARKERS
 from hvpnet_runtime.types import Progress
 
 

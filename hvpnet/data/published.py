@@ -19,8 +19,6 @@ from hvpnet_runtime.errors import PictureError
 from hvpnet_runtime.preprocessing.pictures import open_picture
 from hvpnet_runtime.preprocessing.prepare import SUBSTITUTE, OnBadImage
 
-__all__ = ["OnBadImage", "SplitFiles", "find_split", "load_split", "read_split"]
-
 _PUBLISHED_SPLITS: dict[SplitName, str] = {"train": "train", "dev": "val", "test": "test"}
 
 

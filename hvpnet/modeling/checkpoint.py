@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hvpnet.errors import CheckpointError
 from hvpnet.modeling.config import HVPNeTConfig
@@ -58,13 +58,8 @@ def build(config: HVPNeTConfig, state: Mapping[str, Tensor]) -> HVPNeT:
     """
     with torch.device("meta"):  # the checkpoint's tensors take the place of initialised ones
         model = HVPNeT(config)
-    expected = model.state_dict()
-    wanted = {name: tensor.shape for name, tensor in expected.items() if not _UNUSED.match(name)}
-    state = {name: tensor for name, tensor in state.items() if not _UNUSED.match(name)}
-    problems = tensor_differences(wanted, state)
-    if problems:
-        raise CheckpointError(f"the checkpoint is not one of this model: {'; '.join(problems)}")
-    counters = {name: torch.tensor(0) for name in expected if name not in wanted}
+    state = matching_state(model, state, _UNUSED, "the checkpoint is not one of this model")
+    counters = {name: torch.tensor(0) for name in model.state_dict() if name not in state}
     model.load_state_dict({**{name: tensor.float() for name, tensor in state.items()}, **counters}, assign=True)
     for name, buffer in list(model.bert.embeddings.named_buffers()):  # index buffers that we do not read
         setattr(model.bert.embeddings, name, torch.zeros_like(buffer, device="cpu"))
@@ -153,8 +148,16 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
     return dict(loaded)
 
 
-def tensor_differences(wanted: Mapping[str, torch.Size], state: Mapping[str, Tensor]) -> list[str]:
-    """What keeps a state dict from being one of these shapes: missing, surplus, misshapen and mistyped tensors."""
+def matching_state(
+    module: nn.Module, state: Mapping[str, Tensor], unused: re.Pattern[str], otherwise: str
+) -> dict[str, Tensor]:
+    """The tensors of a state dict but for the unused ones, which are exactly those of the module.
+
+    Raises:
+        CheckpointError: a tensor is missing, surplus, misshapen, or not of dense floats; begins with `otherwise`.
+    """
+    wanted = {name: tensor.shape for name, tensor in module.state_dict().items() if not unused.match(name)}
+    state = {name: tensor for name, tensor in state.items() if not unused.match(name)}
     missing = [name for name in wanted if name not in state]
     surplus = [name for name in state if name not in wanted]
     common = [(name, state[name]) for name in wanted if name in state]
@@ -169,7 +172,10 @@ def tensor_differences(wanted: Mapping[str, torch.Size], state: Mapping[str, Ten
         if not found.is_floating_point() or found.layout is not torch.strided
     ]
     groups = {"missing": missing, "surplus": surplus, "misshapen": misshapen, "not dense floats": mistyped}
-    return [f"{kind}: {_few(names)}" for kind, names in groups.items() if names]
+    problems = [f"{kind}: {_few(names)}" for kind, names in groups.items() if names]
+    if problems:
+        raise CheckpointError(f"{otherwise}: {'; '.join(problems)}")
+    return state
 
 
 def _few(names: list[str], shown: int = 5) -> str:

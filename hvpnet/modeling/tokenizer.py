@@ -13,8 +13,6 @@ from hvpnet.errors import ConfigError
 from hvpnet_runtime.bundle import Task
 from hvpnet_runtime.preprocessing.encode_text import MARKERS
 
-__all__ = ["MARKERS", "SPECIAL", "load_tokenizer"]
-
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 

@@ -5,37 +5,16 @@ then dies on import with "operator torchvision::nms does not exist", because it 
 operators that `_C` would have declared. We use none of the compiled operators, so declaring the two is enough.
 """
 
-import torch
-from torch import library
+from torch.library import Library
 
-_SCHEMAS = (
-    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-)
-
-
-def _load_operators() -> None:
-    from importlib.util import find_spec
-    from pathlib import Path
-
-    package = find_spec("torchvision")
-    if package is None or package.origin is None:
-        return  # the import below says so
-    for operators in Path(package.origin).parent.glob("_C*.so"):
-        try:
-            torch.ops.load_library(str(operators))
-        except OSError:
-            continue
-        return
-    declared = library.Library("torchvision", "FRAGMENT")
-    for schema in _SCHEMAS:
-        declared.define(schema)
-    _kept.append(declared)
-
-
-_kept: list[library.Library] = []  # a Library withdraws its operators when it is collected
-_load_operators()
-
-from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet  # noqa: E402  needs the operators above
+try:
+    from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+except RuntimeError as error:
+    if "torchvision::nms does not exist" not in str(error):
+        raise
+    _declared = Library("torchvision", "FRAGMENT")  # kept, as it withdraws its operators when it is collected
+    for _operator in ("nms", "qnms"):
+        _declared.define(f"{_operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 __all__ = ["BasicBlock", "Bottleneck", "ResNet"]

@@ -42,16 +42,8 @@ def blank_picture(device: torch.device | None = None) -> Tensor:
     return torch.zeros(1, 3, PICTURES.crop, PICTURES.crop, device=device)
 
 
-def build_resnet(config: ResNetConfig) -> ResNet:
-    """A torchvision ResNet of these sizes, without its classifier."""
-    block = Bottleneck if config.block == "bottleneck" else BasicBlock
-    resnet = ResNet(block, list(config.layers), groups=config.groups, width_per_group=config.width_per_group)
-    resnet.avgpool, resnet.fc = nn.Identity(), nn.Identity()
-    return resnet
-
-
 class ImageModel(nn.Module):
-    """The pooled ResNet pyramid.
+    """The pooled pyramid of a torchvision ResNet without its classifier.
 
     Args:
         config: sizes of the ResNet.
@@ -60,7 +52,9 @@ class ImageModel(nn.Module):
 
     def __init__(self, config: ResNetConfig, *, last_stage_only: bool = False) -> None:
         super().__init__()
-        self.resnet = build_resnet(config)
+        block = Bottleneck if config.block == "bottleneck" else BasicBlock
+        self.resnet = ResNet(block, list(config.layers), groups=config.groups, width_per_group=config.width_per_group)
+        self.resnet.avgpool, self.resnet.fc = nn.Identity(), nn.Identity()
         self.last_stage_only = last_stage_only
 
     def forward(self, images: Tensor) -> Tensor:

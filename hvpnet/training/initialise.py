@@ -11,13 +11,13 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from hvpnet.errors import CheckpointError, ConfigError
-from hvpnet.modeling.checkpoint import read_bert_config, read_pickle, read_safetensors, tensor_differences
+from hvpnet.errors import ConfigError
+from hvpnet.modeling.checkpoint import matching_state, read_bert_config, read_pickle, read_safetensors
 from hvpnet.modeling.config import DEFAULT_MAX_LENGTH, BertConfig, HVPNeTConfig
 from hvpnet.modeling.model import HVPNeT
-from hvpnet.modeling.tokenizer import MARKERS
 from hvpnet.training.config import BertSizes, ModelOptions
 from hvpnet_runtime.bundle import Task
+from hvpnet_runtime.preprocessing.encode_text import MARKERS
 
 logger = logging.getLogger(__name__)
 
@@ -100,9 +100,5 @@ def _load_bert(bert: nn.Module, folder: Path, added: int) -> None:
 
 
 def _load(module: nn.Module, state: Mapping[str, Tensor], unused: re.Pattern[str], source: Path) -> None:
-    wanted = {name: tensor.shape for name, tensor in module.state_dict().items() if not unused.match(name)}
-    state = {name: tensor for name, tensor in state.items() if not unused.match(name)}
-    problems = tensor_differences(wanted, state)
-    if problems:
-        raise CheckpointError(f"{source} does not hold the weights of this model: {'; '.join(problems)}")
+    state = matching_state(module, state, unused, f"{source} does not hold the weights of this model")
     module.load_state_dict(state, strict=False)  # what is missing is in `unused`

@@ -13,7 +13,8 @@ from transformers import BertTokenizer
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
 from hvpnet.errors import ConfigError
-from hvpnet.modeling.tokenizer import MARKERS, SPECIAL, load_tokenizer
+from hvpnet.modeling.tokenizer import SPECIAL, load_tokenizer
+from hvpnet_runtime.preprocessing.encode_text import MARKERS
 
 TRICKY = [
     "Café NAÏVE Ångström e\u0301 İstanbul ß ﬁ",

@@ -82,7 +82,7 @@ def _load(bundle: Bundle, checkpoint: Path, variant: Variant) -> Pipeline:
     if not variant.is_pytorch:
         return Pipeline.load(bundle.path, variant.backend, precision=variant.precision)
     backend = load_backend(variant, bundle.manifest, checkpoint)
-    return Pipeline(bundle, backend, Preparer.of(bundle), PrefixCache(CACHE_BYTES))
+    return Pipeline(bundle, backend, Preparer(bundle), PrefixCache(CACHE_BYTES))
 
 
 def _record_texts(backend: Backend) -> list[tuple[Tensor, Tensor]]:

@@ -3,14 +3,13 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from hvpnet_runtime.backends import Backend, Prefix, TextInputs, load_backend
-from hvpnet_runtime.backends.base import MAX_PICTURES, Pixels
+from hvpnet_runtime.backends.base import MAX_PICTURES
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.decoding.crf import CrfDecoder
 from hvpnet_runtime.decoding.entities import EntityDecoder, TaggedWindow, softmax
@@ -87,7 +86,7 @@ class Pipeline:
         bundle = Bundle.load(path)
         loaded = load_backend(bundle, backend, threads, precision)
         try:
-            preparer = Preparer.of(
+            preparer = Preparer(
                 bundle,
                 window=window,
                 on_bad_image=on_bad_image,
@@ -107,14 +106,16 @@ class Pipeline:
             batch_size: tweets per batch, see `run`.
 
         Raises:
+            ValueError: the batch size is below 1.
             InputError: a tweet cannot be processed; the message says which.
             BackendError: the backend failed.
         """
         tweets = list(tweets)
+        outcomes = self.stream(tweets, batch_size)
         if len(tweets) == 1:  # a thread would only cost time
             return self.run([self._prepare(0, tweets[0])])
         results: list[Result] = []
-        for outcome in self.stream(tweets, batch_size):
+        for outcome in outcomes:
             if isinstance(outcome, Rejection):
                 self._prepare(outcome.row, tweets[outcome.row])  # raises what rejected it
                 raise InputError(f"tweet {outcome.row}: {outcome.message}")
@@ -183,9 +184,7 @@ class Pipeline:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _prepare(self, row: int, tweet: Tweet) -> Prepared:
@@ -200,28 +199,21 @@ class Pipeline:
         if self._blank is None:
             return [[] for _ in batch]
         keys = [[None if pixels is None else digest(pixels) for pixels in tweet.pixels] for tweet in batch]
-        known: dict[bytes, Prefix] = {}
-        missing: dict[bytes, Pixels] = {}
-        for tweet, row in zip(batch, keys, strict=True):
-            for pixels, key in zip(tweet.pixels, row, strict=True):
-                if key is None or pixels is None or key in known or key in missing:
-                    continue
-                if (found := self.cache.get(key)) is not None:
-                    known[key] = found
-                else:
-                    missing[key] = pixels
-        known |= self._compute(missing)
-        return [[self._blank if key is None else known[key] for key in row] for row in keys]
-
-    def _compute(self, missing: dict[bytes, Pixels]) -> dict[bytes, Prefix]:
-        computed: dict[bytes, Prefix] = {}
+        pixels = {
+            key: pixels
+            for tweet, row in zip(batch, keys, strict=True)
+            for key, pixels in zip(row, tweet.pixels, strict=True)
+            if key is not None and pixels is not None
+        }
+        prefixes = {key: found for key in pixels if (found := self.cache.get(key)) is not None}
+        missing = [key for key in pixels if key not in prefixes]
         for start in range(0, len(missing), MAX_PICTURES):
-            keys = list(missing)[start : start + MAX_PICTURES]
-            pixels = np.stack([missing[key] for key in keys])  # [N, crop, crop, 3]
-            for key, prefix in zip(keys, self.backend.encode_pictures(pixels), strict=True):
+            part = missing[start : start + MAX_PICTURES]
+            images = np.stack([pixels[key] for key in part])  # [N, crop, crop, 3]
+            for key, prefix in zip(part, self.backend.encode_pictures(images), strict=True):
                 self.cache.put(key, prefix)
-                computed[key] = prefix
-        return computed
+                prefixes[key] = prefix
+        return [[self._blank if key is None else prefixes[key] for key in row] for row in keys]
 
     def _text_inputs(self, encodings: Sequence[Encoding]) -> TextInputs:
         input_ids, attention_mask = self.text_encoder.pad(encodings)  # [rows, T]
@@ -240,8 +232,7 @@ class Pipeline:
     def _relations(self, batch: Sequence[Prepared], logits: npt.NDArray[np.float32]) -> Iterator[RelationResult]:
         for tweet, probabilities in zip(batch, softmax(logits), strict=True):
             best = int(probabilities.argmax())
-            cut = tweet.encodings[0].cut_words
-            yield RelationResult(tweet.tweet.id, self.bundle.labels[best], float(probabilities[best]), cut)
+            yield RelationResult(tweet.tweet.id, self.bundle.labels[best], float(probabilities[best]), tweet.cut_words)
 
     def _entity_results(
         self,
@@ -256,6 +247,5 @@ class Pipeline:
             for window in tweet.windows:
                 scores, path = next(rows)
                 windows.append(TaggedWindow(window, scores[: len(path)], path))
-            cut = sum(window.encoding.cut_words for window in tweet.windows)
             entities = decoder.entities(windows, tweet.text, tweet.words)
-            yield EntityResult(tweet.tweet.id, entities, decoder.word_tags(windows), cut)
+            yield EntityResult(tweet.tweet.id, entities, decoder.word_tags(windows), tweet.cut_words)

@@ -12,6 +12,7 @@ class PrefixCache:
     Attributes:
         hits: lookups answered.
         misses: lookups not answered.
+        nbytes: sum of the sizes of the prefixes held.
 
     Args:
         max_bytes: limit on the sum of the prefixes' sizes; 0 keeps nothing.
@@ -24,18 +25,12 @@ class PrefixCache:
         if max_bytes < 0:
             raise ValueError(f"the cache's limit must not be negative, it is {max_bytes}")
         self.max_bytes = max_bytes
-        self.hits = self.misses = 0
-        self._bytes = 0
+        self.hits = self.misses = self.nbytes = 0
         self._prefixes: OrderedDict[bytes, Prefix] = OrderedDict()
         self._lock = Lock()
 
     def __len__(self) -> int:
         return len(self._prefixes)
-
-    @property
-    def nbytes(self) -> int:
-        """Sum of the sizes of the prefixes held."""
-        return self._bytes
 
     def get(self, digest: bytes) -> Prefix | None:
         """The prefix of a picture, now the most recently used, or None."""
@@ -54,14 +49,14 @@ class PrefixCache:
             return
         with self._lock:
             replaced = self._prefixes.pop(digest, None)
-            self._bytes += prefix.nbytes - (0 if replaced is None else replaced.nbytes)
+            self.nbytes += prefix.nbytes - (0 if replaced is None else replaced.nbytes)
             self._prefixes[digest] = prefix
-            while self._bytes > self.max_bytes:
+            while self.nbytes > self.max_bytes:
                 _, evicted = self._prefixes.popitem(last=False)
-                self._bytes -= evicted.nbytes
+                self.nbytes -= evicted.nbytes
 
     def clear(self) -> None:
         """Forget every prefix."""
         with self._lock:
             self._prefixes.clear()
-            self._bytes = 0
+            self.nbytes = 0

@@ -23,7 +23,7 @@ def prepared(tweet: Tweet, pixels: int = 0) -> Prepared:
     """A tweet whose id is its number of pieces."""
     encoding = Encoding(tuple(range(tweet.id)), (), (), 0)
     picture = np.zeros((pixels, 1, 1), np.uint8)
-    return Prepared(tweet, "", (), (EntityWindow(encoding, 0, (0, 0)),), None, (picture, None))
+    return Prepared(tweet, "", (), (EntityWindow(encoding, 0, (0, 0)),), (picture, None))
 
 
 def refuse_zero(tweet: Tweet) -> Prepared:
@@ -184,3 +184,6 @@ def test_the_pipeline_streams_as_it_answers_one_by_one(ner_bundle: Path) -> None
                 assert outcome.tags == alone.tags  # type: ignore[union-attr]
         with pytest.raises(ValueError, match="batch_size must be at least 1, not 0"):
             pipeline.stream([], batch_size=0)
+        for number in range(3):
+            with pytest.raises(ValueError, match="batch_size must be at least 1, not 0"):
+                pipeline([Tweet(text="a b")] * number, batch_size=0)

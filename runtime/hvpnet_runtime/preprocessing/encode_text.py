@@ -142,15 +142,13 @@ class TextEncoder:
             shown = self._around_pair(pieces, before, (min(head[0], tail[0]), max(head[1], tail[1])))
         encoding = self._assemble(pieces, before, shown)
         head_start, _, tail_start, _ = self._markers
-        if head_start not in encoding.input_ids or tail_start not in encoding.input_ids:
+        try:
+            head_index, tail_index = map(encoding.input_ids.index, (head_start, tail_start))
+        except ValueError as error:
             raise TextError(
                 f"truncation to {self._budget} pieces cut off the marker of head or tail; window=True keeps the pair"
-            )
-        return replace(
-            encoding,
-            head_index=encoding.input_ids.index(head_start),
-            tail_index=encoding.input_ids.index(tail_start),
-        )
+            ) from error
+        return replace(encoding, head_index=head_index, tail_index=tail_index)
 
     def pad(self, encodings: Sequence[Encoding]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Stacks texts, padded with [PAD] to the longest of them.

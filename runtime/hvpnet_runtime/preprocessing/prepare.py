@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 from tokenizers import Tokenizer
 
-from hvpnet_runtime.bundle import Bundle, Manifest
+from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.errors import BundleError, InputError, PictureError, TextError
 from hvpnet_runtime.preprocessing.encode_text import Encoding, EntityWindow, TextEncoder
 from hvpnet_runtime.preprocessing.pictures import load_pixels, open_picture, picture_name, to_pixels
@@ -35,8 +35,7 @@ class Prepared:
         tweet: what was given.
         text: what the words' offsets count in.
         words: with their offsets in `text`.
-        windows: of entity extraction; one unless the text is long and windows were asked for.
-        encoding: of relation extraction.
+        windows: what the text graph reads: one row unless the text is long and windows were asked for.
         pixels: as many as the model reads, uint8 [crop, crop, 3] each; None is the blank picture.
     """
 
@@ -44,13 +43,17 @@ class Prepared:
     text: str
     words: tuple[Word, ...]
     windows: tuple[EntityWindow, ...]
-    encoding: Encoding | None
     pixels: tuple[Pixels | None, ...]
 
     @property
     def encodings(self) -> tuple[Encoding, ...]:
-        """What the text graph reads: one row each."""
-        return (self.encoding,) if self.encoding else tuple(window.encoding for window in self.windows)
+        """Of the windows."""
+        return tuple(window.encoding for window in self.windows)
+
+    @property
+    def cut_words(self) -> int:
+        """How many words have pieces, but none that is read."""
+        return sum(encoding.cut_words for encoding in self.encodings)
 
     @property
     def length(self) -> int:
@@ -67,32 +70,19 @@ class Preparer:
     """Turns tweets into `Prepared` for one bundle. Thread-safe.
 
     Args:
-        manifest: task, sizes and limits of the bundle.
-        encoder: of the bundle's tokeniser.
+        bundle: a checked bundle; its limits of pieces and pixels may be lowered.
         window: read texts beyond the piece budget in overlapping windows instead of cutting them.
         on_bad_image: `error`, or `substitute`: take inf.png beside an unreadable whole picture, as published.
         threads: that decode the pictures of one tweet at the same time; by default as many as there are cores.
+        max_length: most pieces of a text.
+        max_pixels: most pixels of a picture.
+
+    Raises:
+        BundleError: `tokenizer.json` is no tokeniser file, or not the text graph's.
     """
 
     def __init__(
         self,
-        manifest: Manifest,
-        encoder: TextEncoder,
-        *,
-        window: bool,
-        on_bad_image: OnBadImage,
-        threads: int | None = None,
-    ) -> None:
-        if on_bad_image not in ("error", "substitute"):
-            raise ValueError(f"on_bad_image must be error or substitute, not {on_bad_image!r}")
-        self.encoder = encoder
-        self._manifest = manifest
-        self._window, self._on_bad_image = window, on_bad_image
-        self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, "hvpnet-pictures")
-
-    @classmethod
-    def of(
-        cls,
         bundle: Bundle,
         *,
         window: bool = False,
@@ -100,19 +90,14 @@ class Preparer:
         threads: int | None = None,
         max_length: int | None = None,
         max_pixels: int | None = None,
-    ) -> "Preparer":
-        """With the bundle's own tokeniser; the bundle's limits of pieces and pixels may be lowered.
-
-        Raises:
-            BundleError: it is no tokeniser file, or not the text graph's.
-        """
-        manifest = bundle.manifest
-        pictures, limits = manifest.preprocessing, manifest.limits
-        pictures = replace(pictures, max_pixels=min(max_pixels or pictures.max_pixels, pictures.max_pixels))
-        limits = replace(limits, max_length=min(max_length or limits.max_length, limits.max_length))
-        encoder = _text_encoder(bundle, limits.max_length)
-        manifest = replace(manifest, preprocessing=pictures, limits=limits)
-        return cls(manifest, encoder, window=window, on_bad_image=on_bad_image, threads=threads)
+    ) -> None:
+        if on_bad_image not in ("error", "substitute"):
+            raise ValueError(f"on_bad_image must be error or substitute, not {on_bad_image!r}")
+        self._manifest, pictures, limit = bundle.manifest, bundle.manifest.preprocessing, bundle.manifest.limits
+        self._spec = replace(pictures, max_pixels=min(max_pixels or pictures.max_pixels, pictures.max_pixels))
+        self.encoder = _text_encoder(bundle, min(max_length or limit.max_length, limit.max_length))
+        self._window, self._on_bad_image = window, on_bad_image
+        self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, "hvpnet-pictures")
 
     def __call__(self, tweet: Tweet) -> Prepared:
         """Prepare one tweet.
@@ -124,17 +109,18 @@ class Preparer:
         """
         text, words = _words(tweet)
         spelled = [word.text for word in words]
-        windows: Sequence[EntityWindow] = ()
-        encoding = None
-        if self._manifest.task == "re":
-            if tweet.head is None or tweet.tail is None:
-                raise TextError("relation extraction needs head and tail, each [start, end) in words")
-            encoding = self.encoder.encode_relation(spelled, tweet.head, tweet.tail, window=self._window)
-        elif self._window:
+        if self._window and self._manifest.task == "ner":
             windows = self.encoder.entity_windows(spelled)
         else:
-            windows = [EntityWindow(self.encoder.encode_entities(spelled), 0, (0, len(words)))]
-        return Prepared(tweet, text, tuple(words), tuple(windows), encoding, self._pixels(tweet))
+            windows = [EntityWindow(self._encode(tweet, spelled), 0, (0, len(words)))]
+        return Prepared(tweet, text, tuple(words), tuple(windows), self._pixels(tweet))
+
+    def _encode(self, tweet: Tweet, words: Sequence[str]) -> Encoding:
+        if self._manifest.task == "ner":
+            return self.encoder.encode_entities(words)
+        if tweet.head is None or tweet.tail is None:
+            raise TextError("relation extraction needs head and tail, each [start, end) in words")
+        return self.encoder.encode_relation(words, tweet.head, tweet.tail, window=self._window)
 
     def _pixels(self, tweet: Tweet) -> tuple[Pixels | None, ...]:
         """Whole picture, then objects, filled up with blanks; only_obj has no whole picture, text_only none at all."""
@@ -145,7 +131,7 @@ class Preparer:
         slots = self._manifest.sizes.pictures
         if not slots:
             return ()
-        spec, objects = self._manifest.preprocessing, self._manifest.limits.max_objects
+        spec, objects = self._spec, self._manifest.limits.max_objects
         reads_whole = slots > objects
         steps: list[Callable[[], Pixels | None]] = []
         if tweet.boxes and tweet.image is not None:
@@ -166,16 +152,16 @@ class Preparer:
         if picture is None:
             return None
         image, name = self._open_whole(picture)
-        return to_pixels(image, self._manifest.preprocessing, name=name)
+        return to_pixels(image, self._spec, name=name)
 
     def _open_whole(self, picture: Picture) -> tuple[Image.Image, str]:
         try:
-            return open_picture(picture, self._manifest.preprocessing), picture_name(picture)
+            return open_picture(picture, self._spec), picture_name(picture)
         except PictureError:
             if self._on_bad_image == "error" or not isinstance(picture, str | Path):
                 raise
         substitute = Path(picture).with_name(SUBSTITUTE)
-        return open_picture(substitute, self._manifest.preprocessing), str(substitute)
+        return open_picture(substitute, self._spec), str(substitute)
 
 
 def _text_encoder(bundle: Bundle, max_length: int) -> TextEncoder:
@@ -194,8 +180,6 @@ def _words(tweet: Tweet) -> tuple[str, list[Word]]:
     if (tweet.text is None) == (tweet.words is None):
         raise InputError("a tweet has text or words, and not both")
     if tweet.text is not None:
-        if not isinstance(tweet.text, str):
-            raise TextError(f"text must be a string, not {type(tweet.text).__name__}")
         return tweet.text, split_words(tweet.text)
     words = list(tweet.words or ())
     if isinstance(tweet.words, str) or not all(isinstance(word, str) for word in words):

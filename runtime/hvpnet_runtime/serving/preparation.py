@@ -26,7 +26,7 @@ class Preparation:
     """
 
     def __init__(self, name: str, path: Path, *, window: bool, max_pixels: int) -> None:
-        self._prepare = Preparer.of(Bundle.load(path), window=window, max_pixels=max_pixels)
+        self._prepare = Preparer(Bundle.load(path), window=window, max_pixels=max_pixels)
         self._name, self._metrics = name, Metrics()
 
     def __call__(self, tweets: Sequence[Tweet]) -> list[Prepared] | list[Rejection]:

@@ -59,7 +59,7 @@ class TritonPythonModel:
                 self._folder, self._settings.backend, window=window, cache_bytes=cache_bytes, precision=precision
             )
         backend = TritonBackend(self._bundle, self._name, self._max_batch, self._settings, _infer)
-        return Pipeline(self._bundle, backend, Preparer.of(self._bundle, window=window), PrefixCache(cache_bytes))
+        return Pipeline(self._bundle, backend, Preparer(self._bundle, window=window), PrefixCache(cache_bytes))
 
 
 def _request(request: Any) -> Request:  # noqa: ANN401  pb_utils has no types

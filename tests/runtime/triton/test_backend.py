@@ -43,7 +43,7 @@ class Models:
 
 def pipeline_over(bundle: Bundle, settings: Settings, models: Models) -> Pipeline:
     """Models that take four texts at most."""
-    return Pipeline(bundle, TritonBackend(bundle, "m", 4, settings, models), Preparer.of(bundle), PrefixCache(2**20))
+    return Pipeline(bundle, TritonBackend(bundle, "m", 4, settings, models), Preparer(bundle), PrefixCache(2**20))
 
 
 @pytest.fixture(

@@ -29,5 +29,6 @@ def new_manifest(config: HVPNeTConfig) -> Manifest:
         architecture={"bert": asdict(bert), "resnet": asdict(config.resnet) if config.resnet else None},
         preprocessing=PICTURES,
         limits=Limits(config.max_length),
+        precision=(),
         produced_by={name: version(name) for name in _PRODUCERS},
     )

@@ -53,12 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # here, where a full disk still is an error of the run
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output is gone: nothing more to say, and nobody to say it to
-        return 1
     except Exception as error:
         if parsed.debug:
             raise
+        if isinstance(error, BrokenPipeError):
+            sys.stderr.close()  # the reader of our output is gone: nothing more to say, and nobody to say it to
+            return 1
         return _fail(_one_line(parsed.verb, error), 1)
     return code
 

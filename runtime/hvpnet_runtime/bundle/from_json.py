@@ -12,7 +12,8 @@ Record = TypeVar("Record")
 def record_from_json(kind: type[Record], value: object, place: str = "") -> Record:
     """Make a dataclass of a JSON object whose keys are its fields.
 
-    Fields are numbers, strings, booleans, `Literal`s, tuples, mappings by name, dataclasses, or one of these or None.
+    Fields are numbers, strings, booleans, `Literal`s, tuples, mappings by name, dataclasses, or one of these or None. A
+    tuple of any length holds one value at least.
 
     Args:
         kind: the dataclass.
@@ -45,7 +46,7 @@ def _parse(kind: Any, value: object, place: str) -> object:  # noqa: ANN401  an 
         return None if value is None else _parse(next(each for each in arguments if each is not NoneType), value, place)
     if is_dataclass(kind) and isinstance(kind, type):
         return record_from_json(kind, value, place)
-    if origin is tuple and isinstance(value, list):
+    if origin is tuple and isinstance(value, list) and value:
         kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
         if len(kinds) == len(value):
             return tuple(map(_parse, kinds, value, (f"{place}[{index}]" for index in range(len(value)))))

@@ -99,7 +99,7 @@ class Manifest:
         architecture: BERT's and ResNet's own configurations, as the checkpoint has them.
         preprocessing: how pictures become pixels.
         limits: what the model reads of a tweet.
-        precision: of the graphs, the folders under onnx/.
+        precision: of the graphs, the folders under onnx/; one at least.
         calibration: how INT8 ranges were taken; None without INT8 graphs.
         produced_by: versions of the packages that made the bundle.
         parity: by precision, the report of the comparison with eager PyTorch.
@@ -114,7 +114,7 @@ class Manifest:
     architecture: Mapping[str, Any]
     preprocessing: PictureSpec
     limits: Limits
-    precision: tuple[Precision, ...] = ()
+    precision: tuple[Precision, ...]
     calibration: Mapping[str, Any] | None = None
     produced_by: Mapping[str, str] = field(default_factory=dict)
     parity: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

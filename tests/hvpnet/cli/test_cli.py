@@ -293,13 +293,15 @@ def test_unexpected_errors_are_one_line_and_a_traceback_with_debug(
         main(["inspect", str(ner_bundle), "--debug"])
 
 
-def test_a_closed_pipe_is_quiet(
+def test_a_closed_pipe_is_quiet_but_with_debug(
     capsys: pytest.CaptureFixture[str], ner_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object, **__: object) -> None:
         raise BrokenPipeError
 
     monkeypatch.setattr("hvpnet.cli.inspect.show", broken)
+    with pytest.raises(BrokenPipeError):
+        main(["inspect", str(ner_bundle), "--debug"])
     monkeypatch.setattr("sys.stderr", io.StringIO())
     assert main(["inspect", str(ner_bundle)]) == 1
     assert capsys.readouterr().err == ""

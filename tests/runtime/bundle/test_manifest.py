@@ -102,6 +102,19 @@ def test_impossible_manifests_are_one_clear_line(copy: Path, change: Callable[[d
     assert "\n" not in str(raised.value)
 
 
+def test_a_manifest_without_precision_or_labels_names_them(copy: Path) -> None:
+    whole = (copy / "manifest.json").read_text()
+    for name in ("precision", "labels"):
+        for change, message in (
+            (lambda manifest, name=name: manifest.pop(name), f"{name} is missing"),
+            (lambda manifest, name=name: manifest.update({name: []}), rf"{name} is \[\]"),
+        ):
+            (copy / "manifest.json").write_text(whole)
+            edit(copy, change)
+            with pytest.raises(BundleError, match=message):
+                Bundle.load(copy)
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "3", "null", "\x00"])
 def test_a_manifest_that_is_no_object(copy: Path, content: str) -> None:
     (copy / "manifest.json").write_text(content)

@@ -31,9 +31,9 @@ def accuracy(
 def _ambiguous(examples: Sequence[EntityExample], predicted: Sequence[Prediction]) -> float:
     """Over the names that may be of any type: how often a prediction has the same words and type as the gold."""
     right = [
-        span in entity_spans(tags)
+        (kind, first, last) in entity_spans(tags)
         for example, tags in zip(examples, predicted, strict=True)
-        for span in entity_spans(example.tags)
-        if " ".join((example.tweet.words or ())[span.first : span.last + 1]) in AMBIGUOUS
+        for kind, first, last in entity_spans(example.tags)
+        if " ".join((example.tweet.words or ())[first : last + 1]) in AMBIGUOUS
     ]
     return sum(right) / len(right)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hvpnet import ResNetConfig
-from hvpnet.modeling.visual_prefix import PICTURES, blank_picture, build_resnet, normalise
+from hvpnet.modeling.visual_prefix import PICTURES, ImageModel, blank_picture, normalise
 from hvpnet_runtime.preprocessing.pictures import load_pixels
 
 BOTTLENECK = ResNetConfig("bottleneck", (1, 2, 1, 1), groups=4, width_per_group=8)
@@ -166,6 +166,6 @@ def test_gates_weigh_layers_apart(random_model: Any) -> None:
 )
 def test_picture_encoders_are_torchvisions(config: ResNetConfig, parameters: int) -> None:
     with torch.device("meta"):
-        resnet = build_resnet(config)
+        resnet = ImageModel(config).resnet
     assert sum(parameter.numel() for parameter in resnet.parameters()) == parameters
     assert not [name for name in resnet.state_dict() if name.startswith("fc.")]

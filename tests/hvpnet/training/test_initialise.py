@@ -11,7 +11,7 @@ from hvpnet.data import NER_LABELS
 from hvpnet.errors import CheckpointError, ConfigError
 from hvpnet.modeling.checkpoint import load_checkpoint, save_checkpoint
 from hvpnet.modeling.tokenizer import load_tokenizer
-from hvpnet.modeling.visual_prefix import ImageModel, build_resnet
+from hvpnet.modeling.visual_prefix import ImageModel
 from hvpnet.training.config import BertSizes, ModelOptions
 from hvpnet.training.initialise import new_model
 
@@ -136,7 +136,7 @@ def test_folder_without_bert(tokenizers, bert, tmp_path):
 
 def test_resnet_weights(tokenizers, tmp_path):
     torch.manual_seed(4)
-    state = {name: torch.rand(tensor.shape) for name, tensor in build_resnet(RESNET).state_dict().items()
+    state = {name: torch.rand(tensor.shape) for name, tensor in ImageModel(RESNET).resnet.state_dict().items()
              if not name.endswith("num_batches_tracked")}  # fmt: skip
     torch.save(state | {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}, tmp_path / "resnet.pth")
     model = make(tokenizers, variant="full", resnet_weights=tmp_path / "resnet.pth")

@@ -58,7 +58,7 @@ class ParityReport:
         agreement: smallest share of decisions that must be equal.
         cases: requests compared.
         decisions: tags or relations compared.
-        prefix_error: largest error of vision.onnx; 0 for text_only.
+        prefix_error: largest error of vision.onnx and blank.npz; 0 for text_only.
         output_error: largest error of emissions or logits, through both graphs.
         disagreements: every tweet on which a decision differs.
     """
@@ -128,7 +128,7 @@ def compare(
     prefix_error = output_error = 0.0
     if model.config.pictures:
         blank = model.blank_prefix()
-        prefix_error = output_error = _error(blank.numpy(), graphs.blank.numpy())
+        prefix_error = _error(blank.numpy(), graphs.blank.numpy())
     count, decisions, found = 0, 0, []
     for index, case in enumerate(random_cases(model) if cases is None else cases):
         eager_prefix, eager_output = _eager(model, blank, case)

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -76,9 +77,9 @@ def test_a_process_that_dies_at_once_leaves_its_last_words(
         pass
 
 
-def answers(bundle: Path, *requests: str) -> list[dict]:
+def answers(bundle: Path, *requests: str, candidate: Candidate = RUNTIME) -> list[dict]:
     said = io.StringIO()
-    serve(RUNTIME, bundle, Path("no-checkpoint"), requests, said)
+    serve(candidate, bundle, Path("no-checkpoint"), requests, said)
     return [json.loads(line) for line in said.getvalue().splitlines()]
 
 
@@ -87,6 +88,14 @@ def test_what_is_said(ner_bundle: Path) -> None:
     assert set(start) == {"imports", "load"}
     assert set(answer) == set(STAGES)
     assert error["error"].startswith("JSONDecodeError: ")
+
+
+def test_only_the_precision_asked_for(bundle_of: Callable[..., Path]) -> None:
+    bundle = bundle_of("ner", "full", "markers", ("fp32", "fp16"))
+    (start,) = answers(bundle, candidate=Candidate("onnxruntime-cpu", "fp16"))
+    assert "load" in start
+    (error,) = answers(bundle, candidate=Candidate("onnxruntime-cpu", "int8"))
+    assert "int8" in error["error"]
 
 
 def test_peak_memory_stays() -> None:

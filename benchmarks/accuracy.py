@@ -12,9 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from hvpnet.bench.accuracy import assess
+from hvpnet.bench.candidates import COMPILED, Candidate, find_candidates
 from hvpnet.bench.machine import describe_machine
 from hvpnet.bench.report import accuracy_table
-from hvpnet.bench.subjects import COMPILED, Variant, find_variants
 from hvpnet.cli.options import progress
 from hvpnet.data import load_split
 from hvpnet_runtime.backends import BACKENDS, load_backend
@@ -22,12 +22,12 @@ from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.errors import HvpnetError
 
 
-def runs_here(bundle: Bundle, variant: Variant) -> bool:
-    """Whether a variant of the runtime loads; why not is said on standard error."""
+def runs_here(bundle: Bundle, candidate: Candidate) -> bool:
+    """Whether a candidate of the runtime loads; why not is said on standard error."""
     try:
-        load_backend(bundle, variant.backend, precision=variant.precision).close()
+        load_backend(bundle, candidate.backend, precision=candidate.precision).close()
     except HvpnetError as error:
-        print(f"{variant.name}: {error}", file=sys.stderr)
+        print(f"{candidate.name}: {error}", file=sys.stderr)
         return False
     return True
 
@@ -41,14 +41,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     bundle, split = Bundle.load(options.bundle), load_split(options.data, "test")
-    tried = find_variants(bundle.manifest.precision, "bf16", tuple(BACKENDS))
-    variants = [each for each in tried if each.backend != COMPILED and (each.is_pytorch or runs_here(bundle, each))]
-    found = assess(bundle, options.checkpoint, split, variants, progress)
+    tried = find_candidates(bundle.manifest.precision, "bf16", tuple(BACKENDS))
+    candidates = [each for each in tried if each.backend != COMPILED and (each.is_pytorch or runs_here(bundle, each))]
+    found = assess(bundle, options.checkpoint, split, candidates, progress)
     print(f"{len(split.examples)} tweets\n\n{accuracy_table(found)}")
     results = {
         "data": options.data.absolute().name,
         "machine": describe_machine(),
-        "variants": [asdict(each) | {"agreement": each.agreement} for each in found],
+        "candidates": [asdict(each) | {"agreement": each.agreement} for each in found],
     }
     options.out.write_text(json.dumps(results, indent=1, default=str) + "\n", "utf-8")
 

@@ -7,7 +7,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from tokenizers import Tokenizer
 
 from hvpnet import HVPNeT
-from hvpnet.bench.eager import EagerBackend, EagerSubject
+from hvpnet.bench.eager import EagerBackend, EagerPipeline
+from hvpnet.bench.stopwatch import Stopwatch
 from hvpnet.bench.workload import Case, Workload
 from hvpnet_runtime.bundle import PictureSpec
 from hvpnet_runtime.pipeline import Pipeline
@@ -20,9 +21,9 @@ _ROUNDS = {"rounds": 5, "warmup_rounds": 1}
 def test_published(benchmark: BenchmarkFixture, model: HVPNeT, files, workload: Workload, batch: int) -> None:
     benchmark.group = f"pipeline, batch {batch}"
     tokenizer = Tokenizer.from_file(str(files.bundle / "tokenizer.json"))
-    subject = EagerSubject(EagerBackend(model), tokenizer, PictureSpec())
+    stopwatch = Stopwatch(EagerPipeline(EagerBackend(model), tokenizer, PictureSpec()))
     benchmark.pedantic(
-        subject.measure, setup=lambda: ((workload.tweets(Case(batch, 80), next(_NUMBERS)),), {}), **_ROUNDS
+        stopwatch.measure, setup=lambda: ((workload.tweets(Case(batch, 80), next(_NUMBERS)),), {}), **_ROUNDS
     )
 
 

@@ -15,7 +15,7 @@ from hvpnet.modeling.model import HVPNeT
 from hvpnet_export.calibration import CalibrationData
 from hvpnet_export.errors import ExportError
 from hvpnet_export.graphs import export_text, export_vision
-from hvpnet_export.manifest import new_manifest
+from hvpnet_export.model_facts import manifest_of
 from hvpnet_export.parity import ParityReport, compare
 from hvpnet_export.parity_cases import example_cases
 from hvpnet_export.precision import to_precision
@@ -68,7 +68,7 @@ def export_bundle(
             reports["int8"] = _quantise_graphs(model, tokenizer, calibration, stage, progress)
         progress("writing the manifest")
         manifest = replace(
-            new_manifest(model.config),
+            manifest_of(model.config),
             precision=tuple(reports),
             calibration={"method": METHOD, "tweets": len(calibration.calibration)} if calibration else None,
             parity={name: report.to_dict() for name, report in reports.items()},

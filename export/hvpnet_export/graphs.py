@@ -21,15 +21,13 @@ from torch.export import Dim
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from hvpnet.modeling.model import HVPNeT
-from hvpnet.modeling.text_encoder import encode_text
 from hvpnet.modeling.visual_prefix import normalise
 from hvpnet_export.errors import ExportError
-from hvpnet_export.manifest import new_manifest
+from hvpnet_export.model_facts import manifest_of
 from hvpnet_runtime.bundle import Axis, GraphName, Precision, graph_specs
 
 OPSET = 20
 _PROTOBUF_LIMIT = 2**31 - 1
-
 
 NORMALISED = "normalised"
 """Name of the tensor that the first nodes of the vision graph make of its pixels, float32 [N, 3, 224, 224]."""
@@ -50,24 +48,11 @@ class VisionGraph(nn.Module):
         return self.model.prefix(self.image_model(normalised.to(self.dtype))), normalised
 
 
-class TextGraph(nn.Module):
-    """Token ids, mask and prefixes, in the model's precision, to FP32 emissions or logits; see `HVPNeT.forward`."""
-
-    def __init__(self, model: HVPNeT) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        prefix: Tensor | None = None,
-        head_index: Tensor | None = None,
-        tail_index: Tensor | None = None,
-    ) -> Tensor:
-        """See the class."""
-        hidden = encode_text(self.model.bert, input_ids, attention_mask, prefix, plain_attention)
-        return self.model.classify(hidden, head_index, tail_index)
+def text_graph(model: HVPNeT) -> HVPNeT:
+    """The model with the same weights and `plain_attention`: its `forward` is the text graph."""
+    graph = copy.copy(model)
+    graph.attention = plain_attention
+    return graph
 
 
 def plain_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, _dropout: float) -> Tensor:
@@ -105,12 +90,12 @@ def export_vision(model: HVPNeT, path: Path, precision: Precision = "fp32") -> N
 
 def export_text(model: HVPNeT, path: Path, precision: Precision = "fp32") -> None:
     """Write text.onnx, dynamic in batch and length; arguments and errors as in `export_vision`."""
-    _export(TextGraph(model), model, "text", precision, path)
+    _export(text_graph(model), model, "text", precision, path)
 
 
 def _export(module: nn.Module, model: HVPNeT, graph: GraphName, precision: Precision, path: Path, *inner: str) -> None:
     """Export a module whose outputs are the graph's own, and then tensors that are to be named `inner`."""
-    spec = graph_specs(new_manifest(model.config), precision)[graph]
+    spec = graph_specs(manifest_of(model.config), precision)[graph]
     sizes: dict[Axis, int] = {"pictures": 2, "batch": 2, "length": 8}  # any: the graph takes others too
     longest = model.config.bert.max_position_embeddings
     dims = {axis: Dim(axis, max=longest if axis == "length" else None) for axis in sizes}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -10,11 +11,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hvpnet.errors import MissingExtraError
 from hvpnet.modeling.model import HVPNeT
 from hvpnet.modeling.visual_prefix import normalise
 from hvpnet_export.errors import ParityError
 from hvpnet_export.parity_cases import ParityCase, random_cases
+from hvpnet_runtime.backends.onnxruntime import CPU, load_session, require_provider
 from hvpnet_runtime.bundle import Precision
 from hvpnet_runtime.bundle.arrays import read_arrays
 
@@ -58,7 +59,7 @@ class ParityReport:
         agreement: smallest share of decisions that must be equal.
         cases: requests compared.
         decisions: tags or relations compared.
-        prefix_error: largest error of vision.onnx; 0 for text_only.
+        prefix_error: largest error of vision.onnx and blank.npz; 0 for text_only.
         output_error: largest error of emissions or logits, through both graphs.
         disagreements: every tweet on which a decision differs.
     """
@@ -120,6 +121,7 @@ def compare(
         cases: by default `random_cases`.
 
     Raises:
+        BackendError: a graph cannot be loaded.
         BundleError: blank.npz cannot be read.
         ParityError: a graph cannot be run, or answers in another shape.
         MissingExtraError: ONNX Runtime is not installed.
@@ -128,7 +130,7 @@ def compare(
     prefix_error = output_error = 0.0
     if model.config.pictures:
         blank = model.blank_prefix()
-        prefix_error = output_error = _error(blank.numpy(), graphs.blank.numpy())
+        prefix_error = _error(blank.numpy(), graphs.blank.numpy())
     count, decisions, found = 0, 0, []
     for index, case in enumerate(random_cases(model) if cases is None else cases):
         eager_prefix, eager_output = _eager(model, blank, case)
@@ -188,10 +190,11 @@ class _Graphs:
     """Prefixes and outputs of a bundle's graphs, in ONNX Runtime on the CPU."""
 
     def __init__(self, bundle: Path, precision: Precision, *, pictures: bool) -> None:
-        folder = bundle / "onnx" / precision
-        self._text = _session(folder / "text.onnx")
+        folder, runtime = bundle / "onnx" / precision, require_provider(CPU, "cpu")
+        load = partial(load_session, runtime, providers={CPU: {}}, options=runtime.SessionOptions())
+        self._text = load(folder / "text.onnx")
         if pictures:
-            self._vision = _session(folder / "vision.onnx")
+            self._vision = load(folder / "vision.onnx")
             self.blank = torch.from_numpy(read_arrays(bundle / "blank.npz", "prefix")["prefix"])
 
     def __call__(self, case: ParityCase) -> tuple[Tensor | None, Tensor]:
@@ -201,24 +204,9 @@ class _Graphs:
                 prefixes = torch.from_numpy(self._vision.run(None, {"images": case.pixels.numpy()})[0])
                 feeds["prefix"] = case.gather(prefixes, self.blank.to(prefixes.dtype)).numpy()
             (output,) = self._text.run(None, feeds)
-        except Exception as error:  # see _session
-            raise ParityError(f"ONNX Runtime cannot run the graphs: {_first_line(error)}") from error
+        except Exception as error:  # its exception classes are private to the extension
+            raise ParityError(f"ONNX Runtime cannot run the graphs: {str(error).splitlines()[0]}") from error
         return prefixes, torch.from_numpy(output)
-
-
-def _session(path: Path) -> Any:  # noqa: ANN401  onnxruntime has no types
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingExtraError("onnxruntime", "cpu", "verifying an exported graph") from error
-    try:
-        return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's exceptions have no base class of their own
-        raise ParityError(f"ONNX Runtime cannot load {path}: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
 
 
 def _error(eager: Array, graph: Array, compared: npt.NDArray[np.bool_] | None = None) -> float:

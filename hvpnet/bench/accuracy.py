@@ -1,4 +1,4 @@
-"""What a backend costs in F1: every variant scored on the same tweets, and held against eager FP32 tag by tag."""
+"""What a backend costs in F1: every candidate scored on the same tweets, and held against eager FP32 tag by tag."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hvpnet.bench.eager import EagerBackend, load_backend
-from hvpnet.bench.subjects import BASELINE, Variant
+from hvpnet.bench.candidates import BASELINE, Candidate
+from hvpnet.bench.eager import EagerBackend
 from hvpnet.data import Split
 from hvpnet.evaluation.scoring import Scores, score_pipeline
 from hvpnet_export.parity import disagreements
@@ -25,13 +25,13 @@ from hvpnet_runtime.types import Progress
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How one variant does on a split: `scores` as `hvpnet evaluate` gives them, `change` of F1 from eager FP32's.
+    """How one candidate does on a split: `scores` as `hvpnet evaluate` gives them, `change` of F1 from eager FP32's.
 
     `differing` of the `decisions` (tags of tokens, or relations) are not eager FP32's. `margins` say for each tweet
     with such a decision how much better eager FP32 scores its own (`hvpnet_export.parity.Disagreement`), largest first.
     """
 
-    variant: Variant
+    candidate: Candidate
     scores: Scores
     change: float
     decisions: int
@@ -50,21 +50,21 @@ class Accuracy:
 
 
 def assess(
-    bundle: Bundle, checkpoint: Path, split: Split, variants: Sequence[Variant], progress: Progress
+    bundle: Bundle, checkpoint: Path, split: Split, candidates: Sequence[Candidate], progress: Progress
 ) -> list[Accuracy]:
-    """Score the variants, the baseline first, whether it is among them or not.
+    """Score the candidates, the baseline first, whether it is among them or not.
 
     All take the runtime's way from pictures to pixels and from emissions to tags, which is tested to be the published
     one to the bit: what differs is the backend's. Raises DataError if the split is not one for this bundle, and
-    HvpnetError if a variant does not run here.
+    HvpnetError if a candidate does not run here.
     """
     found: list[Accuracy] = []
-    for variant in dict.fromkeys((BASELINE, *variants)):
-        progress(f"scoring {variant.name} on {len(split.examples)} tweets")
-        with _load(bundle, checkpoint, variant) as pipeline:
+    for candidate in dict.fromkeys((BASELINE, *candidates)):
+        progress(f"scoring {candidate.name} on {len(split.examples)} tweets")
+        with _load(bundle, checkpoint, candidate) as pipeline:
             runs = _record_texts(pipeline.backend)
             scores = score_pipeline(pipeline, split)
-        if variant == BASELINE:
+        if candidate == BASELINE:
             model, reference, f1 = cast("EagerBackend", pipeline.backend).model, runs, scores.f1
         decisions = sum(int(mask.sum()) if outputs.dim() == 3 else len(outputs) for outputs, mask in runs)
         different = [
@@ -74,14 +74,14 @@ def assess(
         ]
         margins = tuple(sorted((each.margin for each in different), reverse=True))
         differing = sum(each.count for each in different)
-        found.append(Accuracy(variant, scores, scores.f1 - f1, decisions, differing, margins))
+        found.append(Accuracy(candidate, scores, scores.f1 - f1, decisions, differing, margins))
     return found
 
 
-def _load(bundle: Bundle, checkpoint: Path, variant: Variant) -> Pipeline:
-    if not variant.is_pytorch:
-        return Pipeline.load(bundle.path, variant.backend, precision=variant.precision)
-    backend = load_backend(variant, bundle.manifest, checkpoint)
+def _load(bundle: Bundle, checkpoint: Path, candidate: Candidate) -> Pipeline:
+    if not candidate.is_pytorch:
+        return Pipeline.load(bundle.path, candidate.backend, precision=candidate.precision)
+    backend = EagerBackend.load(candidate, bundle.manifest, checkpoint)
     return Pipeline(bundle, backend, Preparer(bundle), PrefixCache(CACHE_BYTES))
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import cast
+from typing import Self, cast
 
 import hvpnet.modeling.torchvision_compat  # noqa: F401  before torchvision itself
 
@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torchvision import transforms
 
-from hvpnet.bench.subjects import COMPILED, Stopwatch, Variant
+from hvpnet.bench.candidates import COMPILED, Candidate
 from hvpnet.data.examples import EntityExample
 from hvpnet.modeling.checkpoint import load_checkpoint
 from hvpnet.modeling.infer_config import Hints
@@ -28,6 +28,7 @@ from hvpnet_runtime import PictureError, Tweet
 from hvpnet_runtime.backends import Prefix, TextInputs
 from hvpnet_runtime.backends.base import Pixels
 from hvpnet_runtime.bundle import MAX_OBJECTS, Manifest, PictureSpec
+from hvpnet_runtime.preprocessing.encode_text import Encoding
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -35,19 +36,6 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 def reduced_precision() -> str:
     """What one takes here to make PyTorch faster: FP16 on a GPU, bf16 on a CPU."""
     return "fp16" if torch.cuda.is_available() else "bf16"
-
-
-def load_backend(variant: Variant, manifest: Manifest, checkpoint: Path) -> "EagerBackend":
-    """The checkpoint of a bundle with this manifest; raises CheckpointError if it cannot be read, or is another's."""
-    model = load_checkpoint(checkpoint, Hints.of_bundle(manifest))
-    return EagerBackend(model, variant.precision, compiled=variant.backend == COMPILED)
-
-
-def load_subject(variant: Variant, bundle: Path, checkpoint: Path) -> "EagerSubject":
-    """As `load_backend`, with tokeniser and pixels as the bundle has them, whose files are not checked here."""
-    manifest = Manifest.from_dict(json.loads((bundle / "manifest.json").read_text("utf-8")))
-    tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
-    return EagerSubject(load_backend(variant, manifest, checkpoint), tokenizer, manifest.preprocessing)
 
 
 class EagerBackend:
@@ -69,17 +57,20 @@ class EagerBackend:
         if compiled:
             self._pictures, self._text = (torch.compile(each, dynamic=True) for each in (self._pictures, self._text))
 
-    def encode_pictures(self, pixels: Pixels) -> list[Tensor]:
-        """See `Backend`."""
-        return self.encode_normalised(normalise(torch.from_numpy(pixels)))
+    @classmethod
+    def load(cls, candidate: Candidate, manifest: Manifest, checkpoint: Path) -> Self:
+        """The checkpoint of a bundle with this manifest; raises CheckpointError if it is unreadable, or another's."""
+        model = load_checkpoint(checkpoint, Hints.of_bundle(manifest))
+        return cls(model, candidate.precision, compiled=candidate.backend == COMPILED)
 
     def place_prefix(self, prefix: npt.NDArray[np.float32]) -> Tensor:
         """See `Backend`."""
         return torch.from_numpy(prefix).to(self._device, _DTYPES[self.precision])
 
     @torch.inference_mode()
-    def encode_normalised(self, images: Tensor) -> list[Tensor]:
-        """Normalised images [N, 3, side, side] -> N prefixes [layers, 2, prefix_length * hidden]."""
+    def encode_pictures(self, pixels: Pixels | Tensor) -> list[Tensor]:
+        """See `Backend`; a tensor [N, 3, crop, crop] is normalised already."""
+        images = pixels if isinstance(pixels, Tensor) else normalise(torch.from_numpy(pixels))
         prefixes = self._pictures(images.to(self._device, _DTYPES[self.precision]))
         if self._device.type == "cuda":
             torch.cuda.synchronize()
@@ -97,39 +88,44 @@ class EagerBackend:
         """See `Backend`."""
 
 
-class EagerSubject:
-    """From tweets to tags in PyTorch with the published transforms and pytorch-crf's decoding.
+class EagerPipeline:
+    """From tweets to tags in PyTorch with the published transforms and pytorch-crf's decoding; see `Pipeline`.
 
     Every picture is computed, blank ones and those seen before included, as published.
     """
 
     def __init__(self, backend: EagerBackend, tokenizer: Tokenizer, spec: PictureSpec) -> None:
-        self._backend, self._model = backend, backend.model
+        self.backend, self._model = backend, backend.model
         self._encoder = text_encoder(tokenizer, self._model.config)
         self._crop = transforms.Compose([transforms.Resize(spec.resize), transforms.CenterCrop(spec.crop)])
         self._scale = transforms.Compose([transforms.ToTensor(), transforms.Normalize(spec.mean, spec.std)])
         self._blank = torch.zeros(3, spec.crop, spec.crop)
 
-    def measure(self, tweets: list[Tweet]) -> dict[str, float]:
-        """Answer the tweets as one batch; returns seconds by stage, which add up to the whole answer."""
-        watch, slots = Stopwatch(), self._model.config.pictures
-        encodings = [encode(self._encoder, EntityExample(tweet, ())) for tweet in tweets]  # gold tags are not read
-        batch = stack_texts(self._encoder, encodings, torch.device("cpu"))
-        text = TextInputs(**{name: tensor.numpy() for name, tensor in batch.items()})
-        pictures = [self._open(picture) for tweet in tweets for picture in _slots(tweet, slots)]
-        watch.lap("prepare")
-        prefixes: list[list[Tensor]] = [[] for _ in tweets]
-        if slots:
-            images = torch.stack([self._blank if each is None else self._scale(each) for each in pictures])
-            watch.lap("normalise")
-            flat = self._backend.encode_normalised(images)  # of [B * pictures, 3, crop, crop]
+    @classmethod
+    def load(cls, candidate: Candidate, bundle: Path, checkpoint: Path) -> Self:
+        """As `EagerBackend.load`, with tokeniser and pixels as the bundle has them, whose files are not checked."""
+        manifest = Manifest.from_dict(json.loads((bundle / "manifest.json").read_text("utf-8")))
+        tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
+        return cls(EagerBackend.load(candidate, manifest, checkpoint), tokenizer, manifest.preprocessing)
+
+    def prepare(self, tweet: Tweet) -> tuple[Encoding, list[Image.Image | None]]:
+        """Tokenise a tweet, and decode and resize the pictures that the model reads of it, None for blanks."""
+        encoding, slots = encode(self._encoder, EntityExample(tweet, ())), self._model.config.pictures  # no gold tags
+        whole = [tweet.image] if slots > MAX_OBJECTS else []
+        return encoding, [self._open(each) for each in [*whole, *tweet.objects, *[None] * slots][:slots]]
+
+    def run(self, batch: Sequence[tuple[Encoding, list[Image.Image | None]]]) -> list[list[int]]:
+        """Decide on prepared tweets as one batch; returns `HVPNeT.decode`'s indices."""
+        encodings, pictures = zip(*batch, strict=True)
+        text = stack_texts(self._encoder, encodings, torch.device("cpu"))
+        prefixes: list[list[Tensor]] = [[] for _ in batch]
+        if slots := self._model.config.pictures:
+            scaled = [self._blank if each is None else self._scale(each) for row in pictures for each in row]
+            flat = self.backend.encode_pictures(torch.stack(scaled))  # of [B * pictures, 3, crop, crop]
             prefixes = [flat[start : start + slots] for start in range(0, len(flat), slots)]
-            watch.lap("vision")
-        outputs = self._backend.encode_text(text, prefixes)
-        watch.lap("text")
-        self._model.decode(torch.from_numpy(outputs), torch.from_numpy(text.attention_mask))
-        watch.lap("decode")
-        return watch.stages
+        inputs = TextInputs(**{name: tensor.numpy() for name, tensor in text.items()})
+        outputs = torch.from_numpy(self.backend.encode_text(inputs, prefixes))
+        return self._model.decode(outputs, text["attention_mask"])
 
     def _open(self, picture: object) -> Image.Image | None:
         if picture is None:
@@ -138,8 +134,3 @@ class EagerSubject:
             raise PictureError(f"the published loaders read files, not {type(picture).__name__}: give a path or bytes")
         with Image.open(BytesIO(picture) if isinstance(picture, bytes) else picture) as image:
             return cast("Image.Image", self._crop(image.convert("RGB")))
-
-
-def _slots(tweet: Tweet, count: int) -> Sequence[object]:
-    """The pictures that the model reads of a tweet, None for blanks."""
-    return [*([tweet.image] if count > MAX_OBJECTS else []), *tweet.objects, *[None] * count][:count]

@@ -1,6 +1,7 @@
 """The report of a benchmark: tables in Markdown, and figures of one tweet's stages, of batches, and of accuracy."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,14 @@ import numpy as np
 
 from hvpnet.bench.accuracy import Accuracy
 from hvpnet.bench.run import Measurement, Results, headline
-from hvpnet.bench.subjects import STAGES
+from hvpnet.bench.stopwatch import STAGES
 from hvpnet.bench.workload import ALL_NEW, PICTURE_SIZE, PICTURES, Case
 
 _COLOURS = ("#94a3b8", "#cbd5e1", "#0f766e", "#1d4ed8", "#c2410c")
-_LATENCY = {"": "{0.variant.name}"} | {name: f"{{0.total.{name}:.1f}}" for name in ("minimum", "p50", "p95", "p99")}
+_LATENCY = {"": "{0.candidate.name}"} | {name: f"{{0.total.{name}:.1f}}" for name in ("minimum", "p50", "p95", "p99")}
 _LATENCY |= {"x eager fp32": "{0.speedup}", "both graphs, p50": "{0.graphs.p50:.1f}", "graphs, x": "{0.graphs_speedup}"}
-_STAGES = {"": "{0.variant.name}"} | {stage: f"{{0.stages[{stage}]:.2f}}" for stage in STAGES}
-_SCORES = {"": "{0.variant.name}", "F1": "{0.scores.f1:.2%}", "to eager fp32": "{0.change:+.2%}"}
+_STAGES = {"": "{0.candidate.name}"} | {stage: f"{{0.stages[{stage}]:.2f}}" for stage in STAGES}
+_SCORES = {"": "{0.candidate.name}", "F1": "{0.scores.f1:.2%}", "to eager fp32": "{0.change:+.2%}"}
 _SCORES |= {"equal": "{0.agreement:.3%}", "differ": "{0.differing} of {0.decisions}", "margin": "{0.margin:.3g}"}
 _STARTS = {"": "{0[name]}", "import, s": "{0[imports]:.2f}", "load, s": "{0[load]:.2f}"}
 _STARTS |= {"first answer, s": "{0[first_answer]:.2f}", "import and load, x eager fp32": "{0[speedup]}"}
@@ -51,11 +52,11 @@ def _sections(results: Results) -> Iterator[str]:
     yield "## Its stages, medians"
     yield "prepare: tokenise, resize; normalise: scale pixels, or look prefixes up; decode: Viterbi, entities."
     yield table(_STAGES, rows)
-    if seen := {each.variant for each in measurements if each.case.pictures != ALL_NEW}:
+    if seen := {each.candidate for each in measurements if each.case.pictures != ALL_NEW}:
         yield "## Pictures seen before"
-        yield "p50 of the whole answer, its share of the variant's time with all pictures new, and p50 of the graphs."
+        yield "p50 of the whole answer, its share of the candidate's time with all pictures new, and p50 of the graphs."
         cases = {Case(first.batch, first.length, pictures) for pictures in PICTURES}
-        one = [each for each in measurements if each.variant in seen and each.case in cases]
+        one = [each for each in measurements if each.candidate in seen and each.case in cases]
         yield _by_case("{0.pictures}", "{0.total.p50:.1f} ({0.share.median:.0%}); {0.graphs.p50:.1f}", one)
     yield "## Batch and length"
     yield "p50 of the whole batch, all pictures new, and the ratio to eager fp32."
@@ -85,20 +86,20 @@ def _heading(machine: Mapping[str, Any], model: Mapping[str, Any]) -> str:
 Python {machine["python"]}, {versions}, commit {machine["commit"]}. Settings of threads: {settings}; PyTorch took
 {machine["pytorch_threads"]} threads. Load average before: {machine["load_average"]}.
 
-Every variant is a process of its own, and all take turns, answer by answer, after one round to warm up. Pictures are
+Every candidate is a process of its own, and all take turns, answer by answer, after one round to warm up. Pictures are
 JPEGs of {" x ".join(map(str, PICTURE_SIZE))}, words are whole pieces. Times are milliseconds from picture bytes and
 words to entities or relations; PyTorch goes the published way (torchvision's transforms, every picture computed,
-pytorch-crf). A ratio is eager FP32 over the variant, the median over the rounds with its 95 % interval (bootstrap):
+pytorch-crf). A ratio is eager FP32 over the candidate, the median over the rounds with its 95 % interval (bootstrap):
 above 1 is faster."""
 
 
 def _by_case(heading: str, cell: str, measurements: Sequence[Measurement]) -> str:
-    """A row for each variant and a column for each case, in order of appearance; a dash where there is none."""
+    """A row for each candidate and a column for each case, in order of appearance; a dash where there is none."""
     cases = dict.fromkeys(each.case for each in measurements)
-    found = {(each.variant, each.case): cell.format(each) for each in measurements}
+    found = {(each.candidate, each.case): cell.format(each) for each in measurements}
     columns = {"": "{0[0].name}"} | {heading.format(case): f"{{0[{row}]}}" for row, case in enumerate(cases, 1)}
-    variants = dict.fromkeys(each.variant for each in measurements)
-    return table(columns, ([variant, *(found.get((variant, case), "-") for case in cases)] for variant in variants))
+    rows = dict.fromkeys(each.candidate for each in measurements)
+    return table(columns, ([candidate, *(found.get((candidate, case), "-") for case in cases)] for candidate in rows))
 
 
 def _starts(results: Results) -> Iterator[dict[str, Any]]:
@@ -117,7 +118,7 @@ def draw_figures(results: Results, out: Path) -> list[str]:
     from matplotlib import pyplot as plt
 
     rows, machine = headline(results), results["machine"]
-    names, first, size = [each.variant.name for each in rows], rows[0].case, (8, 1.6 + 0.45 * len(rows))
+    names, first, size = [each.candidate.name for each in rows], rows[0].case, (8, 1.6 + 0.45 * len(rows))
     figures = {name: plt.subplots(figsize=size, layout="constrained") for name in ("latency", "batch", "accuracy")}
     bars, lines, dots = (axes for _, axes in figures.values())
     left = np.zeros(len(rows))  # ms
@@ -128,16 +129,14 @@ def draw_figures(results: Results, out: Path) -> list[str]:
     bars.bar_label(container, [f" {each.speedup.median:.2f}x" for each in rows], fontsize=8)
     bars.invert_yaxis()
     bars.set(xlabel=f"ms, {first.name}: medians of the stages, ratio to eager fp32", xmargin=0.1)
-    for variant in (each.variant for each in rows):
-        own = [each for each in results["measurements"] if each.variant == variant and each.case.pictures == ALL_NEW]
-        points = [
-            (each.case.batch, each.total.p50 / each.case.batch) for each in own if each.case.length == first.length
-        ]
-        lines.plot(*zip(*points, strict=True), marker="o", label=variant.name)
+    new = [each for each in results["measurements"] if each.case == replace(first, batch=each.case.batch)]
+    for name in names:
+        points = [(each.case.batch, each.total.p50 / each.case.batch) for each in new if each.candidate.name == name]
+        lines.plot(*zip(*points, strict=True), marker="o", label=name)
     lines.set(xscale="log", ylim=(0, None), xlabel="tweets in a batch, all pictures new", ylabel="ms per tweet, p50")
     for found in results["accuracy"]:
-        median = next(each.total.p50 for each in rows if each.variant == found.variant)
-        dots.plot(median, 100 * found.scores.f1, marker="o", linestyle="", label=found.variant.name)
+        median = next(each.total.p50 for each in rows if each.candidate == found.candidate)
+        dots.plot(median, 100 * found.scores.f1, marker="o", linestyle="", label=found.candidate.name)
     dots.set(xlabel=f"ms, {first.name}, p50", ylabel="F1, %")
     if not results["accuracy"]:
         del figures["accuracy"]

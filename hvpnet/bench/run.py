@@ -1,8 +1,8 @@
-"""The whole benchmark: load every variant, time all in turn, start them afresh, score them."""
+"""The whole benchmark: load every candidate, time all in turn, start them afresh, score them."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,15 +12,16 @@ from typing import Any, TypeAlias
 import torch
 
 from hvpnet.bench.accuracy import assess
+from hvpnet.bench.candidates import BASELINE, COMPILED, Candidate, find_candidates
 from hvpnet.bench.eager import reduced_precision
 from hvpnet.bench.machine import describe_machine
 from hvpnet.bench.statistics import MOST, Ratio, Summary, interleave
-from hvpnet.bench.subjects import BASELINE, COMPILED, STAGES, Variant, find_variants
-from hvpnet.bench.workers import Worker, WorkerError
+from hvpnet.bench.stopwatch import STAGES
+from hvpnet.bench.workers import Worker, WorkerError, start_worker
 from hvpnet.bench.workload import ALL_NEW, PICTURES, Case
 from hvpnet.data import load_split
 from hvpnet.data.examples import SplitName
-from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.bundle import Bundle, Manifest
 from hvpnet_runtime.types import Progress
 
 LENGTH, LENGTHS, BATCHES = 80, (32, 128), (8, 32)
@@ -29,24 +30,23 @@ LENGTH, LENGTHS, BATCHES = 80, (32, 128), (8, 32)
 ROUNDS = STARTS = 3
 """Least rounds of a case, and fresh starts."""
 
-Reasons: TypeAlias = dict[str, str]  # by name of the variant
 Data: TypeAlias = tuple[Path, SplitName] | None
 Results: TypeAlias = dict[str, Any]
-"""What results.json holds: `machine`, `model`, `data`, each `Measurement` and each `Accuracy`; by name of the variant,
-`starts` of fresh processes (see `Worker`), `start_speedups` (eager FP32's imports and loading over its own),
+"""What results.json holds: `machine`, `model`, `data`, each `Measurement` and each `Accuracy`; by name of the
+candidate, `starts` of fresh processes (see `Worker`), `start_speedups` (eager FP32's imports and loading over its own),
 `peak_bytes` after all cases, and why it was `passed_over`, from the start or from some case on."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one variant took for one case, in milliseconds per answer of the whole batch.
+    """What one candidate took for one case, in milliseconds per answer of the whole batch.
 
     `total` is from picture bytes and words to entities, `graphs` the two networks alone, `stages` are medians. Both
-    speed-ups are eager FP32 with all pictures new over this, `share` is this over the same variant with all pictures
+    speed-ups are eager FP32 with all pictures new over this, `share` is this over the same candidate with all pictures
     new, always in the same rounds. `samples` are the whole answers, round by round.
     """
 
-    variant: Variant
+    candidate: Candidate
     case: Case
     total: Summary
     graphs: Summary
@@ -71,33 +71,30 @@ def run_bench(
         WorkerError: the checkpoint does not run in eager PyTorch.
     """
     bundle, split = Bundle.load(path), load_split(*data) if data else None  # before minutes of timing
-    results: Results = {"schema": 2, "machine": describe_machine() | {"pytorch_threads": torch.get_num_threads()}}
-    results |= {"model": _model(bundle, checkpoint), "passed_over": {}, "measurements": [], "accuracy": []}
+    results: Results = {"schema": 3, "machine": describe_machine() | {"pytorch_threads": torch.get_num_threads()}}
+    results |= {"model": _model(bundle.manifest, checkpoint), "passed_over": {}, "measurements": [], "accuracy": []}
     groups = plan(bundle.manifest.limits.max_length, bundle.sizes.pictures)
-    load = partial(Worker, bundle=bundle.path, checkpoint=checkpoint, case=groups[0][0])
-    workers: dict[Variant, Worker] = {}
+    load = partial(start_worker, bundle=bundle.path, checkpoint=checkpoint, case=groups[0][0])
+    workers: dict[Candidate, Worker] = {}
     with ExitStack() as stack:
-        for variant in find_variants(bundle.manifest.precision, reduced_precision(), backends):
-            progress(f"loading {variant.name}")
-            try:
-                workers[variant] = stack.enter_context(load(variant))
-            except WorkerError as error:
-                _pass_over(error, results["passed_over"])
+        for candidate in find_candidates(bundle.manifest.precision, reduced_precision(), backends):
+            progress(f"loading {candidate.name}")
+            with _passing_over(results["passed_over"]):
+                workers[candidate] = stack.enter_context(load(candidate))
         for found in measure(workers, groups, seconds, results["passed_over"], progress):
             results["measurements"] += found
-            results["peak_bytes"] = {variant.name: worker.peak_bytes for variant, worker in workers.items()}
+            results["peak_bytes"] = {candidate.name: worker.peak_bytes for candidate, worker in workers.items()}
             save(results, out)
 
-    def start(variant: Variant, _: int) -> dict[str, Any]:
-        with load(variant) as worker:
+    def start(candidate: Candidate, _: int) -> dict[str, Any]:
+        with load(candidate) as worker:
             return worker.start
 
     fresh = [each for each in workers if each.name not in results["passed_over"] and each.backend != COMPILED]
-    progress(f"starting {len(fresh)} variants afresh, {STARTS} times each")
-    starts = interleave({each.name: partial(start, each) for each in fresh}, least=STARTS, warm_up=0)
-    ready = {name: [each["imports"] + each["load"] for each in own] for name, own in starts.items()}
-    speedups = {name: Ratio.of(ready[BASELINE.name], own) for name, own in ready.items()}
-    results |= {"starts": starts, "start_speedups": speedups}
+    progress(f"starting {len(fresh)} candidates afresh, {STARTS} times each")
+    results["starts"] = interleave({each.name: partial(start, each) for each in fresh}, least=STARTS, warm_up=0)
+    ready = {name: [each["imports"] + each["load"] for each in own] for name, own in results["starts"].items()}
+    results["start_speedups"] = {name: Ratio.of(ready[BASELINE.name], own) for name, own in ready.items()}
     save(results, out)
     if data and split:
         results["data"] = {"name": data[0].absolute().name, "split": data[1], "tweets": len(split.examples)}
@@ -112,7 +109,7 @@ def save(results: Results, out: Path) -> None:
 
 
 def headline(results: Results) -> list[Measurement]:
-    """Every variant on one tweet with new pictures, the baseline first."""
+    """Every candidate on one tweet with new pictures, the baseline first."""
     return [each for each in results["measurements"] if each.case == results["measurements"][0].case]
 
 
@@ -128,9 +125,13 @@ def plan(max_length: int, pictures: int) -> list[list[Case]]:
 
 
 def measure(
-    workers: Mapping[Variant, Worker], groups: Sequence[list[Case]], seconds: float, passed_over: Reasons, say: Progress
+    workers: Mapping[Candidate, Worker],
+    groups: Sequence[list[Case]],
+    seconds: float,
+    passed_over: dict[str, str],
+    say: Progress,
 ) -> Iterator[list[Measurement]]:
-    """Time every variant on every case, group by group; one that fails is passed over from there on.
+    """Time every candidate on every case, group by group; one that fails is passed over from there on.
 
     Raises:
         WorkerError: the baseline failed.
@@ -142,53 +143,52 @@ def measure(
         left = sum(max(budget, one * each[0].batch) for budget, each in zip(budgets, waiting, strict=True))
         say(f"timing {names}; all cases from here on take {'about' if one else 'at least'} {left:.0f} seconds")
         ways = {
-            (variant, case): partial(worker.measure, case)
-            for variant, worker in workers.items()
+            (candidate, case): partial(worker.measure, case)
+            for candidate, worker in workers.items()
             for case in group
             # PyTorch computes pictures that it has seen again, so it is only given new ones.
-            if variant.name not in passed_over and (case.pictures == ALL_NEW or not variant.is_pytorch)
+            if candidate.name not in passed_over and (case.pictures == ALL_NEW or not candidate.is_pytorch)
         }
         first += 1 + MOST  # so that no group shows the pictures of another as new, nor of itself before a failure
-        try:
+        with _passing_over(passed_over, f"{names}: "):
             timings = interleave(ways, budgets[0], least=ROUNDS, first=first)
-        except WorkerError as error:
-            _pass_over(error, passed_over, f"{names}: ")
-        else:
             one = one or (1 + ROUNDS) * sum(sum(rounds[0].values()) for rounds in timings.values())
             yield _evaluate(timings, group[0])
             del waiting[0]
 
 
-def _evaluate(timings: Mapping[tuple[Variant, Case], list[dict[str, float]]], new: Case) -> list[Measurement]:
+@contextmanager
+def _passing_over(passed_over: dict[str, str], when: str = "") -> Iterator[None]:
+    """Note which candidate fails in here, and why; the baseline may not."""
+    try:
+        yield
+    except WorkerError as error:
+        if error.candidate == BASELINE:
+            raise
+        passed_over[error.candidate.name] = when + error.reason
+
+
+def _evaluate(timings: Mapping[tuple[Candidate, Case], list[dict[str, float]]], new: Case) -> list[Measurement]:
     totals = {way: [1000 * sum(each.values()) for each in rounds] for way, rounds in timings.items()}
     graphs = {way: [1000 * (each["vision"] + each["text"]) for each in rounds] for way, rounds in timings.items()}
     return [
         Measurement(
-            *(variant, case, Summary.of(total), Summary.of(graphs[variant, case])),
-            stages={stage: 1000 * median(each[stage] for each in timings[variant, case]) for stage in STAGES},
+            *(candidate, case, Summary.of(total), Summary.of(graphs[candidate, case])),
+            stages={stage: 1000 * median(each[stage] for each in timings[candidate, case]) for stage in STAGES},
             speedup=Ratio.of(totals[BASELINE, new], total),
-            graphs_speedup=Ratio.of(graphs[BASELINE, new], graphs[variant, case]),
-            share=Ratio.of(total, totals[variant, new]),
+            graphs_speedup=Ratio.of(graphs[BASELINE, new], graphs[candidate, case]),
+            share=Ratio.of(total, totals[candidate, new]),
             samples=total,
         )
-        for (variant, case), total in totals.items()
+        for (candidate, case), total in totals.items()
     ]
 
 
-def _pass_over(error: WorkerError, passed_over: Reasons, when: str = "") -> None:
-    if error.variant == BASELINE:
-        raise error
-    passed_over[error.variant.name] = when + error.reason
-
-
-def _model(bundle: Bundle, checkpoint: Path) -> dict[str, Any]:
-    manifest, graph_bytes = bundle.manifest, dict[str, int]()
-    for precision in manifest.precision:
-        files = (facts for name, facts in manifest.files.items() if name.startswith(f"onnx/{precision}/"))
-        graph_bytes[precision] = sum(facts.bytes for facts in files)
+def _model(manifest: Manifest, checkpoint: Path) -> dict[str, Any]:
+    graphs = [(name.split("/")[1], facts.bytes) for name, facts in manifest.files.items() if name.startswith("onnx/")]
     return {
         **{name: getattr(manifest, name) for name in ("task", "variant", "sizes", "architecture")},
         "max_length": manifest.limits.max_length,
         "checkpoint_bytes": sum(file.stat().st_size for file in (checkpoint, *checkpoint.rglob("*")) if file.is_file()),
-        "graph_bytes": graph_bytes,
+        "graph_bytes": {each: sum(size for folder, size in graphs if folder == each) for each in manifest.precision},
     }

@@ -33,7 +33,7 @@ class Options(ShownOptions):
 
 
 def run(options: Options) -> int:
-    """Measure, write, and show every variant's speed-up."""
+    """Measure, write, and show every candidate's speed-up."""
     options.out.mkdir(parents=True, exist_ok=True)  # before minutes of timing
     progress("loading PyTorch")
     from hvpnet.bench.report import write_report
@@ -43,6 +43,6 @@ def run(options: Options) -> int:
     backends = options.backend or tuple(BACKENDS)
     results = run_bench(options.bundle, options.checkpoint, options.out, backends, options.seconds, data, progress)
     write_report(results, options.out)
-    speedups = {f"{each.variant.name}, times eager fp32": each.speedup.median for each in headline(results)}
+    speedups = {f"{each.candidate.name}, times eager fp32": each.speedup.median for each in headline(results)}
     show({"report": str(options.out / "report.md")} | speedups, as_json=options.json)
     return 0

@@ -33,7 +33,7 @@ def run(options: Options) -> int:
     from hvpnet.modeling.checkpoint import load_checkpoint
     from hvpnet.modeling.infer_config import Hints
     from hvpnet_export.parity import compare, compare_decoder
-    from hvpnet_export.parity_cases import example_cases, random_cases
+    from hvpnet_export.parity_cases import example_cases
 
     model = load_checkpoint(options.checkpoint, Hints.of_bundle(bundle.manifest))
     if bundle.task == "ner":
@@ -44,7 +44,7 @@ def run(options: Options) -> int:
         check_split(split, bundle.task, with_pictures=bundle.sizes.pictures > 0)
     for precision in bundle.manifest.precision:
         progress(f"comparing the {precision} graphs with the eager model")
-        cases = example_cases(model.config, tokenizer, split.examples) if split else random_cases(model)
+        cases = example_cases(model.config, tokenizer, split.examples) if split else None
         report = compare(model, bundle.path, precision, cases)
         show({"precision": precision, **report.to_dict()}, as_json=options.json)
         report.require()

@@ -7,7 +7,7 @@ from functools import partial
 
 from tokenizers import Tokenizer
 
-from hvpnet.bench.eager import EagerBackend, EagerSubject
+from hvpnet.bench.eager import EagerBackend, EagerPipeline
 from hvpnet.bench.statistics import Summary, interleave
 from hvpnet.modeling.model import HVPNeT
 from hvpnet.modeling.visual_prefix import PICTURES
@@ -19,7 +19,7 @@ def measure(model: HVPNeT, tokenizer: Tokenizer, pipeline: Pipeline, tweets: Seq
 
     All ways are in this process, and warmed up on the first tweet; `hvpnet bench` measures more strictly.
     """
-    eager = EagerSubject(EagerBackend(deepcopy(model)), tokenizer, PICTURES)  # a copy, for it may move to a GPU
+    eager = EagerPipeline(EagerBackend(deepcopy(model)), tokenizer, PICTURES)  # a copy, for it may move to a GPU
 
     def new_pictures(tweet: Tweet) -> None:
         pipeline.cache.clear()
@@ -27,7 +27,7 @@ def measure(model: HVPNeT, tokenizer: Tokenizer, pipeline: Pipeline, tweets: Seq
 
     # The last way follows the one that leaves the tweet's pictures in the cache.
     ways: dict[str, Callable[[Tweet], object]] = {
-        "eager PyTorch": lambda tweet: eager.measure([tweet]),
+        "eager PyTorch": lambda tweet: eager.run([eager.prepare(tweet)]),
         "runtime, new pictures": new_pictures,
         "runtime, pictures seen before": lambda tweet: pipeline([tweet]),
     }

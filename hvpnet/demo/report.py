@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hvpnet.bench.report import table
 from hvpnet.bench.statistics import Summary
 from hvpnet.demo.accuracy import Accuracy
 from hvpnet_runtime import EntityResult, Tweet
@@ -45,13 +46,8 @@ def write_report(figures: Figures, examples: Sequence[tuple[Tweet, EntityResult]
 
 def as_markdown(figures: Figures) -> str:
     """The two tables."""
-    accuracy = "\n".join(
-        f"| {name} | {100 * found.f1:.1f} % | {100 * found.ambiguous:.1f} % |"
-        for name, found in figures.accuracy.items()
-    )
-    latency = "\n".join(
-        f"| {name} | {taken.minimum:.1f} ms | {taken.p50:.1f} ms |" for name, taken in figures.latencies.items()
-    )
+    accuracy = {"": "{0[0]}", "entity F1": "{0[1].f1:.1%}", "ambiguous names right": "{0[1].ambiguous:.1%}"}
+    latency = {"": "{0[0]}", "minimum": "{0[1].minimum:.1f} ms", "median": "{0[1].p50:.1f} ms"}
     same = "tags every one of them as eager PyTorch does"
     if figures.differing_tweets:
         same = f"tags {figures.differing_tweets} of them otherwise than eager PyTorch"
@@ -60,17 +56,13 @@ def as_markdown(figures: Figures) -> str:
 {figures.tweets} held-out tweets. The type of an ambiguous name is in the picture alone: without it, one
 in four is right by chance. The runtime ({figures.backend}) {same}.
 
-| | entity F1 | ambiguous names right |
-|---|---|---|
-{accuracy}
+{table(accuracy, figures.accuracy.items())}
 
 The FP16 graphs on the same tweets: {figures.fp16}.
 
 One tweet at a time, from files to tags, {figures.threads} CPU threads, interleaved:
 
-| | minimum | median |
-|---|---|---|
-{latency}
+{table(latency, figures.latencies.items())}
 
 ![tweets with their pictures and tags](report.png)
 """

@@ -9,22 +9,25 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  the field's name for it
 from torchcrf import CRF
 
 from hvpnet.modeling import visual_prefix
 from hvpnet.modeling.config import HVPNeTConfig
-from hvpnet.modeling.text_encoder import build_bert, encode_text
+from hvpnet.modeling.text_encoder import Attention, build_bert, encode_text
 
 
 class HVPNeT(nn.Module):
     """Named entities (emissions and a CRF) or the relation of a marked pair, from text and pictures.
 
-    `encode_pictures` and `forward` are the two exported graphs; `decode` is what follows them on the CPU.
+    `encode_pictures` and `forward` are the two exported graphs; `decode` is what follows them on the CPU. How BERT
+    attends is `attention`, which an exporter replaces.
     """
 
     def __init__(self, config: HVPNeTConfig) -> None:
         super().__init__()
         self.config = config
+        self.attention: Attention = F.scaled_dot_product_attention
         hidden, outputs = config.bert.hidden_size, len(config.labels)
         self.bert = build_bert(config.bert)
         if config.resnet is not None:
@@ -77,7 +80,8 @@ class HVPNeT(nn.Module):
         Returns:
             Emissions [B, T, labels], or logits [B, relations].
         """
-        return self.classify(encode_text(self.bert, input_ids, attention_mask, prefix), head_index, tail_index)
+        hidden = encode_text(self.bert, input_ids, attention_mask, prefix, self.attention)
+        return self.classify(hidden, head_index, tail_index)
 
     def classify(self, hidden: Tensor, head_index: Tensor | None = None, tail_index: Tensor | None = None) -> Tensor:
         """Hidden states [B, T, hidden] -> emissions [B, T, labels] or logits [B, relations]; see `forward`."""

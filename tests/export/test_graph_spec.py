@@ -12,7 +12,7 @@ from normalised import normalised_by
 from hvpnet import HVPNeT
 from hvpnet.modeling.visual_prefix import normalise
 from hvpnet_export.graphs import export_text, export_vision
-from hvpnet_export.manifest import new_manifest
+from hvpnet_export.model_facts import manifest_of
 from hvpnet_export.parity_cases import random_cases
 from hvpnet_export.precision import to_precision
 from hvpnet_export.quantise import quantise
@@ -53,7 +53,7 @@ def described(value: Any) -> TensorSpec:
 
 def test_inputs_and_outputs_are_those_of_the_files(written: Written) -> None:
     model, precision, folder = written
-    specs = graph_specs(new_manifest(model.config), precision)
+    specs = graph_specs(manifest_of(model.config), precision)
     assert {path.name for path in folder.iterdir()} == {f"{name}.onnx" for name in specs}
     for name, spec in specs.items():
         assert spec.name == name

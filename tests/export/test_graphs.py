@@ -16,7 +16,7 @@ from normalised import behind_normalised, normalised_by
 from hvpnet import HVPNeT, ResNetConfig
 from hvpnet.modeling.visual_prefix import ImageModel, blank_picture, normalise
 from hvpnet_export import ExportError
-from hvpnet_export.graphs import TextGraph, export_text, export_vision, fold_batch_norm
+from hvpnet_export.graphs import export_text, export_vision, fold_batch_norm, text_graph
 
 pytestmark = pytest.mark.heavy
 
@@ -234,7 +234,7 @@ def test_plain_attention_equals_fused(random_model: Any, request_for: Any) -> No
     model: HVPNeT = random_model(bert={"num_hidden_layers": 3})
     _, text = request_for(model, 1, 3, 9)
     with torch.no_grad():
-        torch.testing.assert_close(TextGraph(model)(**text), model(**text), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(text_graph(model)(**text), model(**text), rtol=1e-5, atol=1e-5)
 
 
 # Failures

@@ -15,7 +15,7 @@ from torch import Tensor
 from hvpnet import HVPNeT
 from hvpnet.modeling.text_encoder import encode_text
 from hvpnet_export import ExportError
-from hvpnet_export.graphs import NORMALISED, TextGraph, export_text
+from hvpnet_export.graphs import NORMALISED, export_text, text_graph
 from hvpnet_export.precision import to_precision
 
 pytestmark = pytest.mark.heavy
@@ -114,7 +114,7 @@ def test_activations_at_which_naive_fp16_breaks(random_model: Any, tmp_path: Pat
     with torch.no_grad():
         eager = model(ids, mask)
         broken = encode_text(naive.bert, ids, mask, None, naive_attention)
-        narrow = TextGraph(to_precision(model, "fp16")).eval()(ids, mask)
+        narrow = text_graph(to_precision(model, "fp16")).eval()(ids, mask)
     assert not broken.isfinite().all()
     export_text(to_precision(model, "fp16"), tmp_path / "text.onnx", "fp16")
     session = onnxruntime.InferenceSession(tmp_path / "text.onnx", providers=["CPUExecutionProvider"])

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from hvpnet import HVPNeT
 from hvpnet.bench.accuracy import Accuracy, assess
-from hvpnet.bench.subjects import BASELINE, Variant
+from hvpnet.bench.candidates import BASELINE, Candidate
 from hvpnet.data import Sizes, load_split, write_picture_tweets
 from hvpnet.errors import DataError
 from hvpnet.evaluation.eager import evaluate
@@ -21,7 +21,7 @@ from hvpnet_runtime.bundle import Bundle
 
 pytestmark = pytest.mark.heavy
 
-RUNTIME = Variant("onnxruntime-cpu", "fp32")
+RUNTIME = Candidate("onnxruntime-cpu", "fp32")
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +32,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Task], Path]:
     return lambda task: folder / task
 
 
-def run(task: Task, data: Path, bundle: Path, model: HVPNeT, folder: Path, *variants: Variant) -> list[Accuracy]:
+def run(task: Task, data: Path, bundle: Path, model: HVPNeT, folder: Path, *candidates: Candidate) -> list[Accuracy]:
     checkpoint = save_checkpoint(model, folder / "checkpoint")
-    return assess(Bundle.load(bundle), checkpoint, load_split(data, "test"), variants, lambda _: None)
+    return assess(Bundle.load(bundle), checkpoint, load_split(data, "test"), candidates, lambda _: None)
 
 
 @pytest.mark.parametrize("task", ["ner", "re"])
@@ -46,8 +46,8 @@ def test_scores_are_those_of_the_eager_model(
     tmp_path: Path,
 ) -> None:
     folder, bundle, model = data(task), bundle_of(task), make_model(task)
-    eager, reduced, runtime = run(task, folder, bundle, model, tmp_path, Variant("eager", "bf16"), RUNTIME)
-    assert [each.variant for each in (eager, reduced, runtime)] == [BASELINE, Variant("eager", "bf16"), RUNTIME]
+    eager, reduced, runtime = run(task, folder, bundle, model, tmp_path, Candidate("eager", "bf16"), RUNTIME)
+    assert [each.candidate for each in (eager, reduced, runtime)] == [BASELINE, Candidate("eager", "bf16"), RUNTIME]
     split = load_split(folder, "test")
     tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
     assert eager.scores == runtime.scores == evaluate(model, tokenizer, split.examples)

@@ -1,47 +1,55 @@
 """`hvpnet bench` from bundle and checkpoint to results, report and figures, every number consistent with the others."""
 
 import json
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hvpnet import HVPNeT
-from hvpnet.bench import eager, runtime
 from hvpnet.bench import run as bench
+from hvpnet.bench.candidates import BASELINE, Candidate
+from hvpnet.bench.eager import EagerPipeline
 from hvpnet.bench.statistics import Ratio, Summary
-from hvpnet.bench.subjects import BASELINE, STAGES, Variant
-from hvpnet.bench.worker import peak_bytes
-from hvpnet.bench.workers import Worker, WorkerError
+from hvpnet.bench.stopwatch import STAGES, Stopwatch
+from hvpnet.bench.workers import Worker, WorkerError, peak_bytes
 from hvpnet.bench.workload import Case, Workload
 from hvpnet.cli import main
 from hvpnet.data import Sizes, write_picture_tweets
 from hvpnet.modeling.checkpoint import save_checkpoint
+from hvpnet_runtime import Pipeline
 
 pytestmark = pytest.mark.heavy
 
 
 class LocalWorker(Worker):
-    """A worker in the test's own process, which has PyTorch loaded already; compiling takes too long for a test."""
+    """A worker in the test's own process, which has PyTorch loaded already."""
 
-    def __init__(self, variant: Variant, bundle: Path, checkpoint: Path, case: Case) -> None:
-        if variant.backend == "torch.compile":
-            raise WorkerError(variant, "no compiler")
-        module = eager if variant.is_pytorch else runtime
+    def __init__(self, candidate: Candidate, bundle: Path, checkpoint: Path, case: Case) -> None:
         start = time.perf_counter()
-        self._subject = module.load_subject(variant, bundle, checkpoint)
+        if candidate.is_pytorch:
+            self._stopwatch = Stopwatch(EagerPipeline.load(candidate, bundle, checkpoint))
+        else:
+            self._stopwatch = Stopwatch(Pipeline.load(bundle, candidate.backend, precision=candidate.precision))
         load = time.perf_counter() - start
         self._workload = Workload(bundle)
-        self.peak_bytes = peak_bytes()
+        self.peak_bytes = peak_bytes(os.getpid())
         first_answer = sum(self.measure(case, 0).values())
         self.start = {"imports": 0.1, "load": load, "first_answer": first_answer, "peak_bytes": self.peak_bytes}
 
     def measure(self, case: Case, number: int) -> dict[str, float]:
-        return self._subject.measure(self._workload.tweets(case, number))
+        return self._stopwatch.measure(self._workload.tweets(case, number))
 
-    def __exit__(self, *_: object) -> None:
-        pass
+
+@contextmanager
+def start_locally(candidate: Candidate, bundle: Path, checkpoint: Path, case: Case) -> Iterator[Worker]:
+    if candidate.backend == "torch.compile":  # which takes too long for a test
+        raise WorkerError(candidate, "no compiler")
+    yield LocalWorker(candidate, bundle, checkpoint, case)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +63,7 @@ def out(ner_model: HVPNeT, ner_bundle: Path, data: Path, tmp_path_factory: pytes
     folder = tmp_path_factory.mktemp("bench")
     checkpoint = save_checkpoint(ner_model, folder / "checkpoint")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench, "Worker", LocalWorker)
+        patch.setattr(bench, "start_worker", start_locally)
         patch.setattr(bench, "STARTS", 2)
         patch.setattr(bench, "BATCHES", (2,))
         arguments = [ner_bundle, "--checkpoint", checkpoint, "--out", folder / "out", "--data", data, "--seconds", 0]
@@ -70,17 +78,17 @@ def results(out: Path) -> dict[str, Any]:
 
 
 def name(entry: dict[str, Any]) -> str:
-    return Variant(**entry["variant"]).name
+    return Candidate(**entry["candidate"]).name
 
 
-def test_every_variant_and_case(results: dict[str, Any]) -> None:
+def test_every_candidate_and_case(results: dict[str, Any]) -> None:
     found = {
         (name(each), each["case"]["batch"], each["case"]["length"], each["case"]["pictures"])
         for each in results["measurements"]
     }
     new = {
-        (variant, batch, length, "all new")
-        for variant in ("eager fp32", "eager bf16", "onnxruntime-cpu fp32")
+        (candidate, batch, length, "all new")
+        for candidate in ("eager fp32", "eager bf16", "onnxruntime-cpu fp32")
         for batch, length in ((1, 64), (1, 32), (2, 64))
     }
     again = {

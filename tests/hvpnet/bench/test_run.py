@@ -1,16 +1,17 @@
-"""What is timed and what comes of it, on variants whose times are made up."""
+"""What is timed and what comes of it, on candidates whose times are made up."""
 
 from collections.abc import Mapping
 
 import pytest
 
+from hvpnet.bench.candidates import BASELINE, Candidate
 from hvpnet.bench.run import measure, plan
 from hvpnet.bench.statistics import Ratio
-from hvpnet.bench.subjects import BASELINE, STAGES, Variant
+from hvpnet.bench.stopwatch import STAGES
 from hvpnet.bench.workers import WorkerError
 from hvpnet.bench.workload import Case
 
-FAST = Variant("onnxruntime-cpu", "fp32")
+FAST = Candidate("onnxruntime-cpu", "fp32")
 NEW, SEEN, LARGE = Case(1, 80), Case(1, 80, "all seen"), Case(8, 80)
 GROUPS = [[NEW, SEEN], [LARGE]]
 
@@ -18,18 +19,20 @@ GROUPS = [[NEW, SEEN], [LARGE]]
 class Made:
     """Takes `seconds` of a case for every stage, more in later rounds; fails at what it has no time for."""
 
-    def __init__(self, variant: Variant, seconds: Mapping[Case, float], log: list[tuple[Variant, Case, int]]) -> None:
-        self.variant, self.seconds, self.log = variant, seconds, log
+    def __init__(
+        self, candidate: Candidate, seconds: Mapping[Case, float], log: list[tuple[Candidate, Case, int]]
+    ) -> None:
+        self.candidate, self.seconds, self.log = candidate, seconds, log
 
     def measure(self, case: Case, number: int) -> dict[str, float]:
-        self.log.append((self.variant, case, number))
+        self.log.append((self.candidate, case, number))
         if case not in self.seconds:
-            raise WorkerError(self.variant, "out of memory")
+            raise WorkerError(self.candidate, "out of memory")
         return dict.fromkeys(STAGES, self.seconds[case] * (1 + number % 2))
 
 
 @pytest.fixture
-def log() -> list[tuple[Variant, Case, int]]:
+def log() -> list[tuple[Candidate, Case, int]]:
     return []
 
 
@@ -43,7 +46,7 @@ def run(log, baseline: Mapping[Case, float], fast: Mapping[Case, float]):
 def test_ratios_are_of_the_same_rounds(log) -> None:
     measurements, failed, _ = run(log, {NEW: 0.4, LARGE: 3.0}, {NEW: 0.1, SEEN: 0.02, LARGE: 1.0})
     assert not failed
-    found = {(each.variant, each.case): each for each in measurements}
+    found = {(each.candidate, each.case): each for each in measurements}
     assert set(found) == {(BASELINE, NEW), (FAST, NEW), (FAST, SEEN), (BASELINE, LARGE), (FAST, LARGE)}
     assert found[FAST, NEW].speedup == Ratio(*[pytest.approx(4)] * 4)
     assert found[FAST, NEW].graphs_speedup == Ratio(*[pytest.approx(4)] * 4)
@@ -55,7 +58,7 @@ def test_ratios_are_of_the_same_rounds(log) -> None:
 
 def test_times_are_milliseconds(log) -> None:
     measurements, _, _ = run(log, {NEW: 0.4, LARGE: 3.0}, {NEW: 0.1, SEEN: 0.02, LARGE: 1.0})
-    fast = next(each for each in measurements if (each.variant, each.case) == (FAST, NEW))
+    fast = next(each for each in measurements if (each.candidate, each.case) == (FAST, NEW))
     assert fast.samples == pytest.approx([1000, 500, 1000])  # five stages of 0.2 and 0.1 s
     assert (fast.total.minimum, fast.graphs.minimum) == pytest.approx((500, 200))
     assert fast.stages == pytest.approx(dict.fromkeys(STAGES, 200))
@@ -65,14 +68,14 @@ def test_turns_and_round_numbers(log) -> None:
     run(log, {NEW: 0.4, LARGE: 3.0}, {NEW: 0.1, SEEN: 0.02, LARGE: 1.0})
     turn = [(BASELINE, NEW), (FAST, NEW), (FAST, SEEN)]
     assert [each[:2] for each in log] == turn * 4 + [(BASELINE, LARGE), (FAST, LARGE)] * 4
-    numbers = [number for variant, _, number in log if variant == BASELINE]
+    numbers = [number for candidate, _, number in log if candidate == BASELINE]
     assert len(set(numbers)) == len(numbers) == 8  # no group shows the pictures of another as new
 
 
-def test_a_variant_that_fails_is_left_out_from_there_on(log) -> None:
+def test_a_candidate_that_fails_is_left_out_from_there_on(log) -> None:
     measurements, failed, _ = run(log, {NEW: 0.4, LARGE: 3.0}, {NEW: 0.1, SEEN: 0.02})
     assert failed == {FAST.name: "batch 8, 80 tokens, all new: out of memory"}
-    assert [(each.variant, each.case) for each in measurements] == [
+    assert [(each.candidate, each.case) for each in measurements] == [
         (BASELINE, NEW),
         (FAST, NEW),
         (FAST, SEEN),

@@ -4,24 +4,27 @@ import io
 import json
 import os
 import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from hvpnet.bench.subjects import STAGES, Variant
-from hvpnet.bench.worker import peak_bytes, serve
-from hvpnet.bench.workers import Worker, WorkerError
+from hvpnet.bench.candidates import Candidate
+from hvpnet.bench.stopwatch import STAGES
+from hvpnet.bench.worker import serve
+from hvpnet.bench.workers import Worker, WorkerError, peak_bytes, start_worker
 from hvpnet.bench.workload import Case
 
 pytestmark = pytest.mark.heavy
 
 CASE = Case(1, 12)
-RUNTIME = Variant("onnxruntime-cpu", "fp32")
+RUNTIME = Candidate("onnxruntime-cpu", "fp32")
 
 
-def start(bundle: Path) -> Worker:
-    return Worker(RUNTIME, bundle, Path("no-checkpoint"), CASE)
+def start(bundle: Path) -> AbstractContextManager[Worker]:
+    return start_worker(RUNTIME, bundle, Path("no-checkpoint"), CASE)
 
 
 def uses_torch(pid: int) -> bool:
@@ -41,9 +44,12 @@ def test_a_process_answers(ner_bundle: Path) -> None:
 
 
 def test_a_process_that_cannot_load_says_why() -> None:
-    with pytest.raises(WorkerError, match=r"^onnxruntime-cpu fp32: nowhere is not a bundle") as raised:
-        start(Path("nowhere"))
-    assert raised.value.variant == RUNTIME
+    with (
+        pytest.raises(WorkerError, match=r"^onnxruntime-cpu fp32: nowhere is not a bundle") as raised,
+        start(Path("nowhere")),
+    ):
+        pass
+    assert raised.value.candidate == RUNTIME
 
 
 def test_a_process_that_is_killed(ner_bundle: Path) -> None:
@@ -56,8 +62,8 @@ def test_a_process_that_is_killed(ner_bundle: Path) -> None:
 
 def test_a_process_that_takes_too_long(ner_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hvpnet.bench.workers._PATIENCE", 0.01)
-    with pytest.raises(WorkerError, match=r"no answer in 0\.01 seconds"):
-        start(ner_bundle)
+    with pytest.raises(WorkerError, match=r"no answer in 0\.01 seconds"), start(ner_bundle):
+        pass
 
 
 def test_a_process_that_dies_at_once_leaves_its_last_words(
@@ -67,29 +73,36 @@ def test_a_process_that_dies_at_once_leaves_its_last_words(
     python.write_text("#!/bin/sh\necho no memory left >&2\nexit 3\n")
     python.chmod(0o755)
     monkeypatch.setattr("hvpnet.bench.workers.sys.executable", str(python))
-    with pytest.raises(WorkerError, match="ended with code 3: no memory left"):
-        start(ner_bundle)
+    with pytest.raises(WorkerError, match="ended with code 3: no memory left"), start(ner_bundle):
+        pass
 
 
-def answers(bundle: Path, *requests: str) -> list[dict]:
+def answers(bundle: Path, *requests: str, candidate: Candidate = RUNTIME) -> list[dict]:
     said = io.StringIO()
-    serve(RUNTIME, bundle, Path("no-checkpoint"), requests, said)
+    serve(candidate, bundle, Path("no-checkpoint"), requests, said)
     return [json.loads(line) for line in said.getvalue().splitlines()]
 
 
 def test_what_is_said(ner_bundle: Path) -> None:
-    start, answer, error = answers(ner_bundle, json.dumps({"case": vars(CASE), "number": 1}), "{")
-    assert set(start) == {"imports", "load", "peak_bytes"}
-    assert set(answer) == {*STAGES, "peak_bytes"}
+    start, answer, error = answers(ner_bundle, json.dumps([*vars(CASE).values(), 1]), "{")
+    assert set(start) == {"imports", "load"}
+    assert set(answer) == set(STAGES)
     assert error["error"].startswith("JSONDecodeError: ")
-    assert all(said["peak_bytes"] > 0 for said in (start, answer, error))
+
+
+def test_only_the_precision_asked_for(bundle_of: Callable[..., Path]) -> None:
+    bundle = bundle_of("ner", "full", "markers", ("fp32", "fp16"))
+    (start,) = answers(bundle, candidate=Candidate("onnxruntime-cpu", "fp16"))
+    assert "load" in start
+    (error,) = answers(bundle, candidate=Candidate("onnxruntime-cpu", "int8"))
+    assert "int8" in error["error"]
 
 
 def test_peak_memory_stays() -> None:
     """The kernel counts pages by the batch, so to a percent."""
     block = np.ones(2**28, np.uint8)
-    peak = peak_bytes()
+    peak = peak_bytes(os.getpid())
     del block
     assert peak is not None
     assert peak >= 0.99 * 2**28
-    assert peak_bytes() >= 0.99 * peak
+    assert peak_bytes(os.getpid()) >= 0.99 * peak

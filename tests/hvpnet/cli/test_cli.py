@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -227,6 +228,28 @@ def test_int8_from_the_command_line(
     code, _, err = run(capsys, "verify", bundle, "--checkpoint", checkpoint)
     assert code == 1
     assert "int8 graphs, which are compared on tweets, not at random: give --data" in error_line(err)
+
+
+def test_verify_on_tweets_with_a_broken_picture(
+    capsys: pytest.CaptureFixture[str],
+    ner_bundle: Path,
+    checkpoint: Path,
+    picture_tweets: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    """An error, or inf.png in its place, whose answers are compared like any other's."""
+    data = shutil.copytree(picture_tweets("ner"), tmp_path / "data")
+    number = (data / "test.txt").read_text("utf-8").partition("\n")[0].removeprefix("IMGID:")
+    (data / "images" / f"{number}.jpg").write_bytes(b"no picture")
+    Image.new("RGB", (300, 260), "teal").save(data / "images" / "inf.png")
+    verify = ("verify", ner_bundle, "--checkpoint", checkpoint, "--data", data, "--json")
+    code, out, err = run(capsys, *verify)
+    assert (code, out) == (1, "")
+    assert f"{number}.jpg" in error_line(err)
+    code, out, err = run(capsys, *verify, "--on-bad-image", "substitute")
+    assert code == 0, err
+    report = json.loads(out)
+    assert (report["passed"], report["cases"]) == (True, 3)  # batches of eight of 24 tweets
 
 
 @pytest.mark.parametrize("arguments", [("--precision", "fp32,int8"), ("--calibration", "data")])

@@ -120,7 +120,7 @@ def test_report(demo):
     out, figures, *_ = demo
     lines = (out / "report.md").read_text("utf-8").splitlines()
     for name, found in figures.accuracy.items():
-        assert f"| {name} | {found.f1:.1%} | {found.ambiguous:.1%} |".replace("%", " %") in lines
+        assert f"| {name} | {found.f1:.1%} | {found.ambiguous:.1%} |" in lines
     for name, taken in figures.latencies.items():
         assert 0 < taken.minimum <= taken.p50
         assert sum(line.startswith(f"| {name} | ") and line.endswith(" ms |") for line in lines) == 1

@@ -1,4 +1,4 @@
-"""What the manifest of a bundle says of the model it is made of."""
+"""A model's task, labels and sizes as the manifest states them; its fields are `hvpnet_runtime.bundle.Manifest`'s."""
 
 from dataclasses import asdict
 from importlib.metadata import version
@@ -10,7 +10,7 @@ from hvpnet_runtime.bundle import Limits, Manifest, Sizes
 _PRODUCERS = ("hvpnet", "torch", "transformers", "onnx", "onnxscript")
 
 
-def new_manifest(config: HVPNeTConfig) -> Manifest:
+def manifest_of(config: HVPNeTConfig) -> Manifest:
     """The manifest of a bundle that has no graphs yet."""
     bert = config.bert
     return Manifest(

@@ -11,12 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from hvpnet.cli import main
-from hvpnet_runtime import BackendError, Pipeline
+from hvpnet_runtime import BackendError
 from hvpnet_runtime.bulk import Job, Resources, annotate
 from hvpnet_runtime.bulk.cluster import pool_for
 from hvpnet_runtime.bulk.source import JsonLines, Part
 from hvpnet_runtime.bulk.worker import Annotator
 from hvpnet_runtime.errors import BulkError, ResumeError
+from hvpnet_runtime.types import Result
 
 pytestmark = [pytest.mark.heavy, pytest.mark.usefixtures("ray_here")]
 
@@ -103,12 +104,11 @@ class Failing(Annotator):
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         if row["number"] == 2 and not self._job.output.with_name("repaired").exists():
-            self._pipeline = None
-            self._load = fail  # type: ignore[method-assign]
+            self._pipeline.run = fail  # type: ignore[method-assign]
         return super().__call__(row)
 
 
-def fail() -> Pipeline:
+def fail(_: object) -> list[Result]:
     raise BackendError("the engine fails")
 
 

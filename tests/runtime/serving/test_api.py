@@ -21,7 +21,7 @@ from hvpnet_runtime.serving.api import create_api
 from hvpnet_runtime.serving.messages import read_request, request_model
 from hvpnet_runtime.serving.metrics import Metrics
 from hvpnet_runtime.serving.preparation import Preparation
-from hvpnet_runtime.serving.settings import Limits
+from hvpnet_runtime.serving.settings import ServiceLimits
 
 URL = "/v1/extract"
 
@@ -173,7 +173,7 @@ def test_parts_are_limited_by_tweets_alone():
 
     headers = [(b"content-type", b"multipart/form-data; boundary=b")]
     request = Request({"type": "http", "headers": headers}, receive)
-    found, pictures = asyncio.run(read_request(request, Limits(tweets=20), lambda _: None))
+    found, pictures = asyncio.run(read_request(request, ServiceLimits(tweets=20), lambda _: None))
     assert len(found.tweets) == 20
     assert pictures("19 63") == b""
 
@@ -243,7 +243,7 @@ def test_many_small_values(settings, extractor, tweets):
 )
 def test_a_request_has_one_mistake(tweets, place):
     with pytest.raises(ValidationError) as caught:
-        request_model(Limits()).model_validate_json(f'{{"tweets": {tweets}}}')
+        request_model(ServiceLimits()).model_validate_json(f'{{"tweets": {tweets}}}')
     (error,) = caught.value.errors()
     assert error["loc"] == place
 

@@ -2,10 +2,9 @@
 
 import asyncio
 import base64
-import binascii
 from collections.abc import AsyncGenerator, Callable, Mapping
 from functools import cache
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, create_model, model_validator
 from pydantic.json_schema import models_json_schema
@@ -34,6 +33,9 @@ SCHEMAS = "#/components/schemas/"
 
 MOST_OBJECTS = 64
 """Crops or boxes of one tweet: many times what any bundle reads."""
+
+_Item = TypeVar("_Item")
+Objects = Annotated[list[_Item], Field(max_length=MOST_OBJECTS, fail_fast=True)]
 
 _SHOWN = 40  # characters of what a client made up
 
@@ -71,15 +73,8 @@ class TweetMessage(_Message):
     text: str | None = Field(None, description="the raw text")
     words: list[str] | None = Field(None, description="the text already split into words")
     image: str | None = Field(None, description="the whole picture")
-    objects: list[str] = Field(
-        [], max_length=MOST_OBJECTS, fail_fast=True, description="object crops, most important first"
-    )
-    boxes: list[PixelBox] = Field(
-        [],
-        max_length=MOST_OBJECTS,
-        fail_fast=True,
-        description="object boxes, cropped out of the image by the service",
-    )
+    objects: Objects[str] = Field([], description="object crops, most important first")
+    boxes: Objects[PixelBox] = Field([], description="object boxes, cropped out of the image by the service")
     head: WordRange | None = Field(None, description="relations: the words of the head entity")
     tail: WordRange | None = Field(None, description="relations: the words of the tail entity")
 
@@ -246,7 +241,7 @@ def _parse(body: bytes, limits: ServiceLimits) -> ExtractRequest:
 def _from_base64(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise PictureError(f"a picture must be the base64 of an image file ({error})") from error
 
 

@@ -31,6 +31,12 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
+def numbered(path: Path, count: int) -> Path:
+    """As many tweets, whose ids count from 0."""
+    path.write_text("".join(json.dumps({"id": row, "text": f"Jordan {row}"}) + "\n" for row in range(count)))
+    return path
+
+
 def test_json_lines_to_json_lines(ner_bundle: Path, entities: Any, tmp_path: Path, assert_equal: Any) -> None:
     job = Job(ner_bundle, entities.write_lines("lines.jsonl"), tmp_path / "out.jsonl", part_rows=10)
     report = annotate(job, TWO)
@@ -115,8 +121,7 @@ def fail(_: object) -> list[Result]:
 def test_a_failing_engine_stops_the_run_and_the_rest_goes_on_later(
     ner_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = tmp_path / "tweets.jsonl"
-    source.write_text("".join(json.dumps({"id": row, "text": f"Jordan {row}"}) + "\n" for row in range(12)))
+    source = numbered(tmp_path / "tweets.jsonl", 12)
     monkeypatch.setattr("hvpnet_runtime.bulk.cluster.Annotator", Failing)
     job = Job(ner_bundle, source, tmp_path / "out.jsonl", part_rows=2)
     with pytest.raises(BackendError, match="the engine fails"):
@@ -147,8 +152,7 @@ class Deadly(Annotator):
 def test_a_part_that_ends_its_processes_ends_the_run(
     ner_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = tmp_path / "tweets.jsonl"
-    source.write_text("".join(json.dumps({"id": row, "text": f"Jordan {row}"}) + "\n" for row in range(6)))
+    source = numbered(tmp_path / "tweets.jsonl", 6)
     monkeypatch.setattr("hvpnet_runtime.bulk.cluster.Annotator", Deadly)
     job = Job(ner_bundle, source, tmp_path / "out.jsonl", part_rows=2)
     with pytest.raises(BulkError, match="the part at row 3 ended its process 3 times"):

@@ -234,8 +234,8 @@ def _parse(body: bytes, limits: ServiceLimits) -> ExtractRequest:
     try:
         return request_model(limits).model_validate_json(body)
     except ValidationError as error:
-        kind = RequestError if error.errors()[0]["type"] == "json_invalid" else InputError
-        raise kind(first_error(error, "request")) from error
+        kind, line = first_error(error, "request")
+        raise (RequestError if kind == "json_invalid" else InputError)(line) from error
 
 
 def _from_base64(text: str) -> bytes:

@@ -162,7 +162,7 @@ class Settings(_Table):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise SettingsError(f"settings: {first_error(error, 'settings')}") from error
+            raise SettingsError(f"settings: {first_error(error, 'settings')[1]}") from error
 
     @property
     def default_bundle(self) -> str:
@@ -182,8 +182,8 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise SettingsError(f"settings {path} cannot be read: {error}") from error
 
 
-def first_error(error: ValidationError, whole: str) -> str:
-    """The first of pydantic's errors in one line: where in the whole it is, and what is wrong there."""
-    first = error.errors()[0]
+def first_error(error: ValidationError, whole: str) -> tuple[str, str]:
+    """The first of pydantic's errors: its type, and in one line where in the whole it is and what is wrong there."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = ".".join(map(str, first["loc"])) or f"the {whole}"
-    return f"{place}: {first['msg']}"
+    return first["type"], f"{place}: {first['msg']}"

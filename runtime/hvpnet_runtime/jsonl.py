@@ -1,6 +1,7 @@
 """Tweets as JSON objects, one a line."""
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,47 +43,60 @@ def tweet_from_dict(values: Mapping[str, Any], folder: Path) -> Tweet:
     unknown = sorted(set(values) - set(KEYS))
     if unknown:
         raise InputError(f"unknown keys {', '.join(unknown)}: a tweet has {', '.join(KEYS)}")
-    image = _picture(values.get("image"), folder)
-    return Tweet(
-        text=values.get("text"),
-        words=None if values.get("words") is None else _list(values, "words"),
-        image=image,
-        objects=[crop for given in _list(values, "objects") if (crop := _picture(given, folder)) is not None],
-        boxes=_list(values, "boxes"),
-        head=values.get("head"),
-        tail=values.get("tail"),
-        id=values.get("id"),
-    )
+    read = {
+        "words": None if values.get("words") is None else _list(values, "words"),
+        "image": _picture(values.get("image"), folder),
+        "objects": [crop for given in _list(values, "objects") if (crop := _picture(given, folder)) is not None],
+        "boxes": _list(values, "boxes"),
+    }
+    return Tweet(**{**values, **read})
 
 
 @dataclass(frozen=True)
-class LineRow:
-    """A tweet as a line of a file; a `Row` of a stream.
+class FileRow(ABC):
+    """A tweet in a file; a `Row` of a stream.
 
     Attributes:
-        number: of the line, from 1.
-        line: without its end.
+        number: of the row or line, from 1.
         folder: what relative paths of pictures count from.
     """
 
     number: int
-    line: str
     folder: Path
 
-    def tweet(self) -> Tweet:
-        """The tweet of the line.
+    @abstractmethod
+    def values(self) -> dict[str, Any]:
+        """The row as JSON types, and in Parquet bytes for pictures.
 
         Raises:
-            InputError: see `parse_line` and `tweet_from_dict`.
+            InputError: it cannot be read.
         """
-        return tweet_from_dict(parse_line(self.line), self.folder)
 
-    def id(self) -> Any:  # noqa: ANN401  whatever the line says
-        """The line's id, or None where it cannot be read."""
+    def tweet(self) -> Tweet:
+        """The tweet of the row.
+
+        Raises:
+            InputError: see `values` and `tweet_from_dict`.
+        """
+        return tweet_from_dict(self.values(), self.folder)
+
+    def id(self) -> Any:  # noqa: ANN401  whatever the row says
+        """The row's id, or None where it cannot be read."""
         try:
-            return parse_line(self.line).get("id")
+            return self.values().get("id")
         except InputError:
             return None
+
+
+@dataclass(frozen=True)
+class LineRow(FileRow):
+    """A line of a file, without its end."""
+
+    line: str
+
+    def values(self) -> dict[str, Any]:
+        """See `FileRow`."""
+        return parse_line(self.line)
 
 
 def read_rows(path: Path) -> Iterator[LineRow]:
@@ -104,7 +118,7 @@ def line_rows(lines: Iterable[bytes], folder: Path, first: int = 1) -> Iterator[
     """Lines that are not blank, numbered from `first`; bytes that are not UTF-8 are kept as surrogates."""
     for number, line in enumerate(lines, first):
         if not line.isspace():
-            yield LineRow(number, line.decode("utf-8", "surrogateescape").rstrip("\r\n"), folder)
+            yield LineRow(number, folder, line.decode("utf-8", "surrogateescape").rstrip("\r\n"))
 
 
 def _list(values: Mapping[str, Any], key: str) -> list[Any]:

@@ -93,7 +93,6 @@ def stream(
         ahead = _Ahead(pool, lambda row: prepare_row(prepare, row), rows, most, most_unfinished)
         while window := ahead.window():
             yield from _answers(window, run, batch_size, ahead.top_up)
-        ahead.reraise()
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -128,21 +127,21 @@ class _Ahead:
         self._waiting: deque[Future[Outcome]] = deque()
         self._nbytes, self._largest, self._unfinished, self._lock = 0, 0, 0, Lock()
         self._most_unfinished = most_unfinished
-        self._failure: Exception | None = None
         self._ended = False
 
     def window(self) -> list[Outcome]:
-        """The next tweets, as many as one window holds; none at the end."""
+        """The next tweets, as many as one window holds; none at the end. Raises what ended the rows in their place."""
         window: list[Outcome] = []
         nbytes = 0
         while len(window) < self._most and nbytes < WINDOW_BYTES:
             self.top_up(least=1)
-            if not self._waiting:
+            if not self._waiting or (window and self._waiting[0].exception()):
                 break
             outcome = self._waiting.popleft().result()
             window.append(outcome)
             nbytes += _nbytes(outcome)
-            self._count(-_nbytes(outcome))
+            with self._lock:
+                self._nbytes -= _nbytes(outcome)
         return window
 
     def top_up(self, least: int = 0) -> None:
@@ -155,23 +154,21 @@ class _Ahead:
             except StopIteration:
                 self._ended = True
             except Exception as error:
-                self._ended, self._failure = True, error
+                self._ended = True
+                failure: Future[Outcome] = Future()
+                failure.set_exception(error)
+                self._waiting.append(failure)
             else:
                 with self._lock:
                     self._unfinished += 1
                 self._waiting.append(self._pool.submit(self._counted, row))
 
-    def reraise(self) -> None:
-        """Raise what reading the rows raised, if it did."""
-        if self._failure is not None:
-            raise self._failure
-
     def _counted(self, row: Row) -> Outcome:
         outcome = self._prepare(row)
         with self._lock:
             self._unfinished -= 1
+            self._nbytes += _nbytes(outcome)
             self._largest = max(self._largest, _nbytes(outcome))
-        self._count(_nbytes(outcome))
         return outcome
 
     def _has_room(self) -> bool:
@@ -179,10 +176,6 @@ class _Ahead:
         with self._lock:
             reserved = self._nbytes + self._unfinished * self._largest
             return self._unfinished < self._most_unfinished and reserved < WINDOW_BYTES
-
-    def _count(self, nbytes: int) -> None:
-        with self._lock:
-            self._nbytes += nbytes
 
 
 def _nbytes(outcome: Outcome) -> int:

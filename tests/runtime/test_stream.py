@@ -1,7 +1,6 @@
 """The stream: order, laziness, batches of similar length, and what becomes of rows that cannot be prepared."""
 
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from itertools import count, islice
 from pathlib import Path
@@ -125,16 +124,19 @@ def test_pictures_close_a_window_and_bound_what_is_prepared_ahead(monkeypatch: p
 def test_tweets_without_pictures_do_not_open_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rejection and a text come first, and say nothing about the size of what follows."""
     monkeypatch.setattr(hvpnet_runtime.stream, "WINDOW_BYTES", 1000)
-    prepared_rows: list[int] = []
+    given: list[int] = []  # to the thread, which prepares all of them sooner or later
+
+    def lengths() -> Iterator[int]:
+        for length in (0, 1, *[5] * 120):
+            given.append(length)
+            yield length
 
     def prepare(tweet: Tweet) -> Prepared:
-        prepared_rows.append(tweet.id)
         return prepared(refuse_zero(tweet).tweet, pixels=0 if tweet.id == 1 else 300)
 
-    answers = stream(rows([0, 1, *[5] * 120]), prepare, Recorder(), 8, 1)
+    answers = stream(rows(lengths()), prepare, Recorder(), 8, 1)
     next(answers)
-    time.sleep(0.2)  # in which the thread prepares all that it was given
-    assert len(prepared_rows) <= 2 + 4 + 4 + 8
+    assert len(given) <= 2 + 4 + 4 + 8
     answers.close()  # type: ignore[attr-defined]
 
 

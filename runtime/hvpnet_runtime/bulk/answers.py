@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,7 +14,6 @@ from hvpnet_runtime.bulk.source import JSON_LINES, PARQUET
 from hvpnet_runtime.bundle import Task
 from hvpnet_runtime.errors import InputError
 from hvpnet_runtime.jsonl import json_line
-from hvpnet_runtime.types import Result
 
 _GROUP_ROWS = 65_536  # small row groups make a Parquet file slow to read
 
@@ -32,39 +31,24 @@ def answers_for(output: Path, task: Task, id_type: pa.DataType) -> "Answers":
     raise InputError(f"{output} must end in {', '.join(JSON_LINES + PARQUET)}, which says how to write it")
 
 
-def encode_lines(values: Iterable[Any]) -> bytes:
-    """JSON lines."""
-    return "".join(f"{json_line(value)}\n" for value in values).encode()
-
-
-def count_lines(path: Path) -> int:
-    """How many lines a file has."""
-    with path.open("rb") as lines:
-        return sum(chunk.count(b"\n") for chunk in iter(lambda: lines.read(2**20), b""))
-
-
-def join_files(paths: Iterable[Path], out: Path) -> None:
-    """Files one after the other."""
-    with out.open("wb") as joined:
-        for path in paths:
-            with path.open("rb") as file:
-                shutil.copyfileobj(file, joined)
-
-
 class JsonLinesAnswers:
-    """Answers as JSON lines, the same as those of `hvpnet predict`."""
+    """Answers as JSON lines, the same as those of `hvpnet predict`; and what was rejected."""
 
-    def encode(self, results: Sequence[Result]) -> bytes:
-        """A file of these results."""
-        return encode_lines(result.to_dict() for result in results)
+    def encode(self, rows: Iterable[Mapping[str, Any]]) -> bytes:
+        """A file of these rows, which are JSON types."""
+        return "".join(f"{json_line(row)}\n" for row in rows).encode()
 
     def count(self, path: Path) -> int:
-        """How many results a file holds."""
-        return count_lines(path)
+        """How many rows a file holds."""
+        with path.open("rb") as lines:
+            return sum(chunk.count(b"\n") for chunk in iter(lambda: lines.read(2**20), b""))
 
     def join(self, paths: Iterable[Path], out: Path) -> None:
-        """Write all results of several files, in order, as one file."""
-        join_files(paths, out)
+        """Write all rows of several files, in order, as one file."""
+        with out.open("wb") as joined:
+            for path in paths:
+                with path.open("rb") as file:
+                    shutil.copyfileobj(file, joined)
 
 
 class ParquetAnswers:
@@ -79,21 +63,20 @@ class ParquetAnswers:
         self._schema = _schema(task, id_type)
         self._id_is_text = pa.types.is_string(id_type)
 
-    def encode(self, results: Sequence[Result]) -> bytes:
-        """A file of these results."""
-        rows = [result.to_dict() for result in results]
+    def encode(self, rows: Iterable[Mapping[str, Any]]) -> bytes:
+        """See `JsonLinesAnswers`."""
         if self._id_is_text:
-            rows = [{**row, "id": _id_text(row["id"])} for row in rows]
+            rows = ({**row, "id": _id_text(row["id"])} for row in rows)
         file = BytesIO()
-        pq.write_table(pa.Table.from_pylist(rows, self._schema), file)
+        pq.write_table(pa.Table.from_pylist(list(rows), self._schema), file)
         return file.getvalue()
 
     def count(self, path: Path) -> int:
-        """How many results a file holds."""
+        """See `JsonLinesAnswers`."""
         return int(pq.read_metadata(path).num_rows)
 
     def join(self, paths: Iterable[Path], out: Path) -> None:
-        """Write all results of several files, in order, as one file."""
+        """See `JsonLinesAnswers`."""
         waiting: list[pa.Table] = []
         with pq.ParquetWriter(out, self._schema) as writer:
             for path in paths:

@@ -3,7 +3,8 @@
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -115,7 +116,7 @@ def run_parts(job: Job, digest: str, parts: Sequence[Part], pool: Pool) -> Itera
     # A block of one row makes every part a task of its own, which is what Ray hands out and begins anew.
     outcomes = ray.data.from_items([asdict(part) for part in parts], override_num_blocks=len(parts)).map(
         Annotator,
-        fn_constructor_args=(job, digest, pool.threads, _counter(attempts)),
+        fn_constructor_args=(job, digest, pool.threads, lambda part: ray.get(attempts.begin.remote(part))),
         compute=ray.data.ActorPoolStrategy(
             min_size=1, max_size=min(pool.actors, len(parts)), max_tasks_in_flight_per_actor=2
         ),
@@ -138,18 +139,8 @@ class _Attempts:
     """How often each part was begun, counted by an actor of its own."""
 
     def __init__(self) -> None:
-        self._begun: dict[int, int] = {}
+        self._begun: Counter[int] = Counter()
 
     def begin(self, number: int) -> int:
-        self._begun[number] = self._begun.get(number, 0) + 1
+        self._begun[number] += 1
         return self._begun[number]
-
-
-def _counter(attempts: Any) -> Callable[[int], int]:  # noqa: ANN401  a handle of Ray's
-    def begin(number: int) -> int:
-        import ray
-
-        count: int = ray.get(attempts.begin.remote(number))
-        return count
-
-    return begin

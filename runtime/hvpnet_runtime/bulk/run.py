@@ -1,7 +1,7 @@
 """The run: hold the work folder, do its unfinished parts, check that every row is there, join."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -84,16 +84,13 @@ def _index(source: Source, part_rows: int, progress: bool) -> list[Part]:  # noq
 def _identity(job: Job) -> dict[str, Any]:
     """What answers depend on. A digest of the input would take as long to read again as the input does."""
     facts = job.input.stat()
-    return {
+    identity = asdict(job) | {
         "hvpnet": version("hvpnet"),
         "bundle": manifest_digest(job.bundle),
         "input": [str(job.input), facts.st_size, facts.st_mtime_ns],
-        "backend": job.backend,
-        "precision": job.precision,
-        "window": job.window,
-        "on_bad_image": job.on_bad_image,
-        "part_rows": job.part_rows,
     }
+    del identity["output"]  # it may be moved, with the work folder beside it
+    return identity
 
 
 def _rows(parts: Sequence[Part]) -> int:

@@ -10,8 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hvpnet_runtime.errors import InputError
-from hvpnet_runtime.jsonl import KEYS, LineRow, line_rows, tweet_from_dict
-from hvpnet_runtime.types import Tweet
+from hvpnet_runtime.jsonl import KEYS, FileRow, line_rows
 
 JSON_LINES, PARQUET = (".jsonl", ".ndjson"), (".parquet",)
 MOST_PARTS = 10_000
@@ -40,48 +39,18 @@ class Part:
 
 
 @dataclass(frozen=True)
-class ParquetRow:
-    """A tweet as a row of Parquet; a `Row` of a stream.
+class ParquetRow(FileRow):
+    """A row of Parquet, as a batch of this row alone."""
 
-    Attributes:
-        number: from 1.
-        batch: a batch of this row alone.
-        folder: what relative paths of pictures count from.
-    """
-
-    number: int
     batch: pa.RecordBatch
-    folder: Path
-
-    def tweet(self) -> Tweet:
-        """The tweet of the row.
-
-        Raises:
-            InputError: the text of a column is not UTF-8, or a value of the wrong type.
-        """
-        return tweet_from_dict(self.values(), self.folder)
-
-    def id(self) -> Any:  # noqa: ANN401  whatever the column has
-        """The row's id, or None where it cannot be read."""
-        try:
-            return self.values().get("id")
-        except InputError:
-            return None
 
     def values(self) -> dict[str, Any]:
-        """The row as JSON types, and bytes for pictures.
-
-        Raises:
-            InputError: the text of a column is not UTF-8.
-        """
+        """See `FileRow`. The text of a column may not be UTF-8."""
         try:
             (values,) = self.batch.to_pylist()
         except UnicodeDecodeError as error:
             raise InputError(f"not UTF-8: {error}") from error
         return dict(values)
-
-
-SourceRow: TypeAlias = LineRow | ParquetRow
 
 
 def open_source(path: Path) -> "Source":
@@ -139,7 +108,7 @@ class JsonLines:
             for number, (start, first) in enumerate(marks)
         ]
 
-    def read(self, part: Part) -> Iterator[SourceRow]:
+    def read(self, part: Part) -> Iterator[FileRow]:
         """The rows of a part, in order."""
         with self._path.open("rb") as lines:
             lines.seek(part.start)
@@ -171,7 +140,7 @@ class Parquet:
             for number, start in enumerate(range(0, self.size, part_rows))
         ]
 
-    def read(self, part: Part) -> Iterator[SourceRow]:
+    def read(self, part: Part) -> Iterator[FileRow]:
         """See `JsonLines.read`. Rows of the row group before the part are decoded too: Parquet has no shorter way."""
         end = part.start + part.rows
         bounds = list(zip(self._group_starts, self._group_starts[1:], strict=False))
@@ -182,7 +151,7 @@ class Parquet:
         with pq.ParquetFile(self._path) as file:
             for batch in file.iter_batches(_READ_ROWS, row_groups=groups):
                 for row in range(max(position, part.start), min(position + len(batch), end)):
-                    yield ParquetRow(row + 1, batch.slice(row - position, 1), self._path.parent)
+                    yield ParquetRow(row + 1, self._path.parent, batch.slice(row - position, 1))
                 position += len(batch)
                 if position >= end:
                     return

@@ -1,7 +1,6 @@
 """The folder beside the output that holds finished parts until all are: what a killed run goes on from."""
 
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,13 +11,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from hvpnet_runtime.bulk.answers import Answers, count_lines, join_files
+from hvpnet_runtime.bulk.answers import Answers, JsonLinesAnswers
 from hvpnet_runtime.bulk.source import Part
 from hvpnet_runtime.bundle.staging import flush
 from hvpnet_runtime.errors import BulkError, ResumeError
 
-Identity = Mapping[str, Any]
-"""What a run's answers depend on, as JSON types by name."""
+_LINES = JsonLinesAnswers()  # what was rejected, whatever the format of the answers
 
 
 class WorkFolder:
@@ -56,11 +54,11 @@ class WorkFolder:
         except Timeout as error:
             raise BulkError(f"another run is at work on {output}: wait for it") from error
 
-    def begin(self, identity: Identity, index: Callable[[], Sequence[Part]]) -> None:
+    def begin(self, identity: Mapping[str, Any], index: Callable[[], Sequence[Part]]) -> None:
         """Take up the run that was interrupted here, or begin one.
 
         Args:
-            identity: what the answers depend on.
+            identity: what the answers depend on, as JSON types by name.
             index: cuts the input into parts; called unless a run is taken up.
 
         Raises:
@@ -111,7 +109,7 @@ class WorkFolder:
         for part in self.parts:
             self._check(part, answers)
         joined, side = self.path / "joined", self.path / "joined.rejected"
-        join_files(map(self.rejected, self.parts), side)
+        _LINES.join(map(self.rejected, self.parts), side)
         answers.join(map(self.answers, self.parts), joined)
         with side.open(encoding="utf-8") as lines:
             reasons = Counter(json.loads(line)["error"]["type"] for line in lines)
@@ -143,7 +141,7 @@ class WorkFolder:
     def _check(self, part: Part, answers: Answers) -> None:
         file = self.answers(part)
         try:
-            found = answers.count(file) + count_lines(self.rejected(part))
+            found = answers.count(file) + _LINES.count(self.rejected(part))
         except (OSError, ValueError) as error:  # what pyarrow says of a damaged file is a ValueError
             raise BulkError(f"{file} cannot be read ({error}): remove it and run again") from error
         if found != part.rows:
@@ -153,8 +151,6 @@ class WorkFolder:
 def _write(path: Path, content: bytes) -> None:
     """All or nothing, even if the machine stops."""
     unfinished = path.with_name(f"{path.name}.unfinished")
-    with unfinished.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    unfinished.write_bytes(content)
+    flush(unfinished)
     unfinished.replace(path)

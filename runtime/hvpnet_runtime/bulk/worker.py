@@ -1,20 +1,21 @@
 """What one actor does: it loads the bundle once, and then a part at a time from the input's bytes to answers' bytes."""
 
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import tee
 from pathlib import Path
 from typing import Any
 
-from hvpnet_runtime.bulk.answers import answers_for, encode_lines
+from hvpnet_runtime.bulk.answers import JsonLinesAnswers, answers_for
 from hvpnet_runtime.bulk.job import Job
 from hvpnet_runtime.bulk.source import Part, open_source
 from hvpnet_runtime.bundle import sha256
 from hvpnet_runtime.errors import BulkError, BundleError, HvpnetError
 from hvpnet_runtime.jsonl import LineRow
 from hvpnet_runtime.pipeline import Pipeline
-from hvpnet_runtime.types import Rejection, Result
+from hvpnet_runtime.types import Rejection
 
 MOST_TRIES = 3
 """How often a part may end its actor before the run stops: a lost node is bad luck, three are the part's doing."""
@@ -55,7 +56,6 @@ class Annotator:
     def __init__(self, job: Job, digest: str, threads: int, begin: Callable[[int], int]) -> None:
         self._job, self._digest, self._begin = job, digest, begin
         self._threads = threads
-        self._pipeline: Pipeline | None = None
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Annotate one part."""
@@ -75,39 +75,38 @@ class Annotator:
                 f"the part at row {part.first} ended its process {MOST_TRIES} times, for want of memory or by a crash "
                 "of the backend: Ray's logs say which"
             )
-        pipeline = self._load()
+        pipeline = self._pipeline
         # Which pictures share a run of the vision graph must not depend on the parts this actor happened to get before,
         # or the last digits of a score would.
         pipeline.cache.clear()
         source = open_source(self._job.input)
         rows, copies = tee(source.read(part))
-        results: list[Result] = []
-        rejected: list[Mapping[str, Any]] = []
+        results: list[dict[str, Any]] = []
+        rejected: list[dict[str, Any]] = []
         for row, outcome in zip(copies, pipeline.stream_rows(rows), strict=True):
             if isinstance(outcome, Rejection):
                 rejected.append(outcome.to_dict() | ({"line": row.line} if isinstance(row, LineRow) else {}))
             else:
-                results.append(outcome)
+                results.append(outcome.to_dict())
         if len(results) + len(rejected) != part.rows:
             raise BulkError(f"{self._job.input} has changed since the run began: remove the work folder to begin anew")
         answers = answers_for(self._job.output, pipeline.bundle.task, source.id_type)
-        name = pipeline.backend.name
-        return Done(part.number, answers.encode(results), encode_lines(rejected), len(rejected), name)
+        lines = JsonLinesAnswers().encode(rejected)
+        return Done(part.number, answers.encode(results), lines, len(rejected), pipeline.backend.name)
 
-    def _load(self) -> Pipeline:
-        if self._pipeline is None:
-            job = self._job
-            if manifest_digest(job.bundle) != self._digest:
-                raise BundleError(f"{job.bundle} differs between nodes: copy the same bundle to all")
-            self._pipeline = Pipeline.load(
-                job.bundle,
-                job.backend,
-                precision=job.precision,
-                window=job.window,
-                on_bad_image=job.on_bad_image,
-                threads=self._threads,
-            )
-        return self._pipeline
+    @cached_property
+    def _pipeline(self) -> Pipeline:
+        job = self._job
+        if manifest_digest(job.bundle) != self._digest:
+            raise BundleError(f"{job.bundle} differs between nodes: copy the same bundle to all")
+        return Pipeline.load(
+            job.bundle,
+            job.backend,
+            precision=job.precision,
+            window=job.window,
+            on_bad_image=job.on_bad_image,
+            threads=self._threads,
+        )
 
 
 def manifest_digest(bundle: Path) -> str:

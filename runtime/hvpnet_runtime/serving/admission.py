@@ -1,10 +1,18 @@
 """How much one ingress replica takes in at a time, and that it takes in no more before it stops."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Literal, TypeAlias
 
 from hvpnet_runtime.serving.errors import OverloadedError, UnavailableError
-from hvpnet_runtime.serving.settings import Limits
+from hvpnet_runtime.serving.settings import ServiceLimits
+
+Kind: TypeAlias = Literal["tweets", "bytes"]
+Add: TypeAlias = Callable[[Kind, int], None]
+"""Reserves more for a request, or raises OverloadedError: they are too many."""
+
+_WAITING: dict[Kind, str] = {"tweets": "{} tweets are waiting", "bytes": "requests of {} bytes are waiting"}
 
 
 class Admission:
@@ -17,17 +25,18 @@ class Admission:
         closed: nothing more is taken in.
     """
 
-    def __init__(self, limits: Limits) -> None:
-        self.limits, self.tweets, self.bytes = limits, 0, 0
+    def __init__(self, limits: ServiceLimits) -> None:
+        self._most: dict[Kind, int] = {"tweets": limits.queue, "bytes": limits.queue_bytes}
+        self._in_hand: Counter[Kind] = Counter()
         self.closed = False
 
     def close(self) -> int:
         """Take nothing more in; how many tweets are in hand still."""
         self.closed = True
-        return self.tweets
+        return self._in_hand["tweets"]
 
     @contextmanager
-    def admit(self) -> Iterator["Share"]:
+    def admit(self) -> Iterator[Add]:
         """Count a request in as one tweet, which it has at least, and out with all that was added at the end.
 
         Raises:
@@ -36,34 +45,17 @@ class Admission:
         """
         if self.closed:
             raise UnavailableError("the service is stopping; try again later, or elsewhere")
-        share = Share(self)
+        own: Counter[Kind] = Counter()
+
+        def add(kind: Kind, count: int) -> None:
+            if self._in_hand[kind] + count > self._most[kind]:
+                others = _WAITING[kind].format(self._in_hand[kind] - own[kind])
+                raise OverloadedError(f"{others}, the limit is {self._most[kind]}; try again later")
+            for counts in (self._in_hand, own):
+                counts[kind] += count
+
         try:
-            share.add(tweets=1)
-            yield share
+            add("tweets", 1)
+            yield add
         finally:
-            self.tweets -= share.tweets
-            self.bytes -= share.bytes
-
-
-class Share:
-    """What one request has of the whole."""
-
-    def __init__(self, admission: Admission) -> None:
-        self._all, self.tweets, self.bytes = admission, 0, 0
-
-    def add(self, *, tweets: int = 0, bytes_: int = 0) -> None:
-        """Reserve more tweets or more bytes.
-
-        Raises:
-            OverloadedError: they are too many.
-        """
-        whole, limits = self._all, self._all.limits
-        if whole.tweets + tweets > limits.queue:
-            waiting = f"{whole.tweets - self.tweets} tweets are waiting, the limit is {limits.queue}"
-            raise OverloadedError(f"{waiting}; try again later")
-        if whole.bytes + bytes_ > limits.queue_bytes:
-            waiting = f"requests of {whole.bytes - self.bytes} bytes are waiting, the limit is {limits.queue_bytes}"
-            raise OverloadedError(f"{waiting}; try again later")
-        for each in (whole, self):
-            each.tweets += tweets
-            each.bytes += bytes_
+            self._in_hand.subtract(own)

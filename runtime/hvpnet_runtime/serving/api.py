@@ -1,7 +1,8 @@
 """The HTTP interface: routes, limits, the bearer token, and errors as problem details. Knows nothing of Ray."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -11,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from hvpnet_runtime.errors import HvpnetError
-from hvpnet_runtime.serving.admission import Admission, Share
+from hvpnet_runtime.serving.admission import Add, Admission
 from hvpnet_runtime.serving.errors import (
     InternalError,
     OverloadedError,
@@ -23,16 +24,16 @@ from hvpnet_runtime.serving.errors import (
 )
 from hvpnet_runtime.serving.messages import (
     JSON,
+    SCHEMAS,
     ExtractResponse,
-    Problem,
-    describe,
     read_request,
     request_body,
+    schemas,
     to_tweets,
 )
 from hvpnet_runtime.serving.metrics import Metrics
 from hvpnet_runtime.serving.middleware import ReadBeforeAnswering, RequireToken
-from hvpnet_runtime.serving.settings import Limits, Settings
+from hvpnet_runtime.serving.settings import ServiceLimits, Settings
 from hvpnet_runtime.types import Rejection, Result, Tweet
 
 PROBLEM = "application/problem+json"
@@ -76,10 +77,11 @@ def create_api(
     api = FastAPI(title="hvpnet", version=version("hvpnet"), redoc_url=None)
     _add_extract(api, settings, extractor, metrics, admission)
     _add_probes(api, extractor, admission)
-    _add_error_handlers(api, settings, metrics)
+    _add_error_handlers(api, settings.limits, metrics)
     _add_descriptions(api, settings.limits, protected=token is not None)
     if token is not None:
-        api.add_middleware(RequireToken, token=token, refuse=lambda error: _problem_response(error, metrics))
+        refuse = partial(_problem_response, limits=settings.limits, metrics=metrics)
+        api.add_middleware(RequireToken, token=token, refuse=refuse)
     api.add_middleware(ReadBeforeAnswering, limits=settings.limits)
     return api
 
@@ -96,8 +98,8 @@ def _add_extract(
     async def extract(request: Request) -> Response:
         """Entities or relations of tweets: one result per tweet, in order, or a problem that lists what is wrong."""
         start = time.perf_counter()
-        with admission.admit() as share:  # a full service says so before it reads the body
-            bundle, tweets = await _read_tweets(request, settings, share)
+        with admission.admit() as add:  # a full service says so before it reads the body
+            bundle, tweets = await _read_tweets(request, settings, add)
             answers = await extractor.extract(bundle, tweets)
         if rejections := [answer for answer in answers if isinstance(answer, Rejection)]:
             raise TweetsError(rejections)
@@ -106,13 +108,13 @@ def _add_extract(
         return Response(body, media_type=JSON)
 
 
-async def _read_tweets(request: Request, settings: Settings, share: Share) -> tuple[str, list[Tweet]]:
+async def _read_tweets(request: Request, settings: Settings, add: Add) -> tuple[str, list[Tweet]]:
     """Which bundle is asked, and what; the body itself is not kept."""
-    message, pictures = await read_request(request, settings.limits, lambda count: share.add(bytes_=count))
+    message, pictures = await read_request(request, settings.limits, partial(add, "bytes"))
     bundle = settings.default_bundle if message.bundle is None else message.bundle
     if bundle not in settings.bundles:
         raise UnknownBundleError(f"no bundle {bundle!r} is served, only {', '.join(settings.bundles)}")
-    share.add(tweets=len(message.tweets) - 1)
+    add("tweets", len(message.tweets) - 1)
     return bundle, to_tweets(message.tweets, pictures, settings.limits)
 
 
@@ -137,20 +139,19 @@ def _add_probes(api: FastAPI, extractor: Extractor, admission: Admission) -> Non
         return Response(await extractor.metrics(), media_type=PROMETHEUS)
 
 
-def _problem_response(error: HvpnetError, metrics: Metrics, headers: dict[str, str] | None = None) -> Response:
+def _problem_response(error: HvpnetError, limits: ServiceLimits, metrics: Metrics) -> Response:
     members = problem(error)
     metrics.error(members["title"])
-    if isinstance(error, TokenError):
-        headers = {"WWW-Authenticate": "Bearer"}
+    headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, TokenError) else {}
+    if isinstance(error, OverloadedError | UnavailableError):
+        headers["Retry-After"] = str(limits.retry_after_seconds)
     return JSONResponse(members, members["status"], headers, media_type=PROBLEM)
 
 
-def _add_error_handlers(api: FastAPI, settings: Settings, metrics: Metrics) -> None:
+def _add_error_handlers(api: FastAPI, limits: ServiceLimits, metrics: Metrics) -> None:
     @api.exception_handler(HvpnetError)
     async def known(_: Request, error: HvpnetError) -> Response:
-        later = isinstance(error, OverloadedError | UnavailableError)
-        retry = {"Retry-After": str(settings.limits.retry_after_seconds)} if later else None
-        return _problem_response(error, metrics, retry)
+        return _problem_response(error, limits, metrics)
 
     @api.exception_handler(HTTPException)
     async def routing(_: Request, error: HTTPException) -> Response:
@@ -163,33 +164,18 @@ def _add_error_handlers(api: FastAPI, settings: Settings, metrics: Metrics) -> N
 
     @api.exception_handler(Exception)  # raised again when this is sent, so the server logs it
     async def unknown(_: Request, error: Exception) -> Response:  # noqa: ARG001
-        return _problem_response(InternalError("the service failed; its log says why"), metrics)
+        return _problem_response(InternalError("the service failed; its log says why"), limits, metrics)
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": Problem, "content": {PROBLEM: {}}} for status in statuses}
+    content = {PROBLEM: {"schema": {"$ref": f"{SCHEMAS}Problem"}}}
+    return {status: {"content": content} for status in statuses}
 
 
-def _responses(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The responses that are problems; FastAPI puts their schema under the type of the others."""
-    for path in schema["paths"].values():
-        for operation in path.values():
-            yield from (each for each in operation["responses"].values() if PROBLEM in each.get("content", ()))
-
-
-def _add_descriptions(api: FastAPI, limits: Limits, *, protected: bool) -> None:
+def _add_descriptions(api: FastAPI, limits: ServiceLimits, *, protected: bool) -> None:
     """What FastAPI cannot see: the body, which is read by hand, and the token, which is checked before the routes."""
-    generate = api.openapi
-
-    def openapi() -> dict[str, Any]:
-        if api.openapi_schema is None:
-            schema = generate()
-            describe(schema, limits)
-            for response in _responses(schema):
-                response["content"][PROBLEM] = response["content"].pop(JSON)
-            if protected:
-                schema["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-                schema["security"] = [{"token": []}]
-        return api.openapi_schema or {}
-
-    api.openapi = openapi  # type: ignore[method-assign]
+    schema = api.openapi()  # which FastAPI makes once, and keeps
+    schema["components"]["schemas"] |= schemas(limits)
+    if protected:
+        schema["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        schema["security"] = [{"token": []}]

@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 from fastapi import FastAPI
+from prometheus_client import generate_latest
 from ray import serve
 from ray.exceptions import (
     NodeDiedError,
@@ -27,7 +28,7 @@ from hvpnet_runtime.serving.admission import Admission
 from hvpnet_runtime.serving.api import create_api
 from hvpnet_runtime.serving.errors import UnavailableError
 from hvpnet_runtime.serving.inference import Inference
-from hvpnet_runtime.serving.metrics import Metrics, collect
+from hvpnet_runtime.serving.metrics import Metrics, NodeMetrics
 from hvpnet_runtime.serving.preparation import Preparation
 from hvpnet_runtime.serving.settings import Replicas, Settings
 from hvpnet_runtime.types import Rejection, Result, Tweet
@@ -87,7 +88,8 @@ class Ingress:
             UnavailableError: replicas died under every attempt.
             BackendError: the backend failed.
         """
-        for pause in (*PAUSES, None):
+        for pause in (0, *PAUSES):
+            await asyncio.sleep(pause)
             try:
                 prepared = self._preparations[bundle].remote(list(tweets))
                 answers: Sequence[Result | Rejection] = await self._inferences[bundle].remote(prepared)
@@ -96,12 +98,9 @@ class Ingress:
                 # Where the preparation died under the inference, Serve only chains its death.
                 if not isinstance(cause, DEATHS) and not isinstance(cause.__cause__, DEATHS):
                     raise cause  # noqa: B904  what the replica itself raised
-                if pause is None:
-                    raise UnavailableError("replicas died under every attempt; try again later") from cause
-                await asyncio.sleep(pause)
             else:
-                break
-        return answers
+                return answers
+        raise UnavailableError("replicas died under every attempt; try again later") from cause
 
     async def missing(self) -> list[str]:
         """See `Extractor`: deployments without a running replica; or Serve's controller, which knows of them."""
@@ -125,7 +124,7 @@ class Ingress:
             raise UnavailableError(f"Ray does not say which nodes there are: {error}") from error
         alive = [node for node in nodes if node["Alive"]]
         urls = [f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics" for node in alive]
-        return await asyncio.to_thread(collect, urls)
+        return await asyncio.to_thread(generate_latest, NodeMetrics(urls))
 
 
 def build(args: Settings) -> serve.Application:

@@ -2,12 +2,12 @@
 
 import asyncio
 import base64
-import binascii
 from collections.abc import AsyncGenerator, Callable, Mapping
 from functools import cache
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, create_model, model_validator
+from pydantic.json_schema import models_json_schema
 from pydantic_core import PydanticCustomError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -21,15 +21,21 @@ from hvpnet_runtime.serving.errors import (
     RequestTimeoutError,
     TweetsError,
 )
-from hvpnet_runtime.serving.settings import Limits, first_error, one_line
+from hvpnet_runtime.serving.settings import ServiceLimits, first_error
 from hvpnet_runtime.types import EntityResult, Rejection, RelationResult, Tweet
 
 JSON, MULTIPART = "application/json", "multipart/form-data"
 REQUEST_PART = "request"
 """The part of a multipart body that holds the JSON."""
 
+SCHEMAS = "#/components/schemas/"
+"""Where an OpenAPI description has the schemas."""
+
 MOST_OBJECTS = 64
 """Crops or boxes of one tweet: many times what any bundle reads."""
+
+_Item = TypeVar("_Item")
+Objects = Annotated[list[_Item], Field(max_length=MOST_OBJECTS, fail_fast=True)]
 
 _SHOWN = 40  # characters of what a client made up
 
@@ -67,15 +73,8 @@ class TweetMessage(_Message):
     text: str | None = Field(None, description="the raw text")
     words: list[str] | None = Field(None, description="the text already split into words")
     image: str | None = Field(None, description="the whole picture")
-    objects: list[str] = Field(
-        [], max_length=MOST_OBJECTS, fail_fast=True, description="object crops, most important first"
-    )
-    boxes: list[PixelBox] = Field(
-        [],
-        max_length=MOST_OBJECTS,
-        fail_fast=True,
-        description="object boxes, cropped out of the image by the service",
-    )
+    objects: Objects[str] = Field([], description="object crops, most important first")
+    boxes: Objects[PixelBox] = Field([], description="object boxes, cropped out of the image by the service")
     head: WordRange | None = Field(None, description="relations: the words of the head entity")
     tail: WordRange | None = Field(None, description="relations: the words of the tail entity")
 
@@ -88,7 +87,7 @@ class ExtractRequest(_Message):
 
 
 @cache
-def request_model(limits: Limits) -> type[ExtractRequest]:
+def request_model(limits: ServiceLimits) -> type[ExtractRequest]:
     """`ExtractRequest`, which stops to read a list at the first item that is wrong or one too many."""
     description = TweetMessage.model_fields["words"].description
     words = Field(None, max_length=limits.text_characters, fail_fast=True, description=description)
@@ -137,7 +136,7 @@ class Problem(BaseModel):
 
 
 async def read_request(
-    request: Request, limits: Limits, count_bytes: Callable[[int], None]
+    request: Request, limits: ServiceLimits, count_bytes: Callable[[int], None]
 ) -> tuple[ExtractRequest, Pictures]:
     """Read a body as its content type says, and no further than the limits allow.
 
@@ -163,7 +162,7 @@ async def read_request(
         raise RequestTimeoutError(f"the body did not arrive within {limits.body_seconds:g} seconds") from error
 
 
-def to_tweets(messages: list[TweetMessage], pictures: Pictures, limits: Limits) -> list[Tweet]:
+def to_tweets(messages: list[TweetMessage], pictures: Pictures, limits: ServiceLimits) -> list[Tweet]:
     """Tweets for the library.
 
     Raises:
@@ -181,20 +180,12 @@ def to_tweets(messages: list[TweetMessage], pictures: Pictures, limits: Limits) 
     return tweets
 
 
-def _to_tweet(message: TweetMessage, pictures: Pictures, limits: Limits) -> Tweet:
+def _to_tweet(message: TweetMessage, pictures: Pictures, limits: ServiceLimits) -> Tweet:
     text = message.text if message.text is not None else " ".join(message.words or ())
     if len(text) > limits.text_characters:
         raise TextError(f"the text has {len(text)} characters, the limit is {limits.text_characters}; split it")
-    return Tweet(
-        text=message.text,
-        words=message.words,
-        image=None if message.image is None else pictures(message.image),
-        objects=[pictures(crop) for crop in message.objects],
-        boxes=message.boxes,
-        head=message.head,
-        tail=message.tail,
-        id=message.id,
-    )
+    image = None if message.image is None else pictures(message.image)
+    return Tweet(**dict(message) | {"image": image, "objects": [pictures(crop) for crop in message.objects]})
 
 
 async def _chunks(request: Request, limit: int, count: Callable[[int], None]) -> AsyncGenerator[bytes, None]:
@@ -213,7 +204,7 @@ async def _chunks(request: Request, limit: int, count: Callable[[int], None]) ->
 
 
 async def _read_parts(
-    request: Request, chunks: AsyncGenerator[bytes, None], limits: Limits
+    request: Request, chunks: AsyncGenerator[bytes, None], limits: ServiceLimits
 ) -> tuple[ExtractRequest, Pictures]:
     # The parser's own limits, made for pages, would only be second ones: body and tweets have theirs.
     most = 1 + limits.tweets * (1 + MOST_OBJECTS)
@@ -236,22 +227,21 @@ async def _read_parts(
     return _parse(body, limits), _from_parts(files)
 
 
-def _parse(body: bytes, limits: Limits) -> ExtractRequest:
+def _parse(body: bytes, limits: ServiceLimits) -> ExtractRequest:
     # Every value in JSON takes two bytes, but a hundred when it was read: too many are refused before that.
     if body.count(b",") > limits.tweets * (limits.text_characters + _MORE_COMMAS):
         raise InputError(f"the request has more values than {limits.tweets} tweets can have; split it")
     try:
         return request_model(limits).model_validate_json(body)
     except ValidationError as error:
-        first = first_error(error)
-        kind = RequestError if first["type"] == "json_invalid" else InputError
-        raise kind(one_line(first, "request")) from error
+        kind, line = first_error(error, "request")
+        raise (RequestError if kind == "json_invalid" else InputError)(line) from error
 
 
 def _from_base64(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise PictureError(f"a picture must be the base64 of an image file ({error})") from error
 
 
@@ -264,16 +254,17 @@ def _from_parts(parts: Mapping[str, bytes]) -> Pictures:
     return picture
 
 
-def describe(schema: dict[str, Any], limits: Limits) -> None:
-    """Add the request's schema to an OpenAPI description, for the bodies that `request_body` describes."""
-    request = request_model(limits).model_json_schema(ref_template="#/components/schemas/{model}")
-    definitions = request.pop("$defs")
-    schema.setdefault("components", {}).setdefault("schemas", {}).update(definitions | {"ExtractRequest": request})
+def schemas(limits: ServiceLimits) -> dict[str, Any]:
+    """The schemas, by name, of requests and problems, which OpenAPI descriptions refer to under `SCHEMAS`."""
+    _, schema = models_json_schema(
+        [(request_model(limits), "validation"), (Problem, "serialization")], ref_template=SCHEMAS + "{model}"
+    )
+    return dict(schema["$defs"])
 
 
 def request_body() -> dict[str, Any]:
     """The body's description for OpenAPI, in both content types."""
-    request = {"$ref": "#/components/schemas/ExtractRequest"}
+    request = {"$ref": f"{SCHEMAS}ExtractRequest"}
     parts = {
         "type": "object",
         "required": [REQUEST_PART],

@@ -1,17 +1,17 @@
 """What the service measures, and how the measurements of its many processes become one page.
 
-Ray collects the metrics of all processes of a node and exports them on a port of that node. `collect` reads these pages
-and puts them together, so that `/metrics` is complete and the same whichever replica answers it; a registry inside the
-replica would hold that replica's share only.
+Ray collects the metrics of all processes of a node and exports them on a port of that node. `NodeMetrics` reads these
+pages and puts them together, so that `/metrics` is complete and the same whichever replica answers it; a registry
+inside the replica would hold that replica's share only.
 """
 
 import logging
 import urllib.request
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 
-from prometheus_client import Metric, generate_latest
+from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
@@ -70,29 +70,36 @@ class Metrics:
         self._errors.inc(1, {"type": name})
 
 
-def collect(urls: Sequence[str]) -> bytes:
-    """The service's metrics on several pages, as one page in Prometheus's text format.
+class NodeMetrics(Collector):
+    """The service's metrics on the pages of several nodes, for `prometheus_client.generate_latest`.
 
-    A page that cannot be read is missing from it; the gauge `ray_hvpnet_nodes_unread` counts them, the log names them.
+    A page that cannot be read is missing; the gauge `ray_hvpnet_nodes_unread` counts them, the log names them.
 
     Args:
         urls: the pages of the nodes. The series on them are distinct: each is labelled with its node and process.
-
-    Raises:
-        UnavailableError: none of them can be read.
     """
-    with ThreadPoolExecutor(_READERS) as readers:
-        pages = list(readers.map(_read, urls))
-    failures = [page for page in pages if isinstance(page, Exception)]
-    if len(failures) == len(pages):
-        raise UnavailableError(f"no node's metrics can be read: {failures[0] if failures else 'there is no node'}")
-    families: dict[str, Metric] = {}
-    for page in pages:
-        for found in [] if isinstance(page, Exception) else page:
-            family = families.setdefault(found.name, Metric(found.name, found.documentation, found.type))
-            family.samples += map(_without_noise, filter(_is_exact, found.samples))
-    unread = GaugeMetricFamily(f"{_OURS}nodes_unread", "Nodes whose metrics are missing here", len(failures))
-    return generate_latest(_Families([*families.values(), unread]))
+
+    def __init__(self, urls: Sequence[str]) -> None:
+        self._urls = urls
+
+    def collect(self) -> Iterator[Metric]:
+        """Read the pages.
+
+        Raises:
+            UnavailableError: none of them can be read.
+        """
+        with ThreadPoolExecutor(_READERS) as readers:
+            pages = list(readers.map(_read, self._urls))
+        failures = [page for page in pages if isinstance(page, Exception)]
+        if len(failures) == len(pages):
+            raise UnavailableError(f"no node's metrics can be read: {failures[0] if failures else 'there is no node'}")
+        families: dict[str, Metric] = {}
+        for page in pages:
+            for found in [] if isinstance(page, Exception) else page:
+                family = families.setdefault(found.name, Metric(found.name, found.documentation, found.type))
+                family.samples += map(_without_noise, filter(_is_exact, found.samples))
+        yield from families.values()
+        yield GaugeMetricFamily(f"{_OURS}nodes_unread", "Nodes whose metrics are missing here", len(failures))
 
 
 def _read(url: str) -> list[Metric] | Exception:
@@ -104,14 +111,6 @@ def _read(url: str) -> list[Metric] | Exception:
     except (OSError, HTTPException, ValueError) as error:
         _log.warning("the metrics at %s cannot be read: %r", url, error)
         return error
-
-
-class _Families(Collector):
-    def __init__(self, families: Iterable[Metric]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterable[Metric]:
-        return self._families
 
 
 def _is_exact(sample: Sample) -> bool:

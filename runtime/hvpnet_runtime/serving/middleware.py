@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hvpnet_runtime.serving.errors import RequestTimeoutError, TokenError
-from hvpnet_runtime.serving.settings import Limits
+from hvpnet_runtime.serving.settings import ServiceLimits
 
 OPEN_PATHS = ("/healthz", "/readyz", "/docs", "/openapi.json")
 """Answered without a token: what they say is no secret, and probes and browsers have none."""
@@ -57,7 +57,7 @@ class ReadBeforeAnswering:
         limits: on a body.
     """
 
-    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, limits: ServiceLimits) -> None:
         self._app, self._limits = app, limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

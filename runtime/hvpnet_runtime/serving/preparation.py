@@ -41,16 +41,13 @@ class Preparation:
         outcomes = [self._outcome(number, tweet) for number, tweet in enumerate(tweets)]
         self._metrics.stage(self._name, "prepare", time.perf_counter() - start)
         rejections = [outcome for outcome in outcomes if isinstance(outcome, Rejection)]
-        return rejections or [_without_pictures(outcome) for outcome in outcomes if isinstance(outcome, Prepared)]
+        return rejections or [outcome for outcome in outcomes if isinstance(outcome, Prepared)]
 
     def _outcome(self, number: int, tweet: Tweet) -> Prepared | Rejection:
         """Any other exception than these is a fault of the service, which its log has to show."""
         try:
-            return self._prepare(tweet)
+            prepared = self._prepare(tweet)
         except InputError as error:
             return Rejection.of(number, tweet.id, error)
-
-
-def _without_pictures(prepared: Prepared) -> Prepared:
-    """The backend reads the pixels; the files they were decoded from need not travel to it."""
-    return replace(prepared, tweet=replace(prepared.tweet, image=None, objects=(), boxes=()))
+        # The backend reads the pixels; the files they were decoded from need not travel to it.
+        return replace(prepared, tweet=replace(tweet, image=None, objects=(), boxes=()))

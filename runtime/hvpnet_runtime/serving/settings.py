@@ -4,10 +4,9 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
-from pydantic_core import ErrorDetails
 
 from hvpnet_runtime.pipeline import CACHE_BYTES
 from hvpnet_runtime.serving.errors import SettingsError
@@ -20,7 +19,7 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Limits(_Table):
+class ServiceLimits(_Table):
     """What a request may ask for. The two of the queue refuse a request for now, the others for good.
 
     Attributes:
@@ -146,7 +145,7 @@ class Settings(_Table):
     window: bool = False
     cache_bytes: Annotated[int, Field(ge=0)] = CACHE_BYTES
     stop_seconds: Annotated[float, Field(ge=0)] = 20
-    limits: Limits = Limits()
+    limits: ServiceLimits = ServiceLimits()
     batching: Batching = Batching()
     ingress: Replicas = Replicas()
     preparation: Replicas = Replicas()
@@ -163,7 +162,7 @@ class Settings(_Table):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise SettingsError(f"settings: {one_line(first_error(error), 'settings')}") from error
+            raise SettingsError(f"settings: {first_error(error, 'settings')[1]}") from error
 
     @property
     def default_bundle(self) -> str:
@@ -183,12 +182,8 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise SettingsError(f"settings {path} cannot be read: {error}") from error
 
 
-def first_error(error: ValidationError) -> ErrorDetails:
-    """The first of pydantic's errors."""
-    return error.errors(include_url=False, include_context=False, include_input=False)[0]
-
-
-def one_line(error: ErrorDetails, kind: Literal["settings", "request"]) -> str:
-    """Where it is, and what is wrong there."""
-    place = ".".join(map(str, error["loc"])) or f"the {kind}"
-    return f"{place}: {error['msg']}"
+def first_error(error: ValidationError, whole: str) -> tuple[str, str]:
+    """The first of pydantic's errors: its type, and in one line where in the whole it is and what is wrong there."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(map(str, first["loc"])) or f"the {whole}"
+    return first["type"], f"{place}: {first['msg']}"

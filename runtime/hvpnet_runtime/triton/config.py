@@ -13,8 +13,7 @@ class Tensor:
     Attributes:
         name: as the model calls it.
         data_type: Triton's name of it, without TYPE_.
-        dims: of one row, the batch left out; -1 varies.
-        scalar: a row is one number and has no dims; Triton's clients still send [1].
+        dims: of one row, the batch left out; -1 varies. Empty where a row is one number: clients still send [1].
         optional: a request may lack it.
         ragged: requests whose dims differ are batched all the same.
     """
@@ -22,13 +21,13 @@ class Tensor:
     name: str
     data_type: str
     dims: tuple[int, ...]
-    scalar: bool = False
     optional: bool = False
     ragged: bool = False
 
     def __str__(self) -> str:
-        fields = [f'name: "{self.name}"', f"data_type: TYPE_{self.data_type}", f"dims: [ {_listed(self.dims)} ]"]
-        fields += ["reshape: { shape: [ ] }"] if self.scalar else []
+        dims = _listed(self.dims or (1,))
+        fields = [f'name: "{self.name}"', f"data_type: TYPE_{self.data_type}", f"dims: [ {dims} ]"]
+        fields += [] if self.dims else ["reshape: { shape: [ ] }"]
         fields += ["optional: true"] if self.optional else []
         fields += ["allow_ragged_batch: true"] if self.ragged else []
         return f"{{ {' '.join(fields)} }}"
@@ -39,7 +38,7 @@ REQUEST = (
     Tensor("IMAGE", "STRING", (1,), optional=True),
     Tensor("OBJECTS", "STRING", (-1,), optional=True, ragged=True),
 )
-"""Inputs of the Python model; see `hvpnet_runtime.triton.requests`."""
+"""Inputs of the Python model, in the order of `hvpnet_runtime.triton.requests.Request`."""
 
 RESULT = Tensor("RESULT", "STRING", (1,))
 """Output of the Python model."""
@@ -51,7 +50,7 @@ _TYPES = {"float32": "FP32", "float16": "FP16", "int64": "INT64", "uint8": "UINT
 def graph_tensor(spec: TensorSpec) -> Tensor:
     """An input or output of a graph. Triton leaves out the first axis, which is the batch."""
     dims = tuple(axis if isinstance(axis, int) else -1 for axis in spec.axes[1:])
-    return Tensor(spec.name, _TYPES[spec.dtype.name], dims or (1,), scalar=not dims)
+    return Tensor(spec.name, _TYPES[spec.dtype.name], dims)
 
 
 def graph_config(name: str, platform: str, max_batch: int, spec: GraphSpec, profiles: int = 0) -> str:

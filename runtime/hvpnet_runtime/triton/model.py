@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from hvpnet_runtime.backends import Backend, load_backend
 from hvpnet_runtime.backends.base import Array
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.errors import BackendError, HvpnetError, InputError, RepositoryError
@@ -16,6 +17,7 @@ from hvpnet_runtime.pipeline import Pipeline
 from hvpnet_runtime.prefix_cache import PrefixCache
 from hvpnet_runtime.preprocessing.prepare import Preparer
 from hvpnet_runtime.triton.backend import TritonBackend
+from hvpnet_runtime.triton.config import REQUEST, RESULT
 from hvpnet_runtime.triton.requests import Request, Strings, answer
 from hvpnet_runtime.triton.settings import BUNDLE, TRITON, Settings
 
@@ -26,51 +28,38 @@ class TritonPythonModel:
     def initialize(self, args: Mapping[str, str]) -> None:
         """Load the bundle; what is wrong with it keeps the model from loading."""
         config = json.loads(args["model_config"])
-        self._name, self._max_batch = args["model_name"], int(config["max_batch_size"])
-        if self._max_batch < 1:
+        max_batch = int(config["max_batch_size"])
+        if max_batch < 1:
             raise RepositoryError("config.pbtxt: max_batch_size must be 1 or more: requests have rows")
-        self._settings = Settings.from_parameters(
+        settings = Settings.from_parameters(
             {name: value["string_value"] for name, value in config["parameters"].items()}
         )
-        self._folder = Path(args["model_repository"]) / args["model_version"] / BUNDLE
-        self._bundle = Bundle.load(self._folder)
-        # Other models may be called in `execute` only, so over them the pipeline is made at the first request.
-        self._pipeline = None if self._settings.backend == TRITON else self._load()
+        bundle = Bundle.load(Path(args["model_repository"]) / args["model_version"] / BUNDLE)
+        if settings.backend == TRITON:
+            backend: Backend = TritonBackend(bundle, args["model_name"], max_batch, settings, _infer)
+        else:
+            backend = load_backend(bundle, settings.backend, precision=settings.precision or None)
+        preparer = Preparer(bundle, window=settings.window, max_length=backend.max_length)
+        self._pipeline = Pipeline(bundle, backend, preparer, PrefixCache(settings.cache_mib * 2**20))
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer the requests that Triton batched, each with its result or its own error."""
-        try:
-            if self._pipeline is None:
-                self._pipeline = self._load()
-        except HvpnetError as error:
-            return [_response(error) for _ in requests]
         return [_response(each) for each in answer(self._pipeline, [_request(request) for request in requests])]
 
     def finalize(self) -> None:
         """Free the engines and the cache."""
-        if self._pipeline is not None:
-            self._pipeline.close()
-
-    def _load(self) -> Pipeline:
-        window, cache_bytes = self._settings.window, self._settings.cache_mib * 2**20
-        if self._settings.backend != TRITON:
-            precision = self._settings.precision or None
-            return Pipeline.load(
-                self._folder, self._settings.backend, window=window, cache_bytes=cache_bytes, precision=precision
-            )
-        backend = TritonBackend(self._bundle, self._name, self._max_batch, self._settings, _infer)
-        return Pipeline(self._bundle, backend, Preparer(self._bundle, window=window), PrefixCache(cache_bytes))
+        self._pipeline.close()
 
 
 def _request(request: Any) -> Request:  # noqa: ANN401  pb_utils has no types
-    tensors = {name: pb_utils.get_input_tensor_by_name(request, name) for name in ("TWEET", "IMAGE", "OBJECTS")}
-    arrays = {name: tensor.as_numpy() for name, tensor in tensors.items() if tensor is not None}
-    return Request(arrays["TWEET"], arrays.get("IMAGE"), arrays.get("OBJECTS"))
+    tensors = (pb_utils.get_input_tensor_by_name(request, own.name) for own in REQUEST)
+    arrays: list[Any] = [None if tensor is None else tensor.as_numpy() for tensor in tensors]
+    return Request(*arrays)
 
 
 def _response(answered: Strings | Exception) -> Any:  # noqa: ANN401
     if not isinstance(answered, Exception):
-        return pb_utils.InferenceResponse(output_tensors=[pb_utils.Tensor("RESULT", answered)])
+        return pb_utils.InferenceResponse(output_tensors=[pb_utils.Tensor(RESULT.name, answered)])
     if not isinstance(answered, HvpnetError):
         pb_utils.Logger.log_error("".join(traceback.format_exception(answered)))
     message = f"{type(answered).__name__}: {' '.join(str(answered).split())}"

@@ -14,7 +14,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -77,17 +77,14 @@ def _prepare(pipeline: Pipeline, request: Request) -> list[Prepared] | Exception
     tweets: list[Prepared] = []
     for row in range(len(request.tweets)):
         try:
-            tweets.append(pipeline.prepare(read_tweet(*_row(request, row))))
+            image = b"" if request.images is None else request.images[row].item()
+            objects = () if request.objects is None else request.objects[row].tolist()
+            tweets.append(pipeline.prepare(read_tweet(request.tweets[row].item(), image, objects)))
         except InputError as error:
             return error if len(request.tweets) == 1 else type(error)(f"tweet {row}: {error}")
         except Exception as error:
             return error
     return tweets
-
-
-def _row(request: Request, row: int) -> tuple[Any, Any, Any]:
-    image = b"" if request.images is None else request.images[row].item()
-    return request.tweets[row].item(), image, () if request.objects is None else request.objects[row].tolist()
 
 
 def _encoded(results: Sequence[Result]) -> Strings:

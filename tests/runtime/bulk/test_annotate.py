@@ -11,12 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from hvpnet.cli import main
-from hvpnet_runtime import BackendError, Pipeline
+from hvpnet_runtime import BackendError
 from hvpnet_runtime.bulk import Job, Resources, annotate
 from hvpnet_runtime.bulk.cluster import pool_for
 from hvpnet_runtime.bulk.source import JsonLines, Part
 from hvpnet_runtime.bulk.worker import Annotator
 from hvpnet_runtime.errors import BulkError, ResumeError
+from hvpnet_runtime.types import Result
 
 pytestmark = [pytest.mark.heavy, pytest.mark.usefixtures("ray_here")]
 
@@ -28,6 +29,12 @@ def read(path: Path) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
         return rows
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def numbered(path: Path, count: int) -> Path:
+    """As many tweets, whose ids count from 0."""
+    path.write_text("".join(json.dumps({"id": row, "text": f"Jordan {row}"}) + "\n" for row in range(count)))
+    return path
 
 
 def test_json_lines_to_json_lines(ner_bundle: Path, entities: Any, tmp_path: Path, assert_equal: Any) -> None:
@@ -103,20 +110,18 @@ class Failing(Annotator):
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         if row["number"] == 2 and not self._job.output.with_name("repaired").exists():
-            self._pipeline = None
-            self._load = fail  # type: ignore[method-assign]
+            self._pipeline.run = fail  # type: ignore[method-assign]
         return super().__call__(row)
 
 
-def fail() -> Pipeline:
+def fail(_: object) -> list[Result]:
     raise BackendError("the engine fails")
 
 
 def test_a_failing_engine_stops_the_run_and_the_rest_goes_on_later(
     ner_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = tmp_path / "tweets.jsonl"
-    source.write_text("".join(json.dumps({"id": row, "text": f"Jordan {row}"}) + "\n" for row in range(12)))
+    source = numbered(tmp_path / "tweets.jsonl", 12)
     monkeypatch.setattr("hvpnet_runtime.bulk.cluster.Annotator", Failing)
     job = Job(ner_bundle, source, tmp_path / "out.jsonl", part_rows=2)
     with pytest.raises(BackendError, match="the engine fails"):
@@ -147,8 +152,7 @@ class Deadly(Annotator):
 def test_a_part_that_ends_its_processes_ends_the_run(
     ner_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = tmp_path / "tweets.jsonl"
-    source.write_text("".join(json.dumps({"id": row, "text": f"Jordan {row}"}) + "\n" for row in range(6)))
+    source = numbered(tmp_path / "tweets.jsonl", 6)
     monkeypatch.setattr("hvpnet_runtime.bulk.cluster.Annotator", Deadly)
     job = Job(ner_bundle, source, tmp_path / "out.jsonl", part_rows=2)
     with pytest.raises(BulkError, match="the part at row 3 ended its process 3 times"):

@@ -33,7 +33,7 @@ def write_parts(folder: Path, answers: Any, results: list[Any], sizes: list[int]
     paths, start = [], 0
     for number, size in enumerate(sizes):
         paths.append(folder / f"{number}.part")
-        paths[-1].write_bytes(answers.encode(results[start : start + size]))
+        paths[-1].write_bytes(answers.encode(result.to_dict() for result in results[start : start + size]))
         assert answers.count(paths[-1]) == size
         start += size
     return paths

@@ -10,8 +10,7 @@ import pyarrow as pa
 import pytest
 from filelock import FileLock
 
-from hvpnet_runtime import RelationResult
-from hvpnet_runtime.bulk.answers import JsonLinesAnswers, ParquetAnswers, encode_lines
+from hvpnet_runtime.bulk.answers import JsonLinesAnswers, ParquetAnswers
 from hvpnet_runtime.bulk.source import Part
 from hvpnet_runtime.bulk.work import WorkFolder
 from hvpnet_runtime.errors import BulkError, ResumeError
@@ -22,11 +21,11 @@ RUN = {"bundle": "abc", "window": False}
 
 
 def answered(*ids: int) -> bytes:
-    return ANSWERS.encode([RelationResult(number, "None", 0.5, 0) for number in ids])
+    return ANSWERS.encode([{"id": number} for number in ids])
 
 
 def rejected(*rows: int) -> bytes:
-    return encode_lines({"row": row, "error": {"type": "TextError", "message": "empty"}} for row in rows)
+    return ANSWERS.encode({"row": row, "error": {"type": "TextError", "message": "empty"}} for row in rows)
 
 
 @pytest.fixture
@@ -235,7 +234,7 @@ def test_a_damaged_part_is_named(output: Path) -> None:
     answers = ParquetAnswers("re", pa.int64())
     with hold(output) as work:
         work.begin(RUN, lambda: PARTS[2:])
-        work.finish(PARTS[2], answers.encode([RelationResult(1, "None", 0.5, 0)])[:-9], b"")
+        work.finish(PARTS[2], answers.encode([{"id": 1}])[:-9], b"")
         with pytest.raises(BulkError, match=r"00002\.parquet cannot be read .* remove it and run again"):
             work.join(answers, output, side_of(output))
         work.answers(PARTS[2]).unlink()

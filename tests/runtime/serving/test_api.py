@@ -2,13 +2,12 @@
 
 import asyncio
 import base64
-import io
 import json
 import threading
 import tracemalloc
 
 import pytest
-from PIL import Image
+from picture_files import picture_file
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.testclient import TestClient
@@ -21,19 +20,13 @@ from hvpnet_runtime.serving.api import create_api
 from hvpnet_runtime.serving.messages import read_request, request_model
 from hvpnet_runtime.serving.metrics import Metrics
 from hvpnet_runtime.serving.preparation import Preparation
-from hvpnet_runtime.serving.settings import Limits
+from hvpnet_runtime.serving.settings import ServiceLimits
 
 URL = "/v1/extract"
 
 
-def picture(width=40, height=30, kind="PNG"):
-    file = io.BytesIO()
-    Image.new("RGB", (width, height), "red").save(file, kind)
-    return file.getvalue()
-
-
-def base64_picture(*size):
-    return base64.b64encode(picture(*size)).decode()
+def base64_picture(width=40, height=30):
+    return base64.b64encode(picture_file(size=(width, height))).decode()
 
 
 def refused(response, status, name, match):
@@ -87,7 +80,7 @@ PAIR = {"words": ["Jordan", "visits", "Paris"], "head": [0, 1], "tail": [2, 3]}
         (TWEET | {"image": "http://127.0.0.1/a.jpg"}, "PictureError", "base64"),
         (TWEET | {"image": "data:image/png;base64,AAAA"}, "PictureError", "base64"),
         (TWEET | {"image": ""}, "PictureError", "empty"),
-        (TWEET | {"objects": [base64.b64encode(picture()[:60]).decode()]}, "PictureError", "truncated"),
+        (TWEET | {"objects": [base64.b64encode(picture_file()[:60]).decode()]}, "PictureError", "truncated"),
         (TWEET | {"image": base64_picture(1001, 1000)}, "PictureError", "too many pixels: 1001 x 1000"),
         (TWEET | {"boxes": [[0, 0, 1, 1]]}, "InputError", "boxes need the image"),
         (TWEET | {"image": base64_picture(), "boxes": [[0, 0, 99, 1]]}, "PictureError", "outside the picture"),
@@ -173,7 +166,7 @@ def test_parts_are_limited_by_tweets_alone():
 
     headers = [(b"content-type", b"multipart/form-data; boundary=b")]
     request = Request({"type": "http", "headers": headers}, receive)
-    found, pictures = asyncio.run(read_request(request, Limits(tweets=20), lambda _: None))
+    found, pictures = asyncio.run(read_request(request, ServiceLimits(tweets=20), lambda _: None))
     assert len(found.tweets) == 20
     assert pictures("19 63") == b""
 
@@ -185,7 +178,10 @@ def test_multipart_that_is_none(client, kind):
 
 
 def test_the_json_may_be_a_file_part(client):
-    files = {"request": ("request.json", '{"tweets": [{"text": "Jordan", "image": "a"}]}'), "a": ("a.png", picture())}
+    files = {
+        "request": ("request.json", '{"tweets": [{"text": "Jordan", "image": "a"}]}'),
+        "a": ("a.png", picture_file()),
+    }
     assert client.post(URL, files=files).status_code == 200
 
 
@@ -243,7 +239,7 @@ def test_many_small_values(settings, extractor, tweets):
 )
 def test_a_request_has_one_mistake(tweets, place):
     with pytest.raises(ValidationError) as caught:
-        request_model(Limits()).model_validate_json(f'{{"tweets": {tweets}}}')
+        request_model(ServiceLimits()).model_validate_json(f'{{"tweets": {tweets}}}')
     (error,) = caught.value.errors()
     assert error["loc"] == place
 
@@ -321,28 +317,34 @@ def test_a_client_that_hangs_up(client):
     assert asgi_post(client.app, gone)[0]["status"] == 400
 
 
+class Stuck:
+    """An extractor that is busy until it is released."""
+
+    def __init__(self, extractor):
+        self.extractor = extractor
+        self.entered, self.release = threading.Event(), threading.Event()
+
+    async def extract(self, bundle, tweets):
+        self.entered.set()
+        await asyncio.to_thread(self.release.wait)
+        return await self.extractor.extract(bundle, tweets)
+
+
 @pytest.mark.parametrize("early", [True, False])
 def test_a_full_queue(settings, extractor, early):
     """Four tweets are waiting, which is the limit: one more is refused before its body is read, and read it is."""
-    release, entered = threading.Event(), threading.Event()
-
-    class Stuck:
-        async def extract(self, bundle, tweets):
-            entered.set()
-            await asyncio.to_thread(release.wait)
-            return await extractor.extract(bundle, tweets)
-
-    with TestClient(create_api(settings, Stuck(), Metrics())) as client:
+    stuck = Stuck(extractor)
+    with TestClient(create_api(settings, stuck, Metrics())) as client:
         waiting = 4 if early else 3
         first = {}
         body = {"tweets": [TWEET] * waiting}
         thread = threading.Thread(target=lambda: first.update(response=client.post(URL, json=body)))
         thread.start()
-        assert entered.wait(30)
+        assert stuck.entered.wait(30)
         response = client.post(URL, json={"tweets": [TWEET] * 2})
         refused(response, 429, "OverloadedError", f"{waiting} tweets are waiting, the limit is 4")
         assert response.headers["retry-after"] == "7"
-        release.set()
+        stuck.release.set()
         thread.join()
         assert first["response"].status_code == 200
         assert client.post(URL, json={"tweets": [TWEET] * 4}).status_code == 200
@@ -353,13 +355,7 @@ def test_a_service_that_stops(settings, extractor):
     admission = Admission(settings.limits)
 
     async def scenario():
-        release, entered = asyncio.Event(), asyncio.Event()
-
-        class Stuck:
-            async def extract(self, bundle, tweets):
-                entered.set()
-                await release.wait()
-                return await extractor.extract(bundle, tweets)
+        stuck = Stuck(extractor)
 
         async def body():
             return {"type": "http.request", "body": json.dumps({"tweets": [TWEET]}).encode(), "more_body": False}
@@ -368,12 +364,12 @@ def test_a_service_that_stops(settings, extractor):
             sent = await asgi_request(api, body, method="GET", path="/readyz")
             return sent[0]["status"], json.loads(sent[1]["body"])
 
-        api = create_api(settings, Stuck(), Metrics(), admission=admission)
+        api = create_api(settings, stuck, Metrics(), admission=admission)
         accepted = asyncio.create_task(asgi_request(api, body))
-        await entered.wait()
+        await asyncio.to_thread(stuck.entered.wait)
         in_hand = [admission.close()]
         late, ready = await asgi_request(api, body), await get_ready()
-        release.set()
+        stuck.release.set()
         answer = await accepted
         return late, ready, [*in_hand, admission.close()], answer
 
@@ -418,26 +414,19 @@ def test_bodies_that_are_being_read_are_counted(settings, extractor):
 
 def test_bytes_of_bodies_are_counted(settings, extractor):
     """Until a request is answered, its body counts."""
-    release, entered = threading.Event(), threading.Event()
-
-    class Stuck:
-        async def extract(self, bundle, tweets):
-            entered.set()
-            await asyncio.to_thread(release.wait)
-            return await extractor.extract(bundle, tweets)
-
+    stuck = Stuck(extractor)
     body = json.dumps({"tweets": [TWEET]}).encode() + b" " * 1000
     headers = {"content-type": "application/json"}
-    api = create_api(with_limits(settings, queue_bytes=2 * len(body) - 1), Stuck(), Metrics())
+    api = create_api(with_limits(settings, queue_bytes=2 * len(body) - 1), stuck, Metrics())
     with TestClient(api) as client:
         first = {}
         thread = threading.Thread(target=lambda: first.update(response=client.post(URL, content=body, headers=headers)))
         thread.start()
-        assert entered.wait(30)
+        assert stuck.entered.wait(30)
         response = client.post(URL, content=body, headers=headers)
         refused(response, 429, "OverloadedError", f"requests of {len(body)} bytes are waiting")
         assert response.headers["retry-after"] == "7"
-        release.set()
+        stuck.release.set()
         thread.join()
         assert first["response"].status_code == 200
         assert client.post(URL, content=body, headers=headers).status_code == 200

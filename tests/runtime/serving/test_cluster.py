@@ -5,7 +5,6 @@ import secrets
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import httpx2
@@ -13,6 +12,7 @@ import pytest
 import yaml
 from places import ROOT
 from prometheus_client.parser import text_string_to_metric_families
+from waiting import eventually, settled
 
 from hvpnet_runtime import Tweet
 
@@ -54,14 +54,6 @@ def dashboard(environment, free_port):
             cluster.wait(PATIENCE)
 
 
-def eventually(condition):
-    deadline = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
-    return found
-
-
 def answer(url, headers):
     try:
         return httpx2.post(
@@ -80,15 +72,6 @@ def batches(url):
         for sample in family.samples
         if sample.name == "ray_hvpnet_batch_tweets_count"
     }
-
-
-def settled(url):
-    """The same once it stands still."""
-    last = None
-    while (now := batches(url)) != last:
-        last = now
-        time.sleep(3)
-    return now
 
 
 @pytest.fixture(scope="module")
@@ -116,18 +99,18 @@ def test_the_shipped_file(dashboard, environment, config, answers, close_to, tmp
         ).returncode
 
     def batches_of_a_request():
-        before = settled(url)
+        before = settled(lambda: batches(url))
         assert answer(url, TOKEN).status_code == 200
-        after = settled(url)
+        after = settled(lambda: batches(url))
         assert after.keys() == before.keys()  # it is the same engine
         return sum(after.values()) - sum(before.values())
 
-    eventually(deploy)  # once the dashboard listens
-    found = eventually(lambda: (got := answer(url, TOKEN)) and got.status_code == 200 and got.json())
+    eventually(deploy, PATIENCE)  # once the dashboard listens
+    found = eventually(lambda: (got := answer(url, TOKEN)) and got.status_code == 200 and got.json(), PATIENCE)
     assert close_to(found, {"bundle": "ner", "results": answers("ner", [Tweet(text=text) for text in TEXTS])})
     assert answer(url, {}).status_code == 401
     assert httpx2.get(f"{url}/readyz", timeout=PATIENCE).json() == {"status": "ready"}
     assert batches_of_a_request() == 1
     config["applications"][0]["deployments"] = [{"name": "inference-ner", "user_config": {"size": 1, "wait_ms": 0}}]
     assert deploy()
-    eventually(lambda: batches_of_a_request() == len(TEXTS))
+    eventually(lambda: batches_of_a_request() == len(TEXTS), PATIENCE)

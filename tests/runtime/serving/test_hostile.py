@@ -4,7 +4,6 @@
 """
 
 import base64
-import io
 import json
 import os
 import re
@@ -18,7 +17,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
-from PIL import Image
+from picture_files import picture_file
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
 
@@ -32,12 +31,6 @@ SCHEMA_CASES = 40
 ROOM = 64  # MiB: heaps breathe; one bomb that was kept would be 30, and a picture of the first one's size 10 000
 BOUNDARY = "boundary"
 PATIENCE = 60  # seconds until a connection counts as hung
-
-
-def drawn(kind, size=(40, 30)):
-    file = io.BytesIO()
-    Image.new("RGB", size, "red").save(file, kind)
-    return file.getvalue()
 
 
 def chunk(name, data):
@@ -57,8 +50,8 @@ BOMBS = (
     png(
         40, 30, chunk(b"zTXt", b"a\0\0" + ZEROS), chunk(b"IDAT", zlib.compress(bytes(30 * 121)))
     ),  # a bomb in a comment
-    drawn("GIF")[:6] + struct.pack("<HH", 65_535, 65_535) + drawn("GIF")[10:],
-    drawn("BMP")[:18] + struct.pack("<ii", 2**31 - 1, -(2**31)) + drawn("BMP")[26:],
+    picture_file("GIF")[:6] + struct.pack("<HH", 65_535, 65_535) + picture_file("GIF")[10:],
+    picture_file("BMP")[:18] + struct.pack("<ii", 2**31 - 1, -(2**31)) + picture_file("BMP")[26:],
     b"P6 999999999 999999999 255\n",
     b"P6 " + b"9" * 5000,
 )
@@ -75,7 +68,7 @@ def damaged(draw, valid):
     return bytes(data) * draw(st.sampled_from((1, 1, 1, 2)))
 
 
-files = st.sampled_from([drawn(kind) for kind in ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")])
+files = st.sampled_from([picture_file(kind) for kind in ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")])
 pictures = damaged(files) | st.sampled_from(BOMBS) | st.binary(max_size=100)
 junk = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -166,7 +159,7 @@ def answered(response):
 
 def test_bodies_and_pictures(service, close_to):
     with httpx2.Client(timeout=PATIENCE) as client:
-        valid = {"tweets": [{"text": "Jordan was great", "image": base64.b64encode(drawn("PNG")).decode()}]}
+        valid = {"tweets": [{"text": "Jordan was great", "image": base64.b64encode(picture_file("PNG")).decode()}]}
         before = client.post(f"{service.url}/v1/extract", json=valid).json()
 
         @settings(max_examples=BODIES // 2, deadline=None, database=None, suppress_health_check=list(HealthCheck))

@@ -5,10 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from hvpnet_runtime.serving.errors import UnavailableError
-from hvpnet_runtime.serving.metrics import collect
+from hvpnet_runtime.serving.metrics import NodeMetrics
 
 NODE = """# HELP ray_hvpnet_tweets_total Tweets answered
 # TYPE ray_hvpnet_tweets_total counter
@@ -23,6 +24,10 @@ ray_hvpnet_stage_seconds_sum{{WorkerId="{worker}"}} 99.0
 # TYPE ray_other gauge
 ray_other 1.0
 """
+
+
+def collect(urls):
+    return generate_latest(NodeMetrics(urls))
 
 
 def test_pages_become_one(tmp_path):

@@ -4,13 +4,13 @@ import itertools
 import os
 import signal
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from waiting import eventually, settled
 
 from hvpnet_runtime.ray_processes import PICTURE_PROCESS
 
@@ -67,26 +67,9 @@ def series(url):
     return values
 
 
-def eventually(condition):
-    deadline = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
-    return found
-
-
-def settled(url):
-    """The series once they stand still, before anything is sent: the processes report every two seconds."""
-    last = {}
-    while (now := series(url)) != last:
-        last = now
-        time.sleep(3)
-    return now
-
-
 def growth(url, act, expected):
     """How much each series grows by what `act` does, once those that are `expected` have come so far."""
-    before = settled(url)
+    before = settled(lambda: series(url))
     act()
 
     def grown():

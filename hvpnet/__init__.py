@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         EntityResult,
         HvpnetError,
         InputError,
+        Mention,
         MissingExtraError,
         PictureError,
         Pipeline,
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
         StaleEngineError,
         TextError,
         Tweet,
+        Word,
         available_backends,
+        split_words,
     )
 
 __version__ = version("hvpnet")
@@ -45,6 +48,7 @@ __all__ = [
     "HVPNeTConfig",
     "HvpnetError",
     "InputError",
+    "Mention",
     "MissingExtraError",
     "PictureError",
     "Pipeline",
@@ -54,9 +58,11 @@ __all__ = [
     "StaleEngineError",
     "TextError",
     "Tweet",
+    "Word",
     "available_backends",
     "load_checkpoint",
     "save_checkpoint",
+    "split_words",
 ]
 
 _MODELING = {

@@ -6,9 +6,11 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
+from io import TextIOWrapper
 
 from hvpnet.cli.options import add_options, select
 from hvpnet.errors import HvpnetError, MissingExtraError
+from hvpnet_runtime.errors import one_line
 
 VERBS = {
     "demo": "generate picture-tweets, train, export, verify, predict, and write a report",
@@ -46,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 for an error of the task or values that do not go together, 2 for a command line that cannot
         be parsed, 130 when interrupted.
     """
+    if isinstance(sys.stdout, TextIOWrapper):  # what a terminal cannot show must not end a run
+        sys.stdout.reconfigure(errors="backslashreplace")
     parsed = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO if parsed.debug else logging.WARNING, format="%(name)s: %(message)s")
     try:
@@ -82,7 +86,7 @@ def _one_line(verb: str, error: Exception) -> str:
         package = error.name.partition(".")[0]
         extra = "cpu" if package == "onnxruntime" else _EXTRAS.get(verb, "export")
         error = MissingExtraError(package, extra, f"hvpnet {verb}")
-    message = " ".join(str(error).split())
+    message = one_line(error)
     if isinstance(error, HvpnetError | OSError):
         return message
     return f"unexpected {type(error).__name__}: {message} (--debug shows where)"

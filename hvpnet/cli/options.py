@@ -5,13 +5,14 @@ A verb's options are the fields of its dataclass `Options`: each says what it me
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from inspect import get_annotations
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeVar, get_args, get_origin, get_type_hints
 
 from hvpnet_runtime.backends import AUTO, BACKENDS
 from hvpnet_runtime.jsonl import json_line
@@ -129,11 +130,21 @@ class PipelineOptions(PictureOptions, ShownOptions):
 def show(result: Mapping[str, Any], *, as_json: bool) -> None:
     """Print a result: as JSON, or one `name: value` a line."""
     if as_json:
-        print(json_line(result))
+        print(json_for(sys.stdout, result))
         return
     width = max(map(len, result)) if result else 0
     for name, value in result.items():
         print(f"{name:<{width}}  {_plain(value)}")
+
+
+def json_for(output: TextIO, value: object) -> str:
+    """JSON in one line; characters that the output's encoding cannot show are escaped, as JSON escapes them."""
+    line = json_line(value)
+    try:
+        line.encode(output.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(value)
+    return line
 
 
 def progress(message: str) -> None:

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import TextIO
 
-from hvpnet.cli.options import PipelineOptions, WindowOptions, argument, option
+from hvpnet.cli.options import PipelineOptions, WindowOptions, argument, json_for, option
 from hvpnet_runtime.errors import InputError
-from hvpnet_runtime.jsonl import LineRow, json_line, read_rows
+from hvpnet_runtime.jsonl import LineRow, read_rows
 from hvpnet_runtime.pipeline import BATCH_SIZE, Pipeline
 from hvpnet_runtime.types import EntityResult, Rejection, Result, Tweet
 
@@ -29,8 +29,8 @@ class Options(WindowOptions, PipelineOptions):
     )
     image: Path | None = option("the tweet's picture")
     object: list[Path] | None = option("an object crop; up to three are read", action="append")
-    head: list[int] | None = option("words [START, END) of the head", nargs=2, metavar=("START", "END"))
-    tail: list[int] | None = option("words [START, END) of the tail", nargs=2, metavar=("START", "END"))
+    head: list[int] | None = option("characters [START, END) of the head", nargs=2, metavar=("START", "END"))
+    tail: list[int] | None = option("characters [START, END) of the tail", nargs=2, metavar=("START", "END"))
     output: Path | None = option("where the JSON lines go (default: standard output)")
 
     def __post_init__(self) -> None:
@@ -39,8 +39,9 @@ class Options(WindowOptions, PipelineOptions):
             raise InputError("--image, --object, --head and --tail belong to --text; JSON lines have their own")
         if self.input is None and self.output is not None:
             raise InputError("--output belongs to --input; redirect standard output instead")
-        if self.input is not None and self.output is not None and self.input.resolve() == self.output.resolve():
-            raise InputError(f"--output {self.output} would replace the tweets of --input; name another file")
+        for written in (self.output, self.output and _unfinished(self.output)):
+            if self.input and written and self.input.exists() and written.exists() and written.samefile(self.input):
+                raise InputError(f"--output {self.output} would replace the tweets of --input; name another file")
 
 
 def run(options: Options) -> int:
@@ -58,7 +59,7 @@ def run(options: Options) -> int:
             with _writer(options.output) as output:
                 return _predict_lines(pipeline, rows, output)
         (result,) = pipeline.run([pipeline.prepare(_tweet(options))])
-        print(json_line(result.to_dict()) if options.json else _readable(result))
+        print(json_for(sys.stdout, result.to_dict()) if options.json else _readable(result))
         return 0
 
 
@@ -68,11 +69,11 @@ def _tweet(options: Options) -> Tweet:
     return Tweet(text=options.text, image=options.image, objects=options.object or (), head=head, tail=tail)
 
 
-def _predict_lines(pipeline: Pipeline, lines: Iterator[LineRow], output: IO[str]) -> int:
+def _predict_lines(pipeline: Pipeline, lines: Iterator[LineRow], output: TextIO) -> int:
     """One line out for every line in, in order: a result, or the rejection in its place."""
     rows, rejected = 0, 0
     for outcome in pipeline.stream_rows(lines):
-        output.write(f"{json_line(outcome.to_dict())}\n")
+        output.write(f"{json_for(output, outcome.to_dict())}\n")
         rows, rejected = rows + 1, rejected + isinstance(outcome, Rejection)
         if rows % BATCH_SIZE == 0:
             print(f"\rhvpnet: {rows} tweets, {rejected} rejected", end="", file=sys.stderr, flush=True)
@@ -83,20 +84,26 @@ def _predict_lines(pipeline: Pipeline, lines: Iterator[LineRow], output: IO[str]
 
 
 @contextmanager
-def _writer(path: Path | None) -> Iterator[IO[str]]:
+def _writer(path: Path | None) -> Iterator[TextIO]:
     """Standard output, or a file that gets its name once it is complete; until then it ends in `.part`."""
     if path is None:
         yield sys.stdout
         return
-    part = path.with_name(f"{path.name}.part")
-    with part.open("w", encoding="utf-8") as output:
+    is_special = path.exists() and not path.is_file()  # a device or a pipe, which must stay one
+    unfinished = path if is_special else _unfinished(path)
+    with unfinished.open("w", encoding="utf-8") as output:
         yield output
-    part.replace(path)
+    if not is_special:
+        unfinished.replace(path)
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")
 
 
 def _readable(result: Result) -> str:
     if not isinstance(result, EntityResult):
-        return f"{result.relation}  {result.score:.3f}"
+        return f"{result.head.text}  {result.relation}  {result.tail.text}  {result.score:.3f}"
     cut = [f"({result.cut_words} words lay beyond the piece budget)"] if result.cut_words else []
     found = [
         f"{entity.type:<6} {entity.text}  [{entity.start}, {entity.end})  {entity.score:.3f}"

@@ -19,7 +19,8 @@ from hvpnet_runtime.errors import (
     TextError,
 )
 from hvpnet_runtime.pipeline import Pipeline
-from hvpnet_runtime.types import Entity, EntityResult, Rejection, RelationResult, Tweet
+from hvpnet_runtime.preprocessing.split_words import Word, split_words
+from hvpnet_runtime.types import Entity, EntityResult, Mention, Rejection, RelationResult, Tweet
 
 __all__ = [
     "BackendError",
@@ -29,6 +30,7 @@ __all__ = [
     "EntityResult",
     "HvpnetError",
     "InputError",
+    "Mention",
     "MissingExtraError",
     "PictureError",
     "Pipeline",
@@ -37,5 +39,7 @@ __all__ = [
     "StaleEngineError",
     "TextError",
     "Tweet",
+    "Word",
     "available_backends",
+    "split_words",
 ]

@@ -1,5 +1,25 @@
 """Errors a user can cause: every message is one line that names the cause and the cure."""
 
+from reprlib import Repr
+
+_short = Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 100
+_short.maxlist = _short.maxtuple = _short.maxdict = 8
+_short.maxlevel = 3
+
+_MOST_CHARACTERS = 1000
+
+
+def brief(value: object) -> str:
+    """A value as messages show it: its `repr`, without its middle where that is long."""
+    return _short.repr(value)
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, in one line of bounded length, whatever a library put into it."""
+    message = " ".join(str(error).split())
+    return message if len(message) <= _MOST_CHARACTERS else f"{message[:_MOST_CHARACTERS]}..."
+
 
 class HvpnetError(Exception):
     """Base of every error that hvpnet raises on purpose."""
@@ -10,7 +30,7 @@ class BundleError(HvpnetError):
 
 
 class InputError(HvpnetError, ValueError):
-    """A tweet cannot be processed as given."""
+    """A tweet, or an argument, cannot be used as given."""
 
 
 class TextError(InputError):

@@ -1,17 +1,21 @@
 """Tweets as JSON objects, one a line."""
 
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hvpnet_runtime.errors import InputError
+from hvpnet_runtime.errors import InputError, brief
 from hvpnet_runtime.types import Tweet
 
 KEYS = ("id", "text", "words", "image", "objects", "boxes", "head", "tail")
 """Keys of a tweet."""
+
+_MOST_LEVELS = 32
+"""Of lists and objects within each other: an answer carries the id, and writing a deep one would end the run."""
 
 
 def json_line(value: Any) -> str:  # noqa: ANN401  JSON types
@@ -23,26 +27,33 @@ def parse_line(line: str) -> dict[str, Any]:
     """The JSON object of a line.
 
     Raises:
-        InputError: the line is not a JSON object.
+        InputError: the line is not a JSON object, has a number that JSON does not have (NaN, 1e999), or is nested too
+            deeply.
     """
     try:
-        values = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        values = json.loads(line, parse_float=_finite, parse_constant=_finite)
+    except RecursionError as error:
+        raise InputError(f"not JSON: {_TOO_DEEP}") from error
+    except ValueError as error:
         raise InputError(f"not JSON: {error}") from error
     if not isinstance(values, dict):
         raise InputError(f"not a JSON object but {type(values).__name__}")
+    if _is_deeper(values, _MOST_LEVELS):
+        raise InputError(_TOO_DEEP)
     return values
 
 
 def tweet_from_dict(values: Mapping[str, Any], folder: Path) -> Tweet:
-    """A tweet from JSON types; a picture is a path, a relative one counted from `folder`, or bytes, as in Parquet.
+    """A tweet from JSON types; a picture is a path, a relative one counted from `folder`.
+
+    From Parquet it may be bytes, or an object of `bytes` and `path`, of which the bytes count where there are any.
 
     Raises:
         InputError: a key is unknown, or a value of the wrong type.
     """
     unknown = sorted(set(values) - set(KEYS))
     if unknown:
-        raise InputError(f"unknown keys {', '.join(unknown)}: a tweet has {', '.join(KEYS)}")
+        raise InputError(f"unknown keys {brief(', '.join(unknown))}: a tweet has {', '.join(KEYS)}")
     read = {
         "words": None if values.get("words") is None else _list(values, "words"),
         "image": _picture(values.get("image"), folder),
@@ -121,6 +132,22 @@ def line_rows(lines: Iterable[bytes], folder: Path, first: int = 1) -> Iterator[
             yield LineRow(number, folder, line.decode("utf-8", "surrogateescape").rstrip("\r\n"))
 
 
+_TOO_DEEP = f"lists and objects are nested more than {_MOST_LEVELS} levels deep"
+
+
+def _finite(number: str) -> float:
+    if not math.isfinite(value := float(number)):
+        raise ValueError(f"{number[:40]} is not a finite number")
+    return value
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    items = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_is_deeper(item, levels - 1) for item in items)
+
+
 def _list(values: Mapping[str, Any], key: str) -> list[Any]:
     value = values.get(key) or []
     if not isinstance(value, list):
@@ -129,8 +156,10 @@ def _list(values: Mapping[str, Any], key: str) -> list[Any]:
 
 
 def _picture(given: object, folder: Path) -> Path | bytes | None:
+    if isinstance(given, dict) and set(given) == {"bytes", "path"}:  # as Hugging Face's datasets write pictures
+        given = given["path"] if given["bytes"] is None else given["bytes"]
     if given is None or isinstance(given, bytes):
         return given
     if not isinstance(given, str) or not given:
-        raise InputError(f"a picture must be the path of a file, not {given!r}")
+        raise InputError(f"a picture must be the path of a file, not {brief(given)}")
     return folder / given

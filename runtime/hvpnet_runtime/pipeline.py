@@ -1,7 +1,7 @@
 """Tweets in, entities or relations out: preparation, the two graphs, decoding."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -13,7 +13,7 @@ from hvpnet_runtime.backends.base import MAX_PICTURES
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.decoding.crf import CrfDecoder
 from hvpnet_runtime.decoding.entities import EntityDecoder, TaggedWindow, softmax
-from hvpnet_runtime.errors import BackendError, BundleError, InputError
+from hvpnet_runtime.errors import BackendError, BundleError, InputError, brief
 from hvpnet_runtime.prefix_cache import PrefixCache
 from hvpnet_runtime.preprocessing.encode_text import Encoding, TextEncoder
 from hvpnet_runtime.preprocessing.pictures import digest
@@ -106,11 +106,11 @@ class Pipeline:
             batch_size: tweets per batch, see `run`.
 
         Raises:
-            ValueError: the batch size is below 1.
-            InputError: a tweet cannot be processed; the message says which.
+            InputError: a tweet cannot be processed, and the message says which; or `tweets` is none, or the batch size
+                below 1.
             BackendError: the backend failed.
         """
-        tweets = list(tweets)
+        tweets = list(_many(tweets))
         outcomes = self.stream(tweets, batch_size)
         if len(tweets) == 1:  # a thread would only cost time
             return self.run([self._prepare(0, tweets[0])])
@@ -133,15 +133,15 @@ class Pipeline:
             batch_size: tweets per batch, see `run`.
 
         Raises:
-            ValueError: the batch size is below 1.
+            InputError: `tweets` is one tweet, text or dict, or the batch size below 1.
             BackendError: the backend failed.
         """
-        return self.stream_rows((TweetRow(number, tweet) for number, tweet in enumerate(tweets)), batch_size)
+        return self.stream_rows((TweetRow(number, tweet) for number, tweet in enumerate(_many(tweets))), batch_size)
 
     def stream_rows(self, rows: Iterable[Row], batch_size: int = BATCH_SIZE) -> Iterator[Result | Rejection]:
         """As `stream`, for rows still to be read, such as lines of a file; what reading raises rejects them."""
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, not {brief(batch_size)}")
         return stream(rows, self.prepare, self.run, batch_size, self._threads)
 
     def prepare(self, tweet: Tweet) -> Prepared:
@@ -191,7 +191,8 @@ class Pipeline:
         try:
             return self.prepare(tweet)
         except InputError as error:
-            name = f"tweet {row}" if tweet.id is None else f"tweet {row} (id {tweet.id})"
+            given = getattr(tweet, "id", None)
+            name = f"tweet {row}" if given is None else f"tweet {row} (id {brief(given)})"
             raise type(error)(f"{name}: {error}") from error
 
     def _prefixes(self, batch: Sequence[Prepared]) -> list[list[Prefix]]:
@@ -232,7 +233,8 @@ class Pipeline:
     def _relations(self, batch: Sequence[Prepared], logits: npt.NDArray[np.float32]) -> Iterator[RelationResult]:
         for tweet, probabilities in zip(batch, softmax(logits), strict=True):
             best = int(probabilities.argmax())
-            yield RelationResult(tweet.tweet.id, self.bundle.labels[best], float(probabilities[best]), tweet.cut_words)
+            relation, score = self.bundle.labels[best], float(probabilities[best])
+            yield RelationResult(tweet.tweet.id, relation, score, *tweet.mentions, cut_words=tweet.cut_words)
 
     def _entity_results(
         self,
@@ -249,3 +251,9 @@ class Pipeline:
                 windows.append(TaggedWindow(window, scores[: len(path)], path))
             entities = decoder.entities(windows, tweet.text, tweet.words)
             yield EntityResult(tweet.tweet.id, entities, decoder.word_tags(windows), tweet.cut_words)
+
+
+def _many(tweets: Iterable[Tweet]) -> Iterable[Tweet]:
+    if isinstance(tweets, Tweet | str | bytes | Mapping) or not isinstance(tweets, Iterable):
+        raise InputError(f"give a list of Tweets, or any other iterable of them, not {type(tweets).__name__}")
+    return tweets

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from hvpnet_runtime.errors import one_line
+
 Picture: TypeAlias = str | Path | bytes | Image.Image | npt.NDArray[np.uint8]
 """A path, the bytes of an image file, a PIL image, or an RGB array uint8 [height, width, 3]."""
 
@@ -16,7 +18,7 @@ Box: TypeAlias = tuple[float, float, float, float]
 """(x0, y0, x1, y1) in pixels of the image, right and bottom exclusive."""
 
 Span: TypeAlias = tuple[int, int]
-"""[start, end) in words."""
+"""[start, end), in words or in characters."""
 
 Progress: TypeAlias = Callable[[str], None]
 """What long work tells each step as it begins."""
@@ -31,9 +33,10 @@ class Tweet:
         words: the text already split into words, as in the published data.
         image: the whole picture. Without one, its prefix is that of the blank picture.
         objects: object crops, most important first; the model reads the first three (published code).
-        boxes: object boxes, cropped out of `image` by the runtime. Give `objects` or `boxes`, not both.
-        head: relation extraction: the words [start, end) of the head entity.
-        tail: relation extraction: the words [start, end) of the tail entity.
+        boxes: object boxes, a list or an array [N, 4], cropped out of `image` by the runtime. Give `objects` or
+            `boxes`, not both.
+        head: relation extraction: the head entity [start, end), in characters (code points) of `text`, or in `words`.
+        tail: relation extraction: the tail entity, in the same way.
         id: anything; the answer carries it.
     """
 
@@ -41,7 +44,7 @@ class Tweet:
     words: Sequence[str] | None = None
     image: Picture | None = None
     objects: Sequence[Picture] = ()
-    boxes: Sequence[Box] = ()
+    boxes: Sequence[Box] | npt.NDArray[np.number] = ()
     head: Span | None = None
     tail: Span | None = None
     id: Any = None
@@ -69,6 +72,29 @@ class Entity:
     last_word: int
     score: float
 
+    def to_dict(self) -> dict[str, Any]:
+        """The entity as JSON types."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Mention:
+    """The head or the tail of a relation, as the model read it.
+
+    Attributes:
+        text: the characters [start, end) of the text.
+        start: first character; offsets count in `text`, or in the words joined by one space when words were given.
+        end: one past the last character.
+    """
+
+    text: str
+    start: int
+    end: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The mention as JSON types."""
+        return asdict(self)
+
 
 @dataclass(frozen=True)
 class EntityResult:
@@ -87,8 +113,9 @@ class EntityResult:
     cut_words: int
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as JSON types."""
-        return asdict(self)
+        """The result as JSON types; `id` as it was given."""
+        entities = [entity.to_dict() for entity in self.entities]
+        return {"id": self.id, "entities": entities, "tags": list(self.tags), "cut_words": self.cut_words}
 
 
 @dataclass(frozen=True)
@@ -99,17 +126,22 @@ class RelationResult:
         id: the tweet's id.
         relation: the most probable relation.
         score: its softmax probability.
+        head: the marked head.
+        tail: the marked tail.
         cut_words: how many words lay beyond the piece budget and were not read.
     """
 
     id: Any
     relation: str
     score: float
+    head: Mention
+    tail: Mention
     cut_words: int
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as JSON types."""
-        return asdict(self)
+        """The result as JSON types; `id` as it was given."""
+        marked = {"head": self.head.to_dict(), "tail": self.tail.to_dict()}
+        return {"id": self.id, "relation": self.relation, "score": self.score, **marked, "cut_words": self.cut_words}
 
 
 Result: TypeAlias = EntityResult | RelationResult
@@ -134,7 +166,7 @@ class Rejection:
     @classmethod
     def of(cls, row: int, id: Any, error: Exception) -> "Rejection":  # noqa: A002, ANN401  the field's name
         """From the exception."""
-        return cls(row, id, type(error).__name__, " ".join(str(error).split()))
+        return cls(row, id, type(error).__name__, one_line(error))
 
     def to_dict(self) -> dict[str, Any]:
         """The rejection as JSON types; its key `error` tells it from a result."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from hvpnet_runtime import (
     BackendError,
     EntityResult,
     InputError,
+    Mention,
     PictureError,
     Pipeline,
     RelationResult,
@@ -311,7 +313,81 @@ def test_relations_need_a_pair(re_bundle: Path) -> None:
     with pytest.raises(TextError, match="needs head and tail"):
         pipeline([Tweet(text="Jordan and Georgia")])
     with pytest.raises(TextError, match="outside the text"):
-        pipeline([Tweet(text="Jordan and Georgia", head=(0, 1), tail=(2, 9))])
+        pipeline([Tweet(text="Jordan and Georgia", head=(0, 6), tail=(11, 19))])
+
+
+def test_a_pair_in_characters_of_the_text_is_that_of_its_words(re_bundle: Path) -> None:
+    pipeline = Pipeline.load(re_bundle)
+    text, words = "Deripaska, met with Mueller", ["Deripaska", ",", "met", "with", "Mueller"]
+    of_text = pipeline([Tweet(text=text, head=(0, 9), tail=(20, 27), id=1)])[0]
+    of_words = pipeline([Tweet(words=words, head=(0, 1), tail=(4, 5))])[0]
+    assert isinstance(of_text, RelationResult)
+    assert isinstance(of_words, RelationResult)
+    assert (of_text.relation, of_text.score) == (of_words.relation, of_words.score)
+    assert of_text.head == Mention("Deripaska", 0, 9)
+    assert of_text.tail == Mention("Mueller", 20, 27)
+    assert of_words.tail == Mention("Mueller", 21, 28)  # of the words joined by spaces
+    assert of_text.to_dict() == {
+        "id": 1,
+        "relation": of_text.relation,
+        "score": of_text.score,
+        "head": {"text": "Deripaska", "start": 0, "end": 9},
+        "tail": {"text": "Mueller", "start": 20, "end": 27},
+        "cut_words": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (Tweet(text="a"), "not Tweet"),
+        ("Jordan", "not str"),
+        ({"text": "a"}, "not dict"),
+        (7, "not int"),
+        (None, "not NoneType"),
+        ([{"text": "a"}], r"tweet 0: a tweet must be a Tweet, not dict: make one with Tweet\(\*\*values\)"),
+        (["Jordan"], "tweet 0: a tweet must be a Tweet, not str"),
+        ([Tweet()], "needs its text or its words"),
+        ([Tweet(text="a", words=["a"])], "text or words, not both"),
+        ([Tweet(words="Jordan")], "words must be a list, not str"),
+        ([Tweet(text="a", objects="crop.png")], "objects must be a list, not str: put a single one into a list"),
+        ([Tweet(text="a", objects=b"\x89PNG")], "objects must be a list, not bytes"),
+        ([Tweet(text="a", objects=Path("crop.png"))], "objects must be a list"),
+        ([Tweet(text="a", objects=np.zeros((4, 4, 3), np.uint8))], "objects must be a list, not ndarray"),
+        ([Tweet(text="a", boxes=7)], "boxes must be a list, not int"),
+        ([Tweet(text="a", image=picture(0), boxes=(0, 0, 10, 10))], "box 0 is not four finite numbers"),
+        ([Tweet(text="a", image="A" * 75_000)], "picture AAAA"),
+    ],
+)
+def test_what_is_no_list_of_tweets_is_one_typed_line(ner: Pipeline, given: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message) as raised:
+        ner(given)
+    assert len(str(raised.value)) < 500
+    assert "\n" not in str(raised.value)
+    if not isinstance(given, list):
+        with pytest.raises(InputError, match=message):
+            ner.stream(given)
+
+
+def test_plain_meanings_are_accepted(ner: Pipeline) -> None:
+    whole, boxes = picture(1, (60, 50)), [(0, 0, 20, 20), (5, 5, 40, 40)]
+    expected = ner([Tweet(words=["Jordan", "was"], image=whole, boxes=boxes)])
+    assert ner(Tweet(words=("Jordan", "was"), image=whole, boxes=np.array(boxes)) for _ in range(1)) == expected
+    crops = [np.asarray(whole.crop(box)) for box in boxes]
+    assert ner([Tweet(words=np.array(["Jordan", "was"]), image=whole, objects=tuple(crops))]) == expected
+
+
+@pytest.mark.parametrize("arguments", [{"window": "yes"}, {"window": 1}, {"on_bad_image": "skip"}])
+def test_options_of_another_type_are_refused(ner_bundle: Path, arguments: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=next(iter(arguments))):
+        Pipeline.load(ner_bundle, **arguments)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5, "8"])
+def test_a_batch_has_at_least_one_tweet(ner: Pipeline, batch_size: Any) -> None:
+    for given in ([], [Tweet(text="a")], [Tweet(text="a"), Tweet(text="b")]):
+        with pytest.raises(InputError, match="batch_size must be at least 1"):
+            ner(given, batch_size)
 
 
 def test_no_tweets_no_results(ner: Pipeline) -> None:
@@ -339,7 +415,7 @@ sys.meta_path.insert(0, Refuse())
 from hvpnet_runtime import Pipeline, Tweet
 ner = Pipeline.load({str(ner_bundle)!r})([Tweet(text="Jordan was great", image={str(tmp_path / "a.jpg")!r})])
 print(ner[0].tags)
-re = Pipeline.load({str(re_bundle)!r})([Tweet(text="Jordan and Georgia", head=(0, 1), tail=(2, 3))])
+re = Pipeline.load({str(re_bundle)!r})([Tweet(text="Jordan and Georgia", head=(0, 6), tail=(11, 18))])
 print(re[0].relation)
 from hvpnet.cli import main
 assert main(["predict", {str(ner_bundle)!r}, "--text", "Jordan was great", "--json"]) == 0

@@ -12,17 +12,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hvpnet_runtime.stream
-from hvpnet_runtime import PictureError, Pipeline, Rejection, RelationResult, Tweet
+from hvpnet_runtime import Mention, PictureError, Pipeline, Rejection, RelationResult, Tweet
 from hvpnet_runtime.preprocessing.encode_text import Encoding, EntityWindow
 from hvpnet_runtime.preprocessing.prepare import Prepared
 from hvpnet_runtime.stream import WINDOW_BATCHES, TweetRow, stream
+
+NOTHING = Mention("", 0, 0)
+
+
+def answer_of(pieces: int) -> RelationResult:
+    return RelationResult(pieces, "", 0.0, NOTHING, NOTHING, 0)
 
 
 def prepared(tweet: Tweet, pixels: int = 0) -> Prepared:
     """A tweet whose id is its number of pieces."""
     encoding = Encoding(tuple(range(tweet.id)), (), (), 0)
     picture = np.zeros((pixels, 1, 1), np.uint8)
-    return Prepared(tweet, "", (), (EntityWindow(encoding, 0, (0, 0)),), (picture, None))
+    return Prepared(tweet, "", (), (EntityWindow(encoding, 0, (0, 0)),), (), (picture, None))
 
 
 def refuse_zero(tweet: Tweet) -> Prepared:
@@ -39,7 +45,7 @@ class Recorder:
 
     def __call__(self, batch: Sequence[Prepared]) -> list[Any]:
         self.batches.append([each.length for each in batch])
-        return [RelationResult(each.tweet.id, "", 0.0, 0) for each in batch]
+        return [answer_of(each.tweet.id) for each in batch]
 
 
 def rows(lengths: Any) -> Iterator[TweetRow]:
@@ -52,7 +58,9 @@ def test_order_rejections_and_batches(lengths: list[int], batch_size: int, threa
     run = Recorder()
     outcomes = list(stream(rows(lengths), refuse_zero, run, batch_size, threads))
     expected = [
-        RelationResult(length, "", 0.0, 0) if length else Rejection(row, 0, "PictureError", "no picture")
+        RelationResult(length, "", 0.0, NOTHING, NOTHING, 0)
+        if length
+        else Rejection(row, 0, "PictureError", "no picture")
         for row, length in enumerate(lengths)
     ]
     assert outcomes == expected

@@ -94,9 +94,12 @@ Answers: TypeAlias = JsonLinesAnswers | ParquetAnswers
 
 def _schema(task: Task, id_type: pa.DataType) -> pa.Schema:
     cut_words = ("cut_words", pa.int32())
+    offsets = [("start", pa.int32()), ("end", pa.int32())]
     if task == "re":
-        return pa.schema([("id", id_type), ("relation", pa.string()), ("score", pa.float64()), cut_words])
-    places = [(name, pa.int32()) for name in ("start", "end", "first_word", "last_word")]
+        mention = pa.struct([("text", pa.string()), *offsets])
+        relation = [("relation", pa.string()), ("score", pa.float64()), ("head", mention), ("tail", mention)]
+        return pa.schema([("id", id_type), *relation, cut_words])
+    places = [*offsets, ("first_word", pa.int32()), ("last_word", pa.int32())]
     entity = pa.struct([("text", pa.string()), ("type", pa.string()), *places, ("score", pa.float64())])
     return pa.schema([("id", id_type), ("entities", pa.list_(entity)), ("tags", pa.list_(pa.string())), cut_words])
 

@@ -13,7 +13,7 @@ from hvpnet_runtime.backends import CPU_BACKENDS
 from hvpnet_runtime.bulk.job import Job, Resources
 from hvpnet_runtime.bulk.source import Part
 from hvpnet_runtime.bulk.worker import Annotator, Done, Failed
-from hvpnet_runtime.errors import BulkError
+from hvpnet_runtime.errors import BulkError, one_line
 from hvpnet_runtime.ray_processes import PICTURE_PROCESS, prepare_local_ray
 
 _OBJECT_STORE_BYTES = 512 * 2**20  # holds answers on their way to the driver, a few MB each
@@ -59,7 +59,7 @@ def connect(address: str | None) -> Iterator[None]:
         )
     except (OSError, ValueError, RuntimeError) as error:
         what = f"join the Ray cluster at {address}" if address else "start Ray on this machine"
-        raise BulkError(f"cannot {what}: {' '.join(str(error).split())}") from error
+        raise BulkError(f"cannot {what}: {one_line(error)}") from error
     try:
         yield
     finally:
@@ -132,7 +132,7 @@ def run_parts(job: Job, digest: str, parts: Sequence[Part], pool: Pool) -> Itera
                 raise outcome.error
             yield outcome
     except ray.exceptions.RayError as error:
-        raise BulkError(f"Ray gave up ({' '.join(str(error).split())}): run again to go on") from error
+        raise BulkError(f"Ray gave up ({one_line(error)}): run again to go on") from error
 
 
 class _Attempts:

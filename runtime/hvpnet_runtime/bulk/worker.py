@@ -12,7 +12,7 @@ from hvpnet_runtime.bulk.answers import JsonLinesAnswers, answers_for
 from hvpnet_runtime.bulk.job import Job
 from hvpnet_runtime.bulk.source import Part, open_source
 from hvpnet_runtime.bundle import sha256
-from hvpnet_runtime.errors import BulkError, BundleError, HvpnetError
+from hvpnet_runtime.errors import BulkError, BundleError, HvpnetError, one_line
 from hvpnet_runtime.jsonl import LineRow
 from hvpnet_runtime.pipeline import Pipeline
 from hvpnet_runtime.types import Rejection
@@ -65,7 +65,7 @@ class Annotator:
         except HvpnetError as error:
             outcome = Failed(error, traceback.format_exc())
         except Exception as error:  # whatever it is, it must stop the run with its own words
-            message = f"{type(error).__name__} in part {part.number}: {' '.join(str(error).split())}"
+            message = f"{type(error).__name__} in part {part.number}: {one_line(error)}"
             outcome = Failed(BulkError(message), traceback.format_exc())
         return {"outcome": outcome}
 

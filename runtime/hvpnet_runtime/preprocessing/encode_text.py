@@ -4,13 +4,13 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
-from operator import index
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from hvpnet_runtime.errors import BundleError, TextError
+from hvpnet_runtime.errors import BundleError, TextError, brief
+from hvpnet_runtime.preprocessing.mark_pair import check_span
 from hvpnet_runtime.types import Span
 
 MARKERS = ("<s>", "</s>", "<o>", "</o>")
@@ -130,10 +130,10 @@ class TextEncoder:
         if not self._markers:
             raise TextError("this bundle has no relation markers: it extracts entities; use one exported for relations")
         pieces = self._pieces(words)
-        head, tail = _check_span("head", head, len(words)), _check_span("tail", tail, len(words))
+        head, tail = check_span("head", head, len(words), "words"), check_span("tail", tail, len(words), "words")
         for word, own in zip(words, pieces, strict=True):
             if not set(self._markers).isdisjoint(own):
-                raise TextError(f"the word {word!r} contains a relation marker ({', '.join(MARKERS)}); remove it")
+                raise TextError(f"the word {brief(word)} contains a relation marker ({', '.join(MARKERS)}); remove it")
         # As published, markers are put before words only: an end that is the number of words has no closing marker.
         places = list(zip(self._markers, (*head, *tail), strict=True))
         before = [[marker for marker, place in places if place == word] for word in range(len(words))]
@@ -240,21 +240,13 @@ def _check_words(words: Sequence[str]) -> None:
         raise TextError("the text is empty; give at least one word")
     for word in words:
         if not isinstance(word, str):
-            raise TextError(f"a word must be a string, not {type(word).__name__} ({word!r})")
+            raise TextError(f"a word must be a string, not {type(word).__name__} ({brief(word)})")
         try:
             word.encode()
         except UnicodeEncodeError as error:
-            raise TextError(f"the word {word!r} is not valid Unicode: half of a surrogate pair; repair it") from error
-
-
-def _check_span(name: str, span: Span, words: int) -> Span:
-    try:
-        start, end = (index(edge) for edge in span)
-    except (TypeError, ValueError) as error:
-        raise TextError(f"{name} must be [start, end) in words, not {span!r}") from error
-    if not 0 <= start < end <= words:
-        raise TextError(f"{name} [{start}, {end}) is empty or outside the text of {words} words")
-    return start, end
+            raise TextError(
+                f"the word {brief(word)} has half of a surrogate pair, which is no text; repair it"
+            ) from error
 
 
 def _overlapping_windows(edges: list[int], budget: int) -> list[Span]:

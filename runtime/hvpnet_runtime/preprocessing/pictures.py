@@ -19,11 +19,13 @@ from PIL import Image, UnidentifiedImageError
 
 from hvpnet_runtime.bundle import PictureSpec
 from hvpnet_runtime.compiled import _pixels
-from hvpnet_runtime.errors import PictureError
+from hvpnet_runtime.errors import PictureError, brief, one_line
 from hvpnet_runtime.types import Box, Picture
 
 # Pillow reads more formats, but some of them start other programs (EPS) or hide a picture's real size (ICO).
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
+
+_LONGEST_NAME = 200  # as long as messages show: some hand over a picture's base64 as its path
 
 _header_lock = threading.Lock()
 
@@ -31,7 +33,8 @@ _header_lock = threading.Lock()
 def picture_name(picture: Picture) -> str:
     """How messages call a picture: its path, or `<bytes>`, `<array>` or `<image>`."""
     if isinstance(picture, str | Path):
-        return str(picture)
+        name = str(picture)
+        return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
     return {bytes: "<bytes>", np.ndarray: "<array>"}.get(type(picture), "<image>")
 
 
@@ -155,14 +158,10 @@ def _decoding(name: str) -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise PictureError(f"picture {name} is not an image file; formats read: {', '.join(_FORMATS)}") from error
     except Image.DecompressionBombError as error:
-        raise PictureError(f"picture {name} has too many pixels ({_line(error)}); resize it") from error
+        raise PictureError(f"picture {name} has too many pixels ({one_line(error)}); resize it") from error
     except Exception as error:  # corrupt data makes Pillow raise nearly anything: SyntaxError, struct.error, KeyError
-        reason = f"{type(error).__name__}: {_line(error)}"
+        reason = f"{type(error).__name__}: {one_line(error)}"
         raise PictureError(f"picture {name} is truncated or corrupt ({reason}); replace the file") from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _from_array(array: npt.NDArray[np.uint8], name: str, spec: PictureSpec) -> Image.Image:
@@ -187,10 +186,10 @@ def _whole_pixels(box: Box, image: Image.Image, name: str) -> tuple[int, int, in
     try:
         x0, y0, x1, y1 = (round(float(edge)) for edge in box)
     except (TypeError, ValueError, OverflowError) as error:  # not four, not numbers, NaN, infinite
-        raise PictureError(f"picture {name}: box {box!r} is not four finite numbers (x0, y0, x1, y1)") from error
+        raise PictureError(f"picture {name}: box {brief(box)} is not four finite numbers (x0, y0, x1, y1)") from error
     if not (0 <= x0 < x1 <= image.width and 0 <= y0 < y1 <= image.height):
         raise PictureError(
-            f"picture {name}: box {box!r} is empty or outside the picture of {image.width} x {image.height} pixels; "
-            "clip it"
+            f"picture {name}: box {brief(box)} is empty or outside the picture of {image.width} x {image.height} "
+            "pixels; clip it"
         )
     return x0, y0, x1, y1

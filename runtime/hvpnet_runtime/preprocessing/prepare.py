@@ -1,12 +1,12 @@
 """A tweet to token ids and pixels: everything that needs no backend, so that it can run elsewhere or ahead."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +14,12 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 from hvpnet_runtime.bundle import Bundle
-from hvpnet_runtime.errors import BundleError, InputError, PictureError, TextError
+from hvpnet_runtime.errors import BundleError, InputError, PictureError, TextError, brief
 from hvpnet_runtime.preprocessing.encode_text import Encoding, EntityWindow, TextEncoder
+from hvpnet_runtime.preprocessing.mark_pair import mark_characters, mention
 from hvpnet_runtime.preprocessing.pictures import load_pixels, open_picture, picture_name, to_pixels
 from hvpnet_runtime.preprocessing.split_words import Word, split_words
-from hvpnet_runtime.types import Picture, Tweet
+from hvpnet_runtime.types import Mention, Picture, Tweet
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 OnBadImage: TypeAlias = Literal["error", "substitute"]
@@ -36,6 +37,7 @@ class Prepared:
         text: what the words' offsets count in.
         words: with their offsets in `text`.
         windows: what the text graph reads: one row unless the text is long and windows were asked for.
+        mentions: of relation extraction: head and tail.
         pixels: as many as the model reads, uint8 [crop, crop, 3] each; None is the blank picture.
     """
 
@@ -43,6 +45,7 @@ class Prepared:
     text: str
     words: tuple[Word, ...]
     windows: tuple[EntityWindow, ...]
+    mentions: tuple[Mention, ...]
     pixels: tuple[Pixels | None, ...]
 
     @property
@@ -92,7 +95,9 @@ class Preparer:
         max_pixels: int | None = None,
     ) -> None:
         if on_bad_image not in ("error", "substitute"):
-            raise ValueError(f"on_bad_image must be error or substitute, not {on_bad_image!r}")
+            raise InputError(f"on_bad_image must be error or substitute, not {brief(on_bad_image)}")
+        if not isinstance(window, bool):
+            raise InputError(f"window must be True or False, not {brief(window)}")
         self._manifest, pictures, limit = bundle.manifest, bundle.manifest.preprocessing, bundle.manifest.limits
         self._spec = replace(pictures, max_pixels=min(max_pixels or pictures.max_pixels, pictures.max_pixels))
         self.encoder = _text_encoder(bundle, min(max_length or limit.max_length, limit.max_length))
@@ -105,28 +110,43 @@ class Preparer:
         Raises:
             TextError: the text is empty or its marked pair is missing or impossible.
             PictureError: a picture or box cannot be used.
-            InputError: the tweet contradicts itself.
+            InputError: it is no `Tweet`, or contradicts itself.
         """
+        if not isinstance(tweet, Tweet):
+            cure = "make one with Tweet(**values)" if isinstance(tweet, Mapping) else "make one with Tweet(text=...)"
+            raise InputError(f"a tweet must be a Tweet, not {type(tweet).__name__}: {cure}")
         text, words = _words(tweet)
-        spelled = [word.text for word in words]
-        if self._window and self._manifest.task == "ner":
-            windows = self.encoder.entity_windows(spelled)
+        windows: Sequence[EntityWindow]
+        mentions: tuple[Mention, ...] = ()
+        if self._manifest.task == "re":
+            encoding, mentions, words = self._relation(tweet, text, words)
+            windows = [EntityWindow(encoding, 0, (0, len(words)))]
+        elif self._window:
+            windows = self.encoder.entity_windows([word.text for word in words])
         else:
-            windows = [EntityWindow(self._encode(tweet, spelled), 0, (0, len(words)))]
-        return Prepared(tweet, text, tuple(words), tuple(windows), self._pixels(tweet))
+            encoding = self.encoder.encode_entities([word.text for word in words])
+            windows = [EntityWindow(encoding, 0, (0, len(words)))]
+        return Prepared(tweet, text, tuple(words), tuple(windows), mentions, self._pixels(tweet))
 
-    def _encode(self, tweet: Tweet, words: Sequence[str]) -> Encoding:
-        if self._manifest.task == "ner":
-            return self.encoder.encode_entities(words)
-        if tweet.head is None or tweet.tail is None:
-            raise TextError("relation extraction needs head and tail, each [start, end) in words")
-        return self.encoder.encode_relation(words, tweet.head, tweet.tail, window=self._window)
+    def _relation(
+        self, tweet: Tweet, text: str, words: list[Word]
+    ) -> tuple[Encoding, tuple[Mention, Mention], list[Word]]:
+        """The encoding, head and tail as they are read, and the words, which the pair's edges may split."""
+        head, tail = tweet.head, tweet.tail
+        if head is None or tail is None:
+            unit = "words" if tweet.text is None else "characters of the text"
+            raise TextError(f"relation extraction needs head and tail, each [start, end) in {unit}")
+        if tweet.text is not None:
+            words, head, tail = mark_characters(text, words, head, tail)
+        encoding = self.encoder.encode_relation([word.text for word in words], head, tail, window=self._window)
+        return encoding, (mention(text, words, head), mention(text, words, tail)), words
 
     def _pixels(self, tweet: Tweet) -> tuple[Pixels | None, ...]:
         """Whole picture, then objects, filled up with blanks; only_obj has no whole picture, text_only none at all."""
-        if tweet.objects and tweet.boxes:
+        crops, boxes = _items("objects", tweet.objects), _items("boxes", tweet.boxes)
+        if crops and boxes:
             raise InputError("a tweet has objects or boxes, not both")
-        if tweet.boxes and tweet.image is None:
+        if boxes and tweet.image is None:
             raise InputError("boxes need the image they are boxes of")
         slots = self._manifest.sizes.pictures
         if not slots:
@@ -134,13 +154,13 @@ class Preparer:
         spec, objects = self._spec, self._manifest.limits.max_objects
         reads_whole = slots > objects
         steps: list[Callable[[], Pixels | None]] = []
-        if tweet.boxes and tweet.image is not None:
+        if boxes and tweet.image is not None:
             image, name = self._open_whole(tweet.image)
             steps += [partial(to_pixels, image, spec, name=name)] if reads_whole else []
-            steps += [partial(to_pixels, image, spec, box, name=name) for box in tweet.boxes[:objects]]
+            steps += [partial(to_pixels, image, spec, box, name=name) for box in boxes[:objects]]
         elif reads_whole:
             steps.append(partial(self._load_whole, tweet.image))
-        steps += [partial(load_pixels, crop, spec) for crop in tweet.objects[:objects]]
+        steps += [partial(load_pixels, crop, spec) for crop in crops[:objects]]
         return (*self._at_once(steps), *[None] * (slots - len(steps)))
 
     def _at_once(self, steps: Sequence[Callable[[], Pixels | None]]) -> list[Pixels | None]:
@@ -176,13 +196,25 @@ def _text_encoder(bundle: Bundle, max_length: int) -> TextEncoder:
     return TextEncoder(tokenizer, max_length, markers=bundle.task == "re")
 
 
+def _items(name: str, given: Any) -> list[Any]:  # noqa: ANN401  whatever a user gave
+    """The items of `words`, `objects` or `boxes`, of any iterable but one item alone."""
+    if given is None:
+        return []
+    is_picture = isinstance(given, Path | Image.Image) or (name == "objects" and getattr(given, "ndim", 4) == 3)
+    if is_picture or isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise InputError(f"{name} must be a list, not {type(given).__name__}: put a single one into a list")
+    return list(given)
+
+
 def _words(tweet: Tweet) -> tuple[str, list[Word]]:
-    if (tweet.text is None) == (tweet.words is None):
-        raise InputError("a tweet has text or words, and not both")
+    if tweet.text is None and tweet.words is None:
+        raise InputError("a tweet needs its text or its words")
+    if tweet.text is not None and tweet.words is not None:
+        raise InputError("a tweet has text or words, not both")
     if tweet.text is not None:
         return tweet.text, split_words(tweet.text)
-    words = list(tweet.words or ())
-    if isinstance(tweet.words, str) or not all(isinstance(word, str) for word in words):
+    words = _items("words", tweet.words)
+    if not all(isinstance(word, str) for word in words):
         raise TextError("words must be a list of strings")
     placed, start = [], 0
     for word in words:

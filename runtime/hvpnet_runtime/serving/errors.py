@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from hvpnet_runtime.errors import HvpnetError, InputError
+from hvpnet_runtime.errors import HvpnetError, InputError, one_line
 from hvpnet_runtime.types import Rejection
 
 
@@ -86,7 +86,7 @@ def problem(error: HvpnetError) -> dict[str, Any]:
     Tweets that were rejected are listed in `errors`; if all for one reason, that is the problem's own name.
     """
     name, status = type(error).__name__, 500
-    members: dict[str, Any] = {"detail": " ".join(str(error).split())}
+    members: dict[str, Any] = {"detail": one_line(error)}
     if isinstance(error, ServiceError):
         status = error.status
     elif isinstance(error, InputError):

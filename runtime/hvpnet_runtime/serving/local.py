@@ -11,6 +11,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.errors import one_line
 from hvpnet_runtime.ray_processes import prepare_local_ray
 from hvpnet_runtime.serving.errors import SettingsError, UnavailableError
 from hvpnet_runtime.serving.settings import Settings
@@ -116,7 +117,7 @@ def _named(part: str) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, ValueError, RayError, RayServeException) as error:
-        raise UnavailableError(f"{part} does not start: {' '.join(str(error).split())}") from error
+        raise UnavailableError(f"{part} does not start: {one_line(error)}") from error
 
 
 def _check(settings: Settings, host: str, port: int) -> None:

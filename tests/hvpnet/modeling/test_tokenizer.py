@@ -1,6 +1,9 @@
 """The tokeniser, held against transformers' fast one and its original in Python, on a real vocabulary."""
 
 import json
+import re
+import sys
+import unicodedata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -8,9 +11,12 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from places import ROOT
 from tokenizers import Tokenizer
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
 from transformers import BertTokenizer
-from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
+from transformers.models.bert.tokenization_bert_legacy import BasicTokenizer, BertTokenizerLegacy
 
 from hvpnet.errors import ConfigError
 from hvpnet.modeling.tokenizer import SPECIAL, load_tokenizer
@@ -96,6 +102,22 @@ def test_neither_padded_nor_truncated(tokenizer: Tokenizer) -> None:
     assert tokenizer.padding is None  # though this folder's tokenizer.json pads and truncates to 128
     assert tokenizer.truncation is None
     assert len(tokenizer.encode("a " * 300).ids) == 302
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(unicodedata.unidata_version != "14.0.0", reason="the list is of Unicode 14, of Python 3.11")
+def test_every_code_point_that_differs_is_in_the_documentation() -> None:
+    """Words, not pieces, so that it holds for every vocabulary."""
+    page = (ROOT / "docs/tokenising.md").read_text("utf-8")
+    listed: set[int] = set()
+    for first, last in re.findall(r"\b([0-9A-F]{4,5})(?:-([0-9A-F]{4,5}))?\b(?=[ 0-9A-F-]*$)", page, re.MULTILINE):
+        listed |= set(range(int(first, 16), int(last or first, 16) + 1))
+    normalizer, splitter, published = BertNormalizer(), BertPreTokenizer(), BasicTokenizer(do_lower_case=True)
+    for code in range(sys.maxunicode + 1):
+        if unicodedata.category(chr(code)) not in ("Cn", "Cs"):
+            text = f"a{chr(code)}b"
+            words = [word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))]
+            assert (words != published.tokenize(text)) == (code in listed), hex(code)
 
 
 # Either file

@@ -234,7 +234,8 @@ class Pipeline:
         for tweet, probabilities in zip(batch, softmax(logits), strict=True):
             best = int(probabilities.argmax())
             relation, score = self.bundle.labels[best], float(probabilities[best])
-            yield RelationResult(tweet.tweet.id, relation, score, *tweet.mentions, cut_words=tweet.cut_words)
+            head, tail = tweet.mentions
+            yield RelationResult(tweet.tweet.id, relation, score, head, tail, tweet.cut_words)
 
     def _entity_results(
         self,

@@ -238,14 +238,14 @@ def test_windows_keep_a_distant_pair(re_bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("tweet", "error", "message"),
     [
-        (Tweet(), InputError, "text or words"),
+        (Tweet(), InputError, "needs its text or its words"),
         (Tweet(text="a", words=["a"]), InputError, "text or words"),
         (Tweet(text=""), TextError, "empty"),
         (Tweet(text=" \n"), TextError, "empty"),
         (Tweet(words=[]), TextError, "empty"),
         (Tweet(text="\u200b\u200d\ufeff"), TextError, "no visible character"),
         (Tweet(text=7), TextError, "must be a string"),
-        (Tweet(words="Jordan"), TextError, "list of strings"),
+        (Tweet(words="Jordan"), InputError, "words must be a list, not str"),
         (Tweet(words=["a", 3]), TextError, "list of strings"),
         (Tweet(text="a", boxes=[(0, 0, 1, 1)]), InputError, "boxes need the image"),
         (Tweet(text="a", image=picture(0), boxes=[(0, 0, 9, 9)], objects=[picture(1)]), InputError, "not both"),

@@ -1,6 +1,7 @@
 """Processes of Ray, for the service and for bulk runs: what they are told before they start."""
 
 import os
+import secrets
 
 PICTURE_PROCESS = {
     "MALLOC_MMAP_THRESHOLD_": str(16 * 2**20),
@@ -16,9 +17,26 @@ that somebody's largest pictures once needed. Two arenas that keep up to 32 MiB 
 
 
 def prepare_local_ray() -> None:
-    """Keep Ray's own ports on loopback, and let it report to nobody; before ray is imported, which is when it looks.
+    """Keep Ray's own ports on loopback and behind a token of this run, and let it report to nobody.
 
-    Otherwise Ray takes the machine's outer address, even when told 127.0.0.1. What is set already stays.
+    It has to come before ray is imported, which is when Ray looks for its address; otherwise that is the machine's
+    outer one, even when told 127.0.0.1. Whatever the environment says of tokens is replaced: Ray's messages are
+    unpickled, so that whoever may send them runs code, and a token that Ray made itself would stand in a file that all
+    can read.
     """
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.pop("RAY_AUTH_TOKEN_PATH", None)
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+    Config.initialize("")  # a process that imported ray before has read the environment already
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+def bind_replicas_to_loopback() -> None:
+    """Runs first in every process of a local Ray Serve: replicas listen to each other on loopback, not everywhere."""
+    from ray.serve._private import replica
+
+    bind = replica.add_port_to_grpc_server
+    replica.add_port_to_grpc_server = lambda server, _everywhere: bind(server, "127.0.0.1:0")

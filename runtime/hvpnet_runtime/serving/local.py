@@ -12,7 +12,7 @@ from typing import Any
 
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.errors import one_line
-from hvpnet_runtime.ray_processes import prepare_local_ray
+from hvpnet_runtime.ray_processes import bind_replicas_to_loopback, prepare_local_ray
 from hvpnet_runtime.serving.errors import SettingsError, UnavailableError
 from hvpnet_runtime.serving.settings import Settings
 
@@ -57,7 +57,14 @@ def local_service(settings: Settings, host: str, port: int, *, log: bool = False
     level = logging.INFO if log else logging.ERROR
     logging.getLogger("ray.serve").setLevel(level)
     with _named("Ray"):
-        ray.init("local", include_dashboard=False, log_to_driver=log, logging_level=level, _system_config=_SYSTEM)
+        ray.init(
+            "local",
+            include_dashboard=False,
+            log_to_driver=log,
+            logging_level=level,
+            runtime_env={"worker_process_setup_hook": bind_replicas_to_loopback},
+            _system_config=_SYSTEM,
+        )
     try:
         replicas = {"log_level": level}
         with _named("Ray Serve"):

@@ -5,27 +5,41 @@ vision graph normalises in its first nodes, and by which the prefix cache is key
 """
 
 import hashlib
+import os
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from hvpnet_runtime.bundle import PictureSpec
 from hvpnet_runtime.compiled import _pixels
 from hvpnet_runtime.errors import PictureError
+from hvpnet_runtime.files import open_regular
+from hvpnet_runtime.preprocessing.picture_files import FormatError, pixel_data
 from hvpnet_runtime.types import Box, Picture
 
-# Pillow reads more formats, but some of them start other programs (EPS) or hide a picture's real size (ICO).
-_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
+MAX_FILE_BYTES = 64 * 2**20
+"""Bytes of a picture file."""
 
-_header_lock = threading.Lock()
+
+class _HeaderLock:
+    """A lock that a forked process gets anew: a thread that is not there any more may have held it."""
+
+    def __init__(self) -> None:
+        self.renew()
+        os.register_at_fork(after_in_child=self.renew)
+
+    def renew(self) -> None:
+        self.lock = threading.Lock()
+
+
+_header = _HeaderLock()
 
 
 def picture_name(picture: Picture) -> str:
@@ -74,7 +88,7 @@ def open_picture(picture: Picture, spec: PictureSpec) -> Image.Image:
         elif isinstance(picture, Image.Image):
             image = picture
         else:
-            image = stack.enter_context(_read_header(stack.enter_context(_open_file(picture, name)), name))
+            image = stack.enter_context(_read_header(_read(picture, name), spec, name))
         _check_size(image.width, image.height, spec, name)
         with _decoding(name):
             image.load()
@@ -126,34 +140,40 @@ def digest(pixels: npt.NDArray[np.uint8]) -> bytes:
     return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).digest()
 
 
-def _open_file(picture: str | Path | bytes, name: str) -> BinaryIO:
-    if isinstance(picture, bytes):
-        if not picture:
-            raise PictureError(f"picture {name} is empty; give the bytes of an image file")
-        return BytesIO(picture)
-    if not isinstance(picture, str | Path):
+def _read(picture: str | Path | bytes, name: str) -> bytes:
+    """The bytes of an image file."""
+    if not isinstance(picture, bytes | str | Path):
         raise PictureError(f"a picture is a path, bytes, a PIL image or an array, not {type(picture).__name__}")
     try:
-        return Path(picture).open("rb")
+        if not isinstance(picture, bytes):
+            with open_regular(picture) as file:
+                picture = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         reason = getattr(error, "strerror", None) or error
         raise PictureError(f"picture {name} cannot be opened: {reason}; check the path") from error
+    if not picture:
+        raise PictureError(f"picture {name} is empty; give an image file")
+    if len(picture) > MAX_FILE_BYTES:
+        raise PictureError(f"picture {name} is too large: more than {MAX_FILE_BYTES} bytes; save it smaller")
+    return picture
 
 
-def _read_header(file: BinaryIO, name: str) -> Image.Image:
+def _read_header(data: bytes, spec: PictureSpec, name: str) -> Image.Image:
+    try:
+        kept = pixel_data(data, spec.max_pixels)
+    except FormatError as error:
+        raise PictureError(f"picture {name} {error}") from error
     # Pillow warns of large pictures on its own terms, ours follow. Filters of warnings belong to the whole process,
     # hence the lock; it is held for the header only.
-    with _decoding(name), _header_lock, warnings.catch_warnings():
+    with _decoding(name), _header.lock, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(file, formats=_FORMATS)
+        return Image.open(BytesIO(kept.data), formats=[kept.format])
 
 
 @contextmanager
 def _decoding(name: str) -> Iterator[None]:
     try:
         yield
-    except UnidentifiedImageError as error:
-        raise PictureError(f"picture {name} is not an image file; formats read: {', '.join(_FORMATS)}") from error
     except Image.DecompressionBombError as error:
         raise PictureError(f"picture {name} has too many pixels ({_line(error)}); resize it") from error
     except Exception as error:  # corrupt data makes Pillow raise nearly anything: SyntaxError, struct.error, KeyError

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
 
-from hvpnet.cli.options import add_options, select
+from hvpnet.cli.options import add_options, in_options, select
 from hvpnet.errors import HvpnetError, MissingExtraError
 
 VERBS = {
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if parsed.debug:
             raise
-        return _fail(_one_line(parsed.verb, error), 1)
+        return _fail(in_options(_one_line(parsed.verb, error), parsed.options), 1)
     return code
 
 

@@ -9,10 +9,10 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, ValidationInfo
 
-from hvpnet.data.published import OnBadImage
 from hvpnet.errors import ConfigError
 from hvpnet.modeling.config import BertConfig, Count, ResNetConfig, explain, validated
 from hvpnet_runtime.bundle import Head, Variant
+from hvpnet_runtime.preprocessing.pictures import OnBadImage
 
 RESNET_50 = ResNetConfig()
 

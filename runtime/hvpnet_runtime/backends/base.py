@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from hvpnet_runtime.bundle import Bundle, GraphName, Precision
 from hvpnet_runtime.errors import BackendError
+from hvpnet_runtime.processes import Origin
 
 LENGTHS = (32, 64, 96, 128)
 """Pieces that texts are padded to where a backend wants few different shapes."""
@@ -111,6 +112,7 @@ class HostBackend(ABC):
     def __init__(self, name: str, bundle: Bundle, precision: Precision) -> None:
         self.name, self.precision = name, str(precision)
         self._specs, self._closed = bundle.specs(precision), False
+        self._origin = Origin()
 
     @abstractmethod
     def _run(self, graph: GraphName, feeds: Mapping[str, Array]) -> Array:
@@ -122,6 +124,7 @@ class HostBackend(ABC):
 
     def encode_pictures(self, pixels: Pixels) -> Sequence[Prefix]:
         """See `Backend`."""
+        self._origin.check()
         if self._closed or "vision" not in self._specs:
             raise BackendError(no_pictures(self.name, closed=self._closed))
         prefixes = self._run("vision", {"images": pixels})  # [N, layers, 2, P * hidden]
@@ -133,6 +136,7 @@ class HostBackend(ABC):
 
     def encode_text(self, text: TextInputs, prefixes: Sequence[Sequence[Prefix]]) -> npt.NDArray[np.float32]:
         """See `Backend`."""
+        self._origin.check()
         if self._closed:
             raise BackendError(f"the backend {self.name} is closed")
         feeds: dict[str, Array] = dict(text.arrays())

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hvpnet_runtime.errors import InputError
-from hvpnet_runtime.jsonl import KEYS, LineRow, line_rows, tweet_from_dict
+from hvpnet_runtime.jsonl import KEYS, LineRow, is_blank, line_rows, tweet_from_dict
 from hvpnet_runtime.types import Tweet
 
 JSON_LINES, PARQUET = (".jsonl", ".ndjson"), (".parquet",)
@@ -124,7 +124,7 @@ class JsonLines:
         offset = ticked = rows = 0
         with self._path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
-                if not line.isspace():
+                if not is_blank(number, line):
                     if rows % part_rows == 0:
                         marks.append((offset, number))
                         tick(offset - ticked)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,11 @@ from hvpnet_runtime.errors import PictureError
 from hvpnet_runtime.files import open_regular
 from hvpnet_runtime.preprocessing.picture_files import FormatError, pixel_data
 from hvpnet_runtime.types import Box, Picture
+
+OnBadImage: TypeAlias = Literal["error", "substitute"]
+
+SUBSTITUTE = "inf.png"
+"""What the published loaders take for a whole picture that cannot be read, from the same folder."""
 
 MAX_FILE_BYTES = 64 * 2**20
 """Bytes of a picture file."""
@@ -95,6 +101,39 @@ def open_picture(picture: Picture, spec: PictureSpec) -> Image.Image:
             return image if image is not picture and image.mode == "RGB" else image.convert("RGB")
 
 
+def open_whole(picture: Picture, spec: PictureSpec, on_bad_image: OnBadImage) -> tuple[Image.Image, str]:
+    """Opens the whole picture of a tweet, or what is taken for one that cannot be used.
+
+    Args:
+        picture: as in `open_picture`; only a path has a picture beside it that could be taken instead.
+        spec: sizes and limits.
+        on_bad_image: `error`, or `substitute`: take inf.png from the same folder, as published. The published loaders
+            do so where Pillow cannot open a file; here it is whatever `load_pixels` refuses.
+
+    Returns:
+        As `open_picture`, and how messages call what was opened: its path.
+
+    Raises:
+        PictureError: as `open_picture`, or as `to_pixels` of the whole picture, and `inf.png` cannot be used either.
+    """
+    if on_bad_image == "error" or not isinstance(picture, str | Path):
+        return open_picture(picture, spec), picture_name(picture)
+    substitute = Path(picture).with_name(SUBSTITUTE)
+    try:
+        return _open_to_resize(picture, spec)
+    except PictureError as cause:
+        try:
+            return _open_to_resize(substitute, spec)
+        except PictureError as error:
+            raise PictureError(f"{cause}; nor can its substitute be used: {error}") from error
+
+
+def _open_to_resize(path: str | Path, spec: PictureSpec) -> tuple[Image.Image, str]:
+    image = open_picture(path, spec)
+    _resized_size(image, spec, str(path))
+    return image, str(path)
+
+
 def to_pixels(
     image: Image.Image, spec: PictureSpec, box: Box | None = None, *, name: str = "<image>"
 ) -> npt.NDArray[np.uint8]:
@@ -115,14 +154,7 @@ def to_pixels(
     """
     if box is not None:
         image = image.crop(_whole_pixels(box, image, name))
-    short, long = sorted(image.size)
-    resized_long = int(spec.resize * long / short)  # torchvision rounds down
-    if spec.resize * resized_long > spec.max_pixels:
-        raise PictureError(
-            f"picture {name}: {image.width} x {image.height} pixels are too elongated to resize the shorter side to "
-            f"{spec.resize} (limit {spec.max_pixels} pixels); crop it"
-        )
-    width, height = (spec.resize, resized_long) if image.width <= image.height else (resized_long, spec.resize)
+    width, height = _resized_size(image, spec, name)
     left, top = round((width - spec.crop) / 2), round((height - spec.crop) / 2)
     if image.height > 2 * image.width:  # which axis Pillow begins with depends on its version
         image = image.resize((width, height), Image.Resampling.BILINEAR)
@@ -133,6 +165,18 @@ def to_pixels(
     pixels = np.empty((spec.crop, spec.crop, 3), np.uint8)
     _pixels.resize_part(whole, height, width, top, left, pixels)
     return pixels
+
+
+def _resized_size(image: Image.Image, spec: PictureSpec, name: str) -> tuple[int, int]:
+    """Width and height once the shorter side is resized."""
+    short, long = sorted(image.size)
+    resized_long = int(spec.resize * long / short)  # torchvision rounds down
+    if spec.resize * resized_long > spec.max_pixels:
+        raise PictureError(
+            f"picture {name}: {image.width} x {image.height} pixels are too elongated to resize the shorter side to "
+            f"{spec.resize} (limit {spec.max_pixels} pixels); crop it"
+        )
+    return (spec.resize, resized_long) if image.width <= image.height else (resized_long, spec.resize)
 
 
 def digest(pixels: npt.NDArray[np.uint8]) -> bytes:

@@ -5,26 +5,21 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 from tokenizers import Tokenizer
 
 from hvpnet_runtime.bundle import Bundle, Manifest
-from hvpnet_runtime.errors import BundleError, InputError, PictureError, TextError
+from hvpnet_runtime.errors import BundleError, InputError, TextError
 from hvpnet_runtime.preprocessing.encode_text import Encoding, EntityWindow, TextEncoder
-from hvpnet_runtime.preprocessing.pictures import load_pixels, open_picture, picture_name, to_pixels
+from hvpnet_runtime.preprocessing.pictures import OnBadImage, load_pixels, open_whole, to_pixels
 from hvpnet_runtime.preprocessing.split_words import Word, split_words
+from hvpnet_runtime.processes import Origin
 from hvpnet_runtime.types import Picture, Tweet
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
-OnBadImage: TypeAlias = Literal["error", "substitute"]
-
-SUBSTITUTE = "inf.png"
-"""What the published loaders take for a whole picture that cannot be read, from the same folder."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +83,7 @@ class Preparer:
         self.encoder = encoder
         self._manifest = manifest
         self._window, self._on_bad_image = window, on_bad_image
+        self._origin = Origin()
         self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, "hvpnet-pictures")
 
     @classmethod
@@ -121,7 +117,9 @@ class Preparer:
             TextError: the text is empty or its marked pair is missing or impossible.
             PictureError: a picture or box cannot be used.
             InputError: the tweet contradicts itself.
+            BackendError: this process was forked from the one that made the preparer.
         """
+        self._origin.check()
         text, words = _words(tweet)
         spelled = [word.text for word in words]
         windows: Sequence[EntityWindow] = ()
@@ -149,7 +147,7 @@ class Preparer:
         reads_whole = slots > objects
         steps: list[Callable[[], Pixels | None]] = []
         if tweet.boxes and tweet.image is not None:
-            image, name = self._open_whole(tweet.image)
+            image, name = open_whole(tweet.image, spec, self._on_bad_image)
             steps += [partial(to_pixels, image, spec, name=name)] if reads_whole else []
             steps += [partial(to_pixels, image, spec, box, name=name) for box in tweet.boxes[:objects]]
         elif reads_whole:
@@ -165,17 +163,8 @@ class Preparer:
     def _load_whole(self, picture: Picture | None) -> Pixels | None:
         if picture is None:
             return None
-        image, name = self._open_whole(picture)
+        image, name = open_whole(picture, self._manifest.preprocessing, self._on_bad_image)
         return to_pixels(image, self._manifest.preprocessing, name=name)
-
-    def _open_whole(self, picture: Picture) -> tuple[Image.Image, str]:
-        try:
-            return open_picture(picture, self._manifest.preprocessing), picture_name(picture)
-        except PictureError:
-            if self._on_bad_image == "error" or not isinstance(picture, str | Path):
-                raise
-        substitute = Path(picture).with_name(SUBSTITUTE)
-        return open_picture(substitute, self._manifest.preprocessing), str(substitute)
 
 
 def _text_encoder(bundle: Bundle, max_length: int) -> TextEncoder:

@@ -1,6 +1,7 @@
 """Data sets in the published layouts (Twitter-2015, Twitter-2017, MNRE) and in that of picture-tweets."""
 
 import logging
+from codecs import BOM_UTF8
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
@@ -241,7 +242,7 @@ def _find_relations(root: Path, text: Path) -> Path | None:
     if dictionary is not None:
         return dictionary
     with text.open("rb") as lines:
-        if not lines.readline().lstrip().startswith(b"{"):
+        if not lines.readline().removeprefix(BOM_UTF8).lstrip().startswith(b"{"):
             return None
     training = _first(Path.is_file, *_texts(root, "train"))
     if training is None:

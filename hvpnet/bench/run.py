@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 
@@ -19,9 +19,12 @@ from hvpnet.bench.statistics import MOST, Ratio, Summary, interleave
 from hvpnet.bench.stopwatch import STAGES
 from hvpnet.bench.workers import Worker, WorkerError, start_worker
 from hvpnet.bench.workload import ALL_NEW, PICTURES, Case
-from hvpnet.data import load_split
+from hvpnet.data import Split, load_split
 from hvpnet.data.examples import SplitName
+from hvpnet.evaluation.metrics import require_scorer
+from hvpnet.evaluation.scoring import check_split
 from hvpnet_runtime.bundle import Bundle, Manifest
+from hvpnet_runtime.preprocessing.pictures import OnBadImage
 from hvpnet_runtime.types import Progress
 
 LENGTH, LENGTHS, BATCHES = 80, (32, 128), (8, 32)
@@ -30,11 +33,18 @@ LENGTH, LENGTHS, BATCHES = 80, (32, 128), (8, 32)
 ROUNDS = STARTS = 3
 """Least rounds of a case, and fresh starts."""
 
-Data: TypeAlias = tuple[Path, SplitName] | None
 Results: TypeAlias = dict[str, Any]
 """What results.json holds: `machine`, `model`, `data`, each `Measurement` and each `Accuracy`; by name of the
 candidate, `starts` of fresh processes (see `Worker`), `start_speedups` (eager FP32's imports and loading over its own),
 `peak_bytes` after all cases, and why it was `passed_over`, from the start or from some case on."""
+
+
+class Data(NamedTuple):
+    """A split to score on; see `load_split`."""
+
+    root: Path
+    split: SplitName
+    on_bad_image: OnBadImage = "error"
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,13 @@ class Measurement:
 
 
 def run_bench(
-    path: Path, checkpoint: Path, out: Path, backends: Sequence[str], seconds: float, data: Data, progress: Progress
+    path: Path,
+    checkpoint: Path,
+    out: Path,
+    backends: Sequence[str],
+    seconds: float,
+    data: Data | None,
+    progress: Progress,
 ) -> Results:
     """Time the bundle at a path against its checkpoint, and score both; results.json is written into `out` as it goes.
 
@@ -67,10 +83,12 @@ def run_bench(
 
     Raises:
         BundleError: the bundle cannot be read.
-        DataError: the data cannot be read, or are for the other task.
+        DataError: the data cannot be read, or say nothing about the bundle.
+        MissingExtraError: what scores the data is not installed.
         WorkerError: the checkpoint does not run in eager PyTorch.
     """
-    bundle, split = Bundle.load(path), load_split(*data) if data else None  # before minutes of timing
+    bundle = Bundle.load(path)
+    split = _read(data, bundle, progress) if data else None  # before minutes of timing
     results: Results = {"schema": 3, "machine": describe_machine() | {"pytorch_threads": torch.get_num_threads()}}
     results |= {"model": _model(bundle.manifest, checkpoint), "passed_over": {}, "measurements": [], "accuracy": []}
     groups = plan(bundle.manifest.limits.max_length, bundle.sizes.pictures)
@@ -97,10 +115,18 @@ def run_bench(
     results["start_speedups"] = {name: Ratio.of(ready[BASELINE.name], own) for name, own in ready.items()}
     save(results, out)
     if data and split:
-        results["data"] = {"name": data[0].absolute().name, "split": data[1], "tweets": len(split.examples)}
+        results["data"] = {"name": data.root.absolute().name, "split": data.split, **split.counts}
         results["accuracy"] = assess(bundle, checkpoint, split, fresh, progress)
         save(results, out)
     return results
+
+
+def _read(data: Data, bundle: Bundle, progress: Progress) -> Split:
+    require_scorer(bundle.task)
+    split = load_split(*data, labels=bundle.labels, pictures=bundle.pictures)
+    progress(f"read {split.summary}")
+    check_split(split, bundle.task, with_pictures=bundle.sizes.pictures > 0)
+    return split
 
 
 def save(results: Results, out: Path) -> None:

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from hvpnet.cli.options import ShownOptions, argument, option, progress, show
+from hvpnet.cli.options import PictureOptions, ShownOptions, argument, option, progress, show
 from hvpnet.data.examples import SplitName
 from hvpnet.errors import ConfigError
 from hvpnet_runtime.backends import BACKENDS
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(ShownOptions):
+class Options(PictureOptions, ShownOptions):
     """What `hvpnet bench` was asked to do.
 
     Raises:
@@ -37,9 +37,9 @@ def run(options: Options) -> int:
     options.out.mkdir(parents=True, exist_ok=True)  # before minutes of timing
     progress("loading PyTorch")
     from hvpnet.bench.report import write_report
-    from hvpnet.bench.run import headline, run_bench
+    from hvpnet.bench.run import Data, headline, run_bench
 
-    data = (options.data, options.split) if options.data else None
+    data = Data(options.data, options.split, options.on_bad_image) if options.data else None
     backends = options.backend or tuple(BACKENDS)
     results = run_bench(options.bundle, options.checkpoint, options.out, backends, options.seconds, data, progress)
     write_report(results, options.out)

@@ -4,8 +4,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from hvpnet.cli.options import PipelineOptions, argument, option, progress, show
-from hvpnet.data import load_split
+from hvpnet.data import find_split, read_split
 from hvpnet.data.examples import SplitName
+from hvpnet.evaluation.metrics import require_scorer
 from hvpnet.evaluation.scoring import score_pipeline
 from hvpnet_runtime.pipeline import Pipeline
 
@@ -22,9 +23,13 @@ class Options(PipelineOptions):
 
 def run(options: Options) -> int:
     """Score and show."""
-    split = load_split(options.data, options.split, options.on_bad_image)
+    files = find_split(options.data, options.split)
+    require_scorer(files.task)
     with Pipeline.load(options.bundle, options.backend, precision=options.precision) as pipeline:
-        progress(f"scoring {len(split.examples)} tweets on {pipeline.backend.name}, {pipeline.backend.precision}")
-        scores = score_pipeline(pipeline, split, with_pictures=not options.without_pictures)
-    show({"split": options.split, "tweets": len(split.examples), **asdict(scores)}, as_json=options.json)
+        bundle = pipeline.bundle
+        pictures = None if options.without_pictures else bundle.pictures
+        split = read_split(files, options.on_bad_image, labels=bundle.labels, pictures=pictures)
+        progress(f"scoring {split.summary} on {pipeline.backend.name}, {pipeline.backend.precision}")
+        scores = score_pipeline(pipeline, split, without_pictures=options.without_pictures)
+    show({"split": options.split, **split.counts, **asdict(scores)}, as_json=options.json)
     return 0

@@ -53,6 +53,7 @@ def run(options: Options) -> int:
     from hvpnet.modeling.checkpoint import load_checkpoint, read_bert_config
     from hvpnet.modeling.infer_config import Hints, read_labels
     from hvpnet.modeling.tokenizer import load_tokenizer
+    from hvpnet.modeling.visual_prefix import PICTURES
     from hvpnet_export import CalibrationData, export_bundle
 
     hints = Hints(
@@ -66,7 +67,11 @@ def run(options: Options) -> int:
     tokenizer = load_tokenizer(options.tokenizer, model.config.task)
     calibration = None
     if options.calibration is not None:
-        split = load_split(options.calibration, "train", options.on_bad_image)
+        pictures = PICTURES if model.config.pictures else None
+        split = load_split(
+            options.calibration, "train", options.on_bad_image, labels=model.config.labels, pictures=pictures
+        )
+        progress(f"calibrating on some of {split.summary}")
         calibration = CalibrationData.choose(split, model.config)
     reports = export_bundle(
         model, tokenizer, options.out, progress, precisions=options.precision, calibration=calibration

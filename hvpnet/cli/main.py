@@ -8,7 +8,7 @@ from importlib import import_module
 from importlib.metadata import version
 from io import TextIOWrapper
 
-from hvpnet.cli.options import add_options, select
+from hvpnet.cli.options import add_options, in_options, select
 from hvpnet.errors import HvpnetError, MissingExtraError
 from hvpnet_runtime.errors import one_line
 
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, BrokenPipeError):
             sys.stderr.close()  # the reader of our output is gone: nothing more to say, and nobody to say it to
             return 1
-        return _fail(_one_line(parsed.verb, error), 1)
+        return _fail(in_options(_one_line(parsed.verb, error), parsed.options), 1)
     return code
 
 

@@ -6,6 +6,7 @@ A verb's options are the fields of its dataclass `Options`: each says what it me
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeVar, get_args, get_o
 
 from hvpnet_runtime.backends import AUTO, BACKENDS
 from hvpnet_runtime.jsonl import json_line
-from hvpnet_runtime.preprocessing.prepare import OnBadImage
+from hvpnet_runtime.preprocessing.pictures import OnBadImage
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -62,6 +63,15 @@ def _settings_of(hint: Any) -> dict[str, Any]:  # noqa: ANN401  a type
         return {"type": hint}
     inner = [each for each in get_args(hint) if each not in (NoneType, Ellipsis)]
     return _settings_of(inner[0]) if inner else {}
+
+
+def in_options(message: str, kind: type["DataclassInstance"]) -> str:
+    """A message of the library, whose cures are arguments in Python (`name="value"`), in options of a verb."""
+    for name in (each.name for each in fields(kind) if each.metadata.get("flag")):
+        flag = f"--{name.replace('_', '-')}"
+        message = re.sub(rf"\b{name}=True\b", flag, message)
+        message = re.sub(rf'\b{name}="([^"]*)"', rf"{flag} \1", message)
+    return message
 
 
 def select(kind: type[Kind], source: object, **values: object) -> Kind:
@@ -128,13 +138,16 @@ class PipelineOptions(PictureOptions, ShownOptions):
 
 
 def show(result: Mapping[str, Any], *, as_json: bool) -> None:
-    """Print a result: as JSON, or one `name: value` a line."""
+    """Print a result: as JSON, or one `name: value` a line, and scores by name as a table."""
     if as_json:
         print(json_for(sys.stdout, result))
         return
     width = max(map(len, result)) if result else 0
     for name, value in result.items():
-        print(f"{name:<{width}}  {_plain(value)}")
+        lines = _table(value) if isinstance(value, Mapping) else [_plain(value)]
+        print(f"{name:<{width}}  {lines[0]}".rstrip())
+        for line in lines[1:]:
+            print(f"{'':<{width}}  {line}")
 
 
 def json_for(output: TextIO, value: object) -> str:
@@ -150,6 +163,16 @@ def json_for(output: TextIO, value: object) -> str:
 def progress(message: str) -> None:
     """Say on standard error what begins now."""
     print(f"hvpnet: {message} ...", file=sys.stderr, flush=True)
+
+
+def _table(rows: Mapping[str, Mapping[str, object]]) -> list[str]:
+    """Lines of a table: a row by name, and a column for each of its values."""
+    if not rows:
+        return ["none"]
+    columns = list(next(iter(rows.values())))
+    table = [["", *columns], *([name, *(_plain(row[column]) for column in columns)] for name, row in rows.items())]
+    widths = [max(map(len, cells)) for cells in zip(*table, strict=True)]
+    return ["  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
 
 
 def _plain(value: object) -> str:

@@ -21,7 +21,7 @@ def run(options: Options) -> int:
     progress("loading PyTorch")
     from hvpnet.training.run import train
 
-    result = train(config)
+    result = train(config, say=progress)
     show(
         {
             "checkpoint": str(result.checkpoint),

@@ -39,8 +39,12 @@ def run(options: Options) -> int:
     if bundle.task == "ner":
         compare_decoder(model, bundle.path / "decoder.npz")
     tokenizer = Tokenizer.from_file(str(bundle.path / "tokenizer.json"))
-    split = load_split(options.data, options.split, options.on_bad_image) if options.data else None
-    if split is not None:
+    split = None
+    if options.data is not None:
+        split = load_split(
+            options.data, options.split, options.on_bad_image, labels=bundle.labels, pictures=bundle.pictures
+        )
+        progress(f"read {split.summary}")
         check_split(split, bundle.task, with_pictures=bundle.sizes.pictures > 0)
     for precision in bundle.manifest.precision:
         progress(f"comparing the {precision} graphs with the eager model")

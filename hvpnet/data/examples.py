@@ -1,9 +1,10 @@
 """What a data set is made of: tweets with their gold tags, or with the gold relation of a marked pair."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, TypeAlias
 
-from hvpnet_runtime.bundle import Task
+from hvpnet_runtime.bundle import MAX_OBJECTS, Task
 from hvpnet_runtime.types import Tweet
 
 SplitName: TypeAlias = Literal["train", "dev", "test"]
@@ -58,3 +59,16 @@ class Split:
     examples: tuple[Example, ...]
     relations: tuple[str, ...] | None
     has_pictures: bool
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Tweets, and the files of their whole pictures and of the crops that a model reads, each counted once."""
+        tweets = [example.tweet for example in self.examples]
+        pictures = {tweet.image for tweet in tweets if isinstance(tweet.image, Path)}
+        crops = {crop for tweet in tweets for crop in tweet.objects[:MAX_OBJECTS] if isinstance(crop, Path)}
+        return {"tweets": len(tweets), "pictures": len(pictures), "crops": len(crops)}
+
+    @property
+    def summary(self) -> str:
+        """The counts in words."""
+        return ", ".join(f"{count} {name}" for name, count in self.counts.items())

@@ -1,8 +1,10 @@
 """Data sets in the published layouts (Twitter-2015, Twitter-2017, MNRE) and in that of picture-tweets."""
 
+import logging
+from codecs import BOM_UTF8
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath
 from typing import get_args
 
 from hvpnet.data.examples import Example, Split, SplitName
@@ -16,10 +18,13 @@ from hvpnet.data.readers import (
 from hvpnet.errors import DataError
 from hvpnet_runtime.bundle import PictureSpec, Task
 from hvpnet_runtime.errors import PictureError
-from hvpnet_runtime.preprocessing.pictures import open_picture
-from hvpnet_runtime.preprocessing.prepare import SUBSTITUTE, OnBadImage
+from hvpnet_runtime.preprocessing.pictures import SUBSTITUTE, OnBadImage, open_whole
+
+_log = logging.getLogger(__name__)
 
 _PUBLISHED_SPLITS: dict[SplitName, str] = {"train": "train", "dev": "val", "test": "test"}
+
+_ANY_PICTURE = PictureSpec()
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,8 @@ class SplitFiles:
         objects: the lists of crops per tweet, `*_dict.pth` or JSON; None if there is none.
         relations: the relation dictionary (.json), or else the training text to collect the relations from; None for
             the entity task.
+        expected_objects: where the lists of crops were looked for, if there should be some: the layout has crops, or
+            lists for another split.
     """
 
     text: Path
@@ -40,6 +47,7 @@ class SplitFiles:
     crops: Path | None = None
     objects: Path | None = None
     relations: Path | None = None
+    expected_objects: tuple[Path, ...] = field(default=(), compare=False)
 
     @property
     def task(self) -> Task:
@@ -47,20 +55,30 @@ class SplitFiles:
         return "ner" if self.relations is None else "re"
 
 
-def load_split(root: Path | str, split: SplitName, on_bad_image: OnBadImage = "error") -> Split:
+def load_split(
+    root: Path | str,
+    split: SplitName,
+    on_bad_image: OnBadImage = "error",
+    *,
+    labels: Sequence[str] = (),
+    pictures: PictureSpec | None = _ANY_PICTURE,
+) -> Split:
     """Reads one split of a data set, its layout recognised by `find_split`.
 
     Args:
         root: the data set's folder.
         split: train, dev or test.
-        on_bad_image: what to do with a whole picture that cannot be opened: raise, or take `inf.png` as the published
-            loader does. A missing crop is always an error.
+        on_bad_image: what to do with a whole picture that cannot be used: raise, or take `inf.png` as the published
+            loader does; see `open_whole`. A missing crop is always an error.
+        labels: tags that may occur beside the published ones, such as those of a bundle of one's own.
+        pictures: limits of the bundle or model that will read the pictures; None if it reads none, and then neither
+            are they looked for.
 
     Raises:
         DataError: a file is missing or malformed; the message names it, and the line where there is one.
         MissingExtraError: the object lists are a `*_dict.pth` and torch is not installed.
     """
-    return read_split(find_split(root, split), on_bad_image)
+    return read_split(find_split(root, split), on_bad_image, labels=labels, pictures=pictures)
 
 
 def find_split(root: Path | str, split: SplitName) -> SplitFiles:
@@ -82,39 +100,62 @@ def find_split(root: Path | str, split: SplitName) -> SplitFiles:
         looked_for = ", ".join(str(path.relative_to(root)) for path in _texts(root, split))
         raise DataError(f"no {split} split in {root}: looked for {looked_for}")
     twitter_crops, mnre_crops = root.parent / f"{name}_aux_images/{published}/crops", root / f"img_vg/{published}/crops"
-    objects = (f"{split}_objects.json", f"{name}_{published}_dict.pth", f"txt/mre_{split}_dict.pth")
+    crops = _first(Path.is_dir, root / "crops", twitter_crops, mnre_crops)
+    lists = _object_lists(root, split)
+    others = [path for other in get_args(SplitName) for path in _object_lists(root, other)]
     return SplitFiles(
         text=text,
         images=_first(Path.is_dir, root / "images", root.parent / f"{name}_images", root / "img_org" / published),
-        crops=_first(Path.is_dir, root / "crops", twitter_crops, mnre_crops),
-        objects=_first(Path.is_file, *(root / path for path in objects)),
+        crops=crops,
+        objects=_first(Path.is_file, *lists),
         relations=_find_relations(root, text),
+        expected_objects=lists if crops or _first(Path.is_file, *others) else (),
     )
 
 
-def read_split(files: SplitFiles, on_bad_image: OnBadImage = "error") -> Split:
+def read_split(
+    files: SplitFiles,
+    on_bad_image: OnBadImage = "error",
+    *,
+    labels: Sequence[str] = (),
+    pictures: PictureSpec | None = _ANY_PICTURE,
+) -> Split:
     """Reads one split from the files given; arguments and errors as in `load_split`."""
-    pictures = _Pictures(files, on_bad_image)
+    if pictures is None:
+        files, pictures = replace(files, images=None), _ANY_PICTURE
+    reader = _Pictures(files, on_bad_image, pictures)
     relations: tuple[str, ...] | None = None
     rows: Sequence[tuple[str, Example]]
     if files.relations is None:
-        rows = read_entity_text(files.text)
+        rows = read_entity_text(files.text, labels)
     else:
         read = read_relation_dictionary if files.relations.suffix == ".json" else collect_relations
         relations = read(files.relations)
         rows = read_relation_text(files.text, relations)
     if not rows:
         raise DataError(f"{files.text}: holds no tweets")
-    examples = tuple(pictures.attach(example, image) for image, example in rows)
-    return Split(files.task, examples, relations, has_pictures=files.images is not None)
+    examples = tuple(reader.attach(example, image) for image, example in rows)
+    reader.check_lists()
+    split = Split(files.task, examples, relations, has_pictures=files.images is not None)
+    if split.has_pictures and not split.counts["crops"]:
+        _log.warning("%s is read without crops of objects: %s", files.text, split.summary)
+    return split
 
 
 class _Pictures:
-    """Finds the pictures of tweets, and checks each file once."""
+    """Finds the pictures of tweets, and checks each file once.
 
-    def __init__(self, files: SplitFiles, on_bad_image: OnBadImage) -> None:
-        self._files, self._on_bad_image = files, on_bad_image
+    Raises:
+        DataError: there should be lists of crops, and there are none.
+    """
+
+    def __init__(self, files: SplitFiles, on_bad_image: OnBadImage, spec: PictureSpec) -> None:
+        self._files, self._on_bad_image, self._spec = files, on_bad_image, spec
+        if files.images and not files.objects and files.expected_objects:
+            looked_for = ", ".join(str(path) for path in files.expected_objects)
+            raise DataError(f"{files.text}: its lists of crops are missing, looked for {looked_for}: add one of them")
         self._objects = read_object_lists(files.objects) if files.images and files.objects else {}
+        self._listed = 0
         self._resolved: dict[str, Path] = {}
 
     def attach(self, example: Example, image: str) -> Example:
@@ -125,38 +166,66 @@ class _Pictures:
         if image not in self._resolved:
             self._resolved[image] = self._resolve(self._files.images, image, where)
         key = image if self._files.task == "ner" else str(example.tweet.id)
+        self._listed += key in self._objects
         crops = tuple(self._crop(name, where) for name in self._objects.get(key, ()))
         return replace(example, tweet=replace(example.tweet, image=self._resolved[image], objects=crops))
 
+    def check_lists(self) -> None:
+        """Refuse lists of other tweets.
+
+        Raises:
+            DataError: there are lists, and none is of a tweet that was read.
+        """
+        if self._objects and not self._listed:
+            raise DataError(
+                f"{self._files.objects}: has the crops of {len(self._objects)} pictures, and none of them is in "
+                f"{self._files.text}: its keys must be names of images (123.jpg), or rows for relations"
+            )
+
     def _resolve(self, folder: Path, image: str, where: str) -> Path:
-        path, substitute = folder / image, folder / SUBSTITUTE
+        path = _within(folder, image, where)
         if self._on_bad_image == "error":
-            if path.is_file():
+            if _is_file(path):
                 return path
             raise DataError(
-                f"{where}: its image {path} is missing: add it, or take {SUBSTITUTE} with on_bad_image='substitute'"
+                f'{where}: its image {path} is missing: add it, or take {SUBSTITUTE} with on_bad_image="substitute"'
             )
-        if _opens(path):
-            return path
-        if _opens(substitute):
-            return substitute
-        raise DataError(f"{where}: its image {path} cannot be opened, and neither can {substitute}: add one")
+        try:
+            return Path(open_whole(path, self._spec, self._on_bad_image)[1])
+        except PictureError as error:
+            substitute = path.with_name(SUBSTITUTE)
+            raise DataError(
+                f"{where}: its image {path} cannot be opened, and neither can {substitute}: add one"
+            ) from error
 
     def _crop(self, name: str, where: str) -> Path:
         if self._files.crops is None:
             raise DataError(f"{where}: its crop {name} is listed, but there is no folder of crops: add it")
-        path = self._files.crops / name
-        if not path.is_file():
+        path = _within(self._files.crops, name, where)
+        if not _is_file(path):
             raise DataError(f"{where}: its crop {path} is missing: add it, or remove it from the object lists")
         return path
 
 
-def _opens(path: Path) -> bool:
+def _within(folder: Path, name: str, where: str) -> Path:
+    """A file of a folder or of one within it, by the name that a data set gives it."""
+    pure = PurePath(name)
+    if pure.is_absolute() or ".." in pure.parts or not pure.parts:
+        raise DataError(f"{where}: the name {name!r} leads out of {folder}: name a file in it")
+    return folder / pure
+
+
+def _is_file(path: Path) -> bool:
     try:
-        open_picture(path, PictureSpec())
-    except PictureError:
+        return path.is_file()
+    except (OSError, ValueError):  # the name is too long, or has a null character
         return False
-    return True
+
+
+def _object_lists(root: Path, split: SplitName) -> tuple[Path, ...]:
+    published = _PUBLISHED_SPLITS[split]
+    names = (f"{split}_objects.json", f"{root.name}_{published}_dict.pth", f"txt/mre_{split}_dict.pth")
+    return tuple(root / name for name in names)
 
 
 def _texts(root: Path, split: SplitName) -> tuple[Path, ...]:
@@ -171,7 +240,7 @@ def _find_relations(root: Path, text: Path) -> Path | None:
     if dictionary is not None:
         return dictionary
     with text.open("rb") as lines:
-        if not lines.readline().lstrip().startswith(b"{"):
+        if not lines.readline().removeprefix(BOM_UTF8).lstrip().startswith(b"{"):
             return None
     training = _first(Path.is_file, *_texts(root, "train"))
     if training is None:

@@ -14,11 +14,15 @@ from hvpnet_runtime.types import Span, Tweet
 _IMAGE_LINE = "IMGID:"
 
 
-def read_entity_text(path: Path) -> list[tuple[str, EntityExample]]:
+def read_entity_text(path: Path, labels: Sequence[str] = ()) -> list[tuple[str, EntityExample]]:
     r"""Reads the text of Twitter-2015 or Twitter-2017.
 
     A line `IMGID:<id>`, then one line `word\ttag` per word, then a blank line. The type OTHER is called MISC in the
     labels (published code).
+
+    Args:
+        path: the text file.
+        labels: tags that may occur beside the published ones, such as those of a bundle of one's own.
 
     Returns:
         Per tweet the name of its image, `<id>.jpg`, and the example without pictures.
@@ -35,7 +39,7 @@ def read_entity_text(path: Path) -> list[tuple[str, EntityExample]]:
         if line.strip() and not line.startswith(_IMAGE_LINE):
             if not image:
                 raise DataError(f"{where}: a word before any {_IMAGE_LINE} line: every tweet begins with one")
-            word, tag = _word_and_tag(line, where)
+            word, tag = _word_and_tag(line, where, labels)
             words.append(word)
             tags.append(tag)
             continue
@@ -49,14 +53,15 @@ def read_entity_text(path: Path) -> list[tuple[str, EntityExample]]:
     return rows
 
 
-def _word_and_tag(line: str, where: str) -> tuple[str, str]:
+def _word_and_tag(line: str, where: str, labels: Sequence[str]) -> tuple[str, str]:
     word, tab, tag = line.partition("\t")
     if not word or not tab:
         raise DataError(f"{where}: expected a word, a tab and a tag, got {line!r}")
-    if tag in {"B-OTHER", "I-OTHER"}:
+    if tag in {"B-OTHER", "I-OTHER"} and tag not in labels:
         tag = tag[:2] + "MISC"
-    if tag not in NER_LABELS:
-        raise DataError(f"{where}: unknown tag {tag!r}: known are {', '.join(NER_LABELS)}")
+    known = dict.fromkeys((*NER_LABELS, *labels))
+    if tag not in known:
+        raise DataError(f"{where}: unknown tag {tag!r}: known are {', '.join(known)}")
     return word, tag
 
 
@@ -169,6 +174,6 @@ def _load_pth(path: Path) -> object:
 def _lines(path: Path) -> list[str]:
     try:
         # Not splitlines(): tweets hold characters that it takes for line ends.
-        return path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+        return path.read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 
+from hvpnet_runtime.bundle import Task
 from hvpnet_runtime.decoding.entities import OUTSIDE, bio_tag
 from hvpnet_runtime.errors import MissingExtraError
 
@@ -44,6 +46,19 @@ class RelationScores(F1):
     accuracy: float
 
 
+def require_scorer(task: Task) -> None:
+    """Fail before there is something to score.
+
+    Raises:
+        MissingExtraError: the task is entities, and seqeval is not installed.
+    """
+    if task == "ner":
+        try:
+            import_module("seqeval.metrics")
+        except ImportError as error:
+            raise MissingExtraError("seqeval", "eval", "scoring entities") from error
+
+
 def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> EntityScores:
     """Scores entities by seqeval in its default mode, where an I- tag may begin an entity (published code).
 
@@ -60,10 +75,9 @@ def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[st
     """
     if [len(tags) for tags in gold] != [len(tags) for tags in predicted]:
         raise ValueError(f"gold ({len(gold)} tweets) and predicted ({len(predicted)}) differ in length or in a tweet's")
-    try:
-        from seqeval.metrics import classification_report
-    except ImportError as error:
-        raise MissingExtraError("seqeval", "eval", "scoring entities") from error
+    require_scorer("ner")
+    from seqeval.metrics import classification_report
+
     gold_tags, predicted_tags = ([[bio_tag(tag) for tag in tags] for tags in each] for each in (gold, predicted))
     if all(tag == OUTSIDE for tags in gold_tags + predicted_tags for tag in tags):
         return EntityScores(0.0, 0.0, 0.0, {})  # seqeval's averages are NaN without any type

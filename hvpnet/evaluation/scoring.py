@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 from hvpnet.data.examples import Example, RelationExample, Split
 from hvpnet.errors import DataError
-from hvpnet.evaluation.metrics import EntityScores, RelationScores, entity_scores, relation_scores
+from hvpnet.evaluation.metrics import EntityScores, RelationScores, entity_scores, relation_scores, require_scorer
 from hvpnet_runtime.bundle import Task
 from hvpnet_runtime.pipeline import Pipeline
 from hvpnet_runtime.preprocessing.encode_text import TextEncoder
@@ -46,14 +46,15 @@ def score_predictions(
                 raise DataError(f"{example.relation!r} is not among the model's relations: {', '.join(labels)}")
             relations.append(example.relation)
             continue
-        places = encoder.encode_entities(example.tweet.words or ()).first_pieces
+        words = example.tweet.words or ()
+        places = encoder.encode_entities(words).first_pieces if encoder.reads(words) else [None] * len(words)
         for tags, kept in ((example.tags, gold), (prediction, predicted)):
             kept.append([tag for tag, place in zip(tags, places, strict=True) if place is not None])
     return relation_scores(relations, predictions, NO_RELATION) if relations else entity_scores(gold, predicted)
 
 
-def check_split(split: Split, task: Task, *, with_pictures: bool) -> None:
-    """Refuse data that say nothing about a bundle.
+def check_split(split: Split, task: Task, *, with_pictures: bool, cure: str = "add their folder") -> None:
+    """Refuse data that say nothing about a bundle; `cure` is for missing pictures.
 
     Raises:
         DataError: the split is empty, for the other task, or lacks the pictures that the bundle reads.
@@ -63,23 +64,31 @@ def check_split(split: Split, task: Task, *, with_pictures: bool) -> None:
     if not split.examples:
         raise DataError("the data have no tweets in this split")
     if with_pictures and not split.has_pictures:
-        raise DataError("the data have no pictures and the bundle reads them: evaluate has --without-pictures")
+        raise DataError(f"the data have no pictures and the bundle reads them: {cure}")
 
 
-def score_pipeline(pipeline: Pipeline, split: Split, *, with_pictures: bool = True) -> Scores:
-    """The published scores of a pipeline on a split; see `score_predictions`.
+def score_pipeline(pipeline: Pipeline, split: Split, *, without_pictures: bool = False) -> Scores:
+    """The published scores of a pipeline on a split, of which it may be shown no picture; see `score_predictions`.
+
+    Tweets whose words give no piece are left out: to the published code they are texts without a word.
 
     Raises:
         DataError: see `check_split`; or a tweet cannot be processed, or has a relation that the bundle does not know.
+        MissingExtraError: seqeval, which scores entities, is not installed.
     """
-    bundle = pipeline.bundle
-    check_split(split, bundle.task, with_pictures=with_pictures and bundle.sizes.pictures > 0)
-    tweets = [example.tweet for example in split.examples]
-    if not with_pictures:
+    bundle, encoder = pipeline.bundle, pipeline.text_encoder
+    require_scorer(bundle.task)
+    read = bundle.sizes.pictures > 0 and not without_pictures
+    check_split(split, bundle.task, with_pictures=read, cure="add their folder, or score with without_pictures=True")
+    examples = [
+        example for example in split.examples if bundle.task == "re" or encoder.reads(example.tweet.words or ())
+    ]
+    tweets = [example.tweet for example in examples]
+    if without_pictures:
         tweets = [replace(tweet, image=None, objects=()) for tweet in tweets]
     predictions: list[Prediction] = []
     for outcome in pipeline.stream(tweets):
         if isinstance(outcome, Rejection):
-            raise DataError(f"tweet {outcome.row} of the data: {outcome.message}")
+            raise DataError(f"tweet {outcome.id} of the data: {outcome.message}")
         predictions.append(outcome.tags if isinstance(outcome, EntityResult) else outcome.relation)
-    return score_predictions(bundle.labels, pipeline.text_encoder, split.examples, predictions)
+    return score_predictions(bundle.labels, encoder, examples, predictions)

@@ -18,15 +18,15 @@ PAD, INNER_PIECE, CLS, SEP = "PAD", "X", "[CLS]", "[SEP]"
 
 
 def text_encoder(tokenizer: Tokenizer, config: HVPNeTConfig) -> TextEncoder:
-    """The encoder that the runtime will use for this model."""
-    return TextEncoder(tokenizer, config.max_length, markers=config.task == "re")
+    """The encoder that the runtime will use for this model, but that takes tweets of data sets without a piece."""
+    return TextEncoder(tokenizer, config.max_length, markers=config.task == "re", blank_texts=True)
 
 
 def encode(encoder: TextEncoder, example: Example) -> Encoding:
     """Token ids of one example, cut at the encoder's limit as published.
 
     Raises:
-        DataError: the words give no piece, or a marker of the pair lies beyond the limit; the message names the tweet.
+        DataError: there is no word, or a marker of the pair lies beyond the limit; the message names the tweet.
     """
     tweet = example.tweet
     try:

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, Valid
 from hvpnet.errors import ConfigError
 from hvpnet.modeling.config import BertConfig, Count, ResNetConfig, explain, validated
 from hvpnet_runtime.bundle import Head, Variant
-from hvpnet_runtime.preprocessing.prepare import OnBadImage
+from hvpnet_runtime.preprocessing.pictures import OnBadImage
 
 RESNET_50 = ResNetConfig()
 

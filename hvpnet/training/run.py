@@ -15,19 +15,22 @@ import torch
 from pydantic import TypeAdapter
 from torch.optim.swa_utils import update_bn
 
-from hvpnet.data import NER_LABELS, Split, find_split, read_split
+from hvpnet.data import NER_LABELS, Split, find_split, load_split
 from hvpnet.data.examples import SplitName
 from hvpnet.errors import DataError, HvpnetError
 from hvpnet.evaluation.eager import evaluate
+from hvpnet.evaluation.metrics import require_scorer
 from hvpnet.evaluation.scoring import Scores
 from hvpnet.modeling.checkpoint import load_checkpoint
 from hvpnet.modeling.model import HVPNeT
 from hvpnet.modeling.picture_features import PictureFeatures, load_images, picture_files
 from hvpnet.modeling.tokenizer import load_tokenizer
+from hvpnet.modeling.visual_prefix import PICTURES
 from hvpnet.training.config import TrainingConfig
 from hvpnet.training.initialise import new_model
 from hvpnet.training.run_folder import RunFolder, TrainingState
 from hvpnet.training.trainer import Optimisation
+from hvpnet_runtime.types import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +58,7 @@ class TrainingResult:
     checkpoint: Path
 
 
-def train(config: TrainingConfig, *, progress: bool = True) -> TrainingResult:
+def train(config: TrainingConfig, *, progress: bool = True, say: Progress = logger.info) -> TrainingResult:
     """Trains a model, on the GPU if there is one, or goes on with a run that was cut off.
 
     On a CPU a run that was cut off ends with the same weights, to the bit, as one that was not.
@@ -63,15 +66,17 @@ def train(config: TrainingConfig, *, progress: bool = True) -> TrainingResult:
     Args:
         config: what to train, and where to.
         progress: show bars, if stderr is a terminal.
+        say: is told what each split has.
 
     Raises:
         ConfigError: the configuration is impossible, or its folder holds something else.
         DataError: the data set cannot be read, or has no pictures for a model that reads them.
         CheckpointError: given weights cannot be read or do not fit.
         PictureError: a picture cannot be read.
+        MissingExtraError: what scores the data is not installed.
         HvpnetError: the loss diverged, or the folder cannot be written.
     """
-    run = _Run(config, progress=progress)
+    run = _Run(config, progress=progress, say=say)
     state = run.folder.read_state()
     if state is None or len(state["history"]) < config.train.epochs:
         return run.result(run.fit(state))
@@ -81,11 +86,12 @@ def train(config: TrainingConfig, *, progress: bool = True) -> TrainingResult:
 class _Run:
     """One training run, with what all of it needs."""
 
-    def __init__(self, config: TrainingConfig, *, progress: bool) -> None:
-        self.config, self.progress = config, progress
+    def __init__(self, config: TrainingConfig, *, progress: bool, say: Progress) -> None:
+        self.config, self.progress, self._say = config, progress, say
         self.folder = RunFolder(config.train.out)
         self.folder.check(config)
         self.training, self.dev = self._load("train"), self._load("dev")
+        require_scorer(self.training.task)
         self.tokenizer = load_tokenizer(config.model.tokenizer, self.training.task)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -127,12 +133,14 @@ class _Run:
 
     def _load(self, name: SplitName) -> Split:
         data, variant = self.config.data, self.config.model.variant
-        split = read_split(find_split(data.root, name), data.on_bad_image)
+        pictures = None if variant == "text_only" else PICTURES
+        split = load_split(data.root, name, data.on_bad_image, pictures=pictures)
         if variant != "text_only" and not split.has_pictures:
             raise DataError(
                 f"the {name} split of {data.root} has no folder of pictures, which variant {variant} reads: add it, or "
                 'train model.variant = "text_only"'
             )
+        self._say(f"reading the {name} split: {split.summary}")
         return split
 
     def _model(self, state: TrainingState | None) -> HVPNeT:

@@ -3,12 +3,14 @@
 import json
 import math
 from abc import ABC, abstractmethod
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hvpnet_runtime.errors import InputError, brief
+from hvpnet_runtime.files import open_regular
 from hvpnet_runtime.types import Tweet
 
 KEYS = ("id", "text", "words", "image", "objects", "boxes", "head", "tail")
@@ -114,9 +116,12 @@ def read_rows(path: Path) -> Iterator[LineRow]:
     """The rows of a file, which is opened at once.
 
     Raises:
-        OSError: the file cannot be read.
+        InputError: it cannot be read, or is no regular file.
     """
-    file = path.open("rb")
+    try:
+        file = open_regular(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}; give a file of JSON lines") from error
 
     def rows() -> Iterator[LineRow]:
         with file:
@@ -128,7 +133,8 @@ def read_rows(path: Path) -> Iterator[LineRow]:
 def line_rows(lines: Iterable[bytes], folder: Path, first: int = 1) -> Iterator[LineRow]:
     """Lines that are not blank, numbered from `first`; bytes that are not UTF-8 are kept as surrogates."""
     for number, line in enumerate(lines, first):
-        if not line.isspace():
+        if not is_blank(number, line):
+            line = _without_mark(number, line)  # noqa: PLW2901
             yield LineRow(number, folder, line.decode("utf-8", "surrogateescape").rstrip("\r\n"))
 
 
@@ -146,6 +152,16 @@ def _is_deeper(value: object, levels: int) -> bool:
         return False
     items = value.values() if isinstance(value, dict) else value
     return levels == 0 or any(_is_deeper(item, levels - 1) for item in items)
+
+
+def is_blank(number: int, line: bytes) -> bool:
+    """Whether a line, numbered from 1, has nothing but white space, and perhaps the byte order mark of the file."""
+    line = _without_mark(number, line)
+    return not line or line.isspace()
+
+
+def _without_mark(number: int, line: bytes) -> bytes:
+    return line.removeprefix(BOM_UTF8) if number == 1 else line
 
 
 def _list(values: Mapping[str, Any], key: str) -> list[Any]:

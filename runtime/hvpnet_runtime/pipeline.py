@@ -16,8 +16,9 @@ from hvpnet_runtime.decoding.entities import EntityDecoder, TaggedWindow, softma
 from hvpnet_runtime.errors import BackendError, BundleError, InputError, brief
 from hvpnet_runtime.prefix_cache import PrefixCache
 from hvpnet_runtime.preprocessing.encode_text import Encoding, TextEncoder
-from hvpnet_runtime.preprocessing.pictures import digest
-from hvpnet_runtime.preprocessing.prepare import OnBadImage, Prepared, Preparer
+from hvpnet_runtime.preprocessing.pictures import OnBadImage, digest
+from hvpnet_runtime.preprocessing.prepare import Prepared, Preparer
+from hvpnet_runtime.processes import Origin
 from hvpnet_runtime.stream import Row, TweetRow, stream
 from hvpnet_runtime.types import EntityResult, Rejection, RelationResult, Result, Tweet
 
@@ -45,6 +46,7 @@ class Pipeline:
     ) -> None:
         self.bundle, self.backend, self.cache = bundle, backend, cache
         self._preparer, self._threads = preparer, threads or os.cpu_count() or 1
+        self._origin = Origin()
         self._entities: EntityDecoder | None = None
         if bundle.task == "ner":
             crf = CrfDecoder.from_npz(bundle.path / "decoder.npz")
@@ -142,6 +144,7 @@ class Pipeline:
         """As `stream`, for rows still to be read, such as lines of a file; what reading raises rejects them."""
         if not isinstance(batch_size, int) or batch_size < 1:
             raise InputError(f"batch_size must be at least 1, not {brief(batch_size)}")
+        self._origin.check()
         return stream(rows, self.prepare, self.run, batch_size, self._threads)
 
     def prepare(self, tweet: Tweet) -> Prepared:
@@ -158,6 +161,7 @@ class Pipeline:
         Raises:
             BackendError: the backend failed, or answered with NaN.
         """
+        self._origin.check()
         if not batch:
             return []
         prefixes = self._prefixes(batch)
@@ -177,7 +181,9 @@ class Pipeline:
         return self._preparer.encoder
 
     def close(self) -> None:
-        """Free the backend and the cache."""
+        """Free the backend and the cache. In a forked process there is nothing to free: they are its parent's."""
+        if not self._origin.is_here:
+            return
         self.cache.clear()
         self.backend.close()
 

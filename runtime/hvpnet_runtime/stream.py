@@ -13,6 +13,7 @@ from threading import Lock
 from typing import Any, Protocol, TypeAlias
 
 from hvpnet_runtime.preprocessing.prepare import Prepared
+from hvpnet_runtime.processes import Origin
 from hvpnet_runtime.types import Rejection, Result, Tweet
 
 WINDOW_BATCHES = 16
@@ -127,10 +128,16 @@ class _Ahead:
         self._waiting: deque[Future[Outcome]] = deque()
         self._nbytes, self._largest, self._unfinished, self._lock = 0, 0, 0, Lock()
         self._most_unfinished = most_unfinished
+        self._origin = Origin()
         self._ended = False
 
     def window(self) -> list[Outcome]:
-        """The next tweets, as many as one window holds; none at the end. Raises what ended the rows in their place."""
+        """The next tweets, as many as one window holds; none at the end. Raises what ended the rows in their place.
+
+        Raises:
+            BackendError: this process was forked from the one that began the stream.
+        """
+        self._origin.check()
         window: list[Outcome] = []
         nbytes = 0
         while len(window) < self._most and nbytes < WINDOW_BYTES:
@@ -146,6 +153,7 @@ class _Ahead:
 
     def top_up(self, least: int = 0) -> None:
         """Hand rows to the threads until they have enough to do."""
+        self._origin.check()
         while not self._ended and (
             len(self._waiting) < least or (len(self._waiting) < self._most and self._has_room())
         ):

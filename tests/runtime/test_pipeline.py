@@ -1,5 +1,6 @@
 """The pipeline against the eager model, and what it computes how often."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -283,6 +284,13 @@ def test_unreadable_whole_pictures_can_be_substituted_as_published(ner_bundle: P
         pipeline([Tweet(text="a", image=b"no picture")])
     with pytest.raises(PictureError, match=r"absent\.png"):  # crops never are
         pipeline([Tweet(text="a", objects=[tmp_path / "absent.png"])])
+    Image.new("RGB", (40_000, 8)).save(tmp_path / "thin.png")
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "huge.png")
+    picture(6).save(tmp_path / "icon.tga")
+    (tmp_path / "text.jpg").write_text("no picture")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for name in ("thin.png", "huge.png", "icon.tga", "text.jpg", "pipe.jpg"):
+        assert pipeline([Tweet(text="Jordan was great", image=tmp_path / name)]) == expected, name
     with pytest.raises(ValueError, match="error or substitute"):
         Pipeline.load(ner_bundle, on_bad_image="ignore")
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from hvpnet_runtime.bundle import Bundle, GraphName, Precision
 from hvpnet_runtime.errors import BackendError
+from hvpnet_runtime.processes import Origin
 
 LENGTHS = (32, 64, 96, 128)
 """Pieces that texts are padded to where a backend wants few different shapes."""
@@ -107,6 +108,7 @@ class HostBackend(ABC):
         self.name, self.precision = name, str(precision)
         self._specs, self._closed = bundle.specs(precision), False
         self._sessions: dict[GraphName, Any] = {}  # what runs each graph, freed when closed
+        self._origin = Origin()
 
     @abstractmethod
     def _run(self, graph: GraphName, feeds: Mapping[str, Array]) -> Array:
@@ -118,6 +120,7 @@ class HostBackend(ABC):
 
     def encode_pictures(self, pixels: Pixels) -> Sequence[Prefix]:
         """See `Backend`."""
+        self._origin.check()
         if self._closed or "vision" not in self._specs:
             raise BackendError(no_pictures(self.name, closed=self._closed))
         prefixes = self._run("vision", {"images": pixels})  # [N, layers, 2, P * hidden]
@@ -129,6 +132,7 @@ class HostBackend(ABC):
 
     def encode_text(self, text: TextInputs, prefixes: Sequence[Sequence[Prefix]]) -> npt.NDArray[np.float32]:
         """See `Backend`."""
+        self._origin.check()
         if self._closed:
             raise BackendError(f"the backend {self.name} is closed")
         feeds: dict[str, Array] = dict(text.arrays())

@@ -1,5 +1,6 @@
 """The bundle's ONNX graphs in ONNX Runtime on the CPU, and how a session of any provider is made."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy.typing as npt
 from hvpnet_runtime.backends.base import Array, HostBackend
 from hvpnet_runtime.bundle import Bundle, GraphName
 from hvpnet_runtime.errors import BackendError, MissingExtraError
+from hvpnet_runtime.processes import never_free_in_forks
 
 CPU = "CPUExecutionProvider"
 
@@ -68,6 +70,8 @@ def require_provider(provider: str, extra: str) -> Any:  # noqa: ANN401  onnxrun
         MissingExtraError: it is not installed; the extra is named.
         BackendError: this build has no such provider.
     """
+    # It would report its use to its makers, from a thread that a forked process waits for as it ends, for ever.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:
@@ -100,4 +104,5 @@ def load_session(
         raise BackendError(f"ONNX Runtime cannot load {path}: {str(error).splitlines()[0]}") from error
     if session.get_providers()[0] != first:  # it falls back to the CPU without an error
         raise BackendError(f"{first} did not load: check the CUDA and cuDNN libraries it needs")
+    never_free_in_forks(session)
     return session

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hvpnet_runtime.preprocessing.prepare import OnBadImage
+from hvpnet_runtime.preprocessing.pictures import OnBadImage
 
 
 @dataclass(frozen=True)

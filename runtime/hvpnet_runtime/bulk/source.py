@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hvpnet_runtime.errors import InputError
-from hvpnet_runtime.jsonl import KEYS, FileRow, line_rows
+from hvpnet_runtime.jsonl import KEYS, FileRow, is_blank, line_rows
 
 JSON_LINES, PARQUET = (".jsonl", ".ndjson"), (".parquet",)
 MOST_PARTS = 10_000
@@ -93,7 +93,7 @@ class JsonLines:
         offset = ticked = rows = 0
         with self._path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
-                if not line.isspace():
+                if not is_blank(number, line):
                     if rows % part_rows == 0:
                         marks.append((offset, number))
                         tick(offset - ticked)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from hvpnet_runtime.bundle.arrays import read_arrays
 from hvpnet_runtime.bundle.graph_spec import GraphName, GraphSpec, graph_specs
-from hvpnet_runtime.bundle.manifest import FileDigest, Manifest, Precision, Sizes, Task
+from hvpnet_runtime.bundle.manifest import FileDigest, Manifest, PictureSpec, Precision, Sizes, Task
 from hvpnet_runtime.errors import BundleError
 
 
@@ -55,6 +55,11 @@ class Bundle:
     def sizes(self) -> Sizes:
         """Sizes of the model."""
         return self.manifest.sizes
+
+    @property
+    def pictures(self) -> PictureSpec | None:
+        """How pictures are read; None if the model reads none."""
+        return self.manifest.preprocessing if self.sizes.pictures else None
 
     def specs(self, precision: Precision) -> dict[GraphName, GraphSpec]:
         """What the graphs of this precision read and answer; see `graph_specs`."""

@@ -69,12 +69,15 @@ class TextEncoder:
         tokenizer: a BERT tokenizer; copied, so its own truncation and padding are neither used nor changed.
         max_length: tokens of a text, [CLS] and [SEP] included (`max_seq` of the published code).
         markers: the tokenizer has the markers of relations as special tokens, and `encode_relation` will be used.
+        blank_texts: take words that give no piece (zero-width characters) for a text without a piece, as the published
+            loaders do, instead of refusing them.
 
     Raises:
         BundleError: the tokenizer lacks a special token, or `max_length` leaves no room for a word.
     """
 
-    def __init__(self, tokenizer: Tokenizer, max_length: int, *, markers: bool) -> None:
+    def __init__(self, tokenizer: Tokenizer, max_length: int, *, markers: bool, blank_texts: bool = False) -> None:
+        self._blank_texts = blank_texts
         self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -150,6 +153,10 @@ class TextEncoder:
             ) from error
         return replace(encoding, head_index=head_index, tail_index=tail_index)
 
+    def reads(self, words: Sequence[str]) -> bool:
+        """Whether any of the words gives a piece."""
+        return any(self._tokenise(words))
+
     def pad(self, encodings: Sequence[Encoding]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Stacks texts, padded with [PAD] to the longest of them.
 
@@ -177,14 +184,18 @@ class TextEncoder:
         the same pieces because BERT splits at spaces first. A word that spells a special token ("[SEP]") becomes that
         token, as in the published code.
         """
+        pieces = self._tokenise(words)
+        if not any(pieces) and not self._blank_texts:
+            raise TextError("the text has no visible character to read; give at least one word")
+        return pieces
+
+    def _tokenise(self, words: Sequence[str]) -> list[list[int]]:
         _check_words(words)
         encoding = self._tokenizer.encode(list(words), is_pretokenized=True, add_special_tokens=False)
         pieces: list[list[int]] = [[] for _ in words]
         for piece, word in zip(encoding.ids, encoding.word_ids, strict=True):
             if word is not None:  # every piece has one: only [CLS] and [SEP], which we add ourselves, would not
                 pieces[word].append(piece)
-        if not any(pieces):
-            raise TextError("the text has no visible character to read; give at least one word")
         return pieces
 
     def _assemble(

@@ -5,29 +5,49 @@ vision graph normalises in its first nodes, and by which the prefix cache is key
 """
 
 import hashlib
+import os
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from hvpnet_runtime.bundle import PictureSpec
 from hvpnet_runtime.compiled import _pixels
 from hvpnet_runtime.errors import PictureError, brief, one_line
+from hvpnet_runtime.files import open_regular
+from hvpnet_runtime.preprocessing.picture_files import FormatError, pixel_data
 from hvpnet_runtime.types import Box, Picture
 
-# Pillow reads more formats, but some of them start other programs (EPS) or hide a picture's real size (ICO).
-_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
+OnBadImage: TypeAlias = Literal["error", "substitute"]
+
+SUBSTITUTE = "inf.png"
+"""What the published loaders take for a whole picture that cannot be read, from the same folder."""
+
+MAX_FILE_BYTES = 64 * 2**20
+"""Bytes of a picture file."""
 
 _LONGEST_NAME = 200  # as long as messages show: some hand over a picture's base64 as its path
 
-_header_lock = threading.Lock()
+
+class _HeaderLock:
+    """A lock that a forked process gets anew: a thread that is not there any more may have held it."""
+
+    def __init__(self) -> None:
+        self.renew()
+        os.register_at_fork(after_in_child=self.renew)
+
+    def renew(self) -> None:
+        self.lock = threading.Lock()
+
+
+_header = _HeaderLock()
 
 
 def picture_name(picture: Picture) -> str:
@@ -77,11 +97,44 @@ def open_picture(picture: Picture, spec: PictureSpec) -> Image.Image:
         elif isinstance(picture, Image.Image):
             image = picture
         else:
-            image = stack.enter_context(_read_header(stack.enter_context(_open_file(picture, name)), name))
+            image = stack.enter_context(_read_header(_read(picture, name), spec, name))
         _check_size(image.width, image.height, spec, name)
         with _decoding(name):
             image.load()
             return image if image is not picture and image.mode == "RGB" else image.convert("RGB")
+
+
+def open_whole(picture: Picture, spec: PictureSpec, on_bad_image: OnBadImage) -> tuple[Image.Image, str]:
+    """Opens the whole picture of a tweet, or what is taken for one that cannot be used.
+
+    Args:
+        picture: as in `open_picture`; only a path has a picture beside it that could be taken instead.
+        spec: sizes and limits.
+        on_bad_image: `error`, or `substitute`: take inf.png from the same folder, as published. The published loaders
+            do so where Pillow cannot open a file; here it is whatever `load_pixels` refuses.
+
+    Returns:
+        As `open_picture`, and how messages call what was opened: its path.
+
+    Raises:
+        PictureError: as `open_picture`, or as `to_pixels` of the whole picture, and `inf.png` cannot be used either.
+    """
+    if on_bad_image == "error" or not isinstance(picture, str | Path):
+        return open_picture(picture, spec), picture_name(picture)
+    substitute = Path(picture).with_name(SUBSTITUTE)
+    try:
+        return _open_to_resize(picture, spec)
+    except PictureError as cause:
+        try:
+            return _open_to_resize(substitute, spec)
+        except PictureError as error:
+            raise PictureError(f"{cause}; nor can its substitute be used: {error}") from error
+
+
+def _open_to_resize(path: str | Path, spec: PictureSpec) -> tuple[Image.Image, str]:
+    image = open_picture(path, spec)
+    _resized_size(image, spec, str(path))
+    return image, str(path)
 
 
 def to_pixels(
@@ -104,14 +157,7 @@ def to_pixels(
     """
     if box is not None:
         image = image.crop(_whole_pixels(box, image, name))
-    short, long = sorted(image.size)
-    resized_long = int(spec.resize * long / short)  # torchvision rounds down
-    if spec.resize * resized_long > spec.max_pixels:
-        raise PictureError(
-            f"picture {name}: {image.width} x {image.height} pixels are too elongated to resize the shorter side to "
-            f"{spec.resize} (limit {spec.max_pixels} pixels); crop it"
-        )
-    width, height = (spec.resize, resized_long) if image.width <= image.height else (resized_long, spec.resize)
+    width, height = _resized_size(image, spec, name)
     left, top = round((width - spec.crop) / 2), round((height - spec.crop) / 2)
     if image.height > 2 * image.width:  # which axis Pillow begins with depends on its version
         image = image.resize((width, height), Image.Resampling.BILINEAR)
@@ -124,39 +170,57 @@ def to_pixels(
     return pixels
 
 
+def _resized_size(image: Image.Image, spec: PictureSpec, name: str) -> tuple[int, int]:
+    """Width and height once the shorter side is resized."""
+    short, long = sorted(image.size)
+    resized_long = int(spec.resize * long / short)  # torchvision rounds down
+    if spec.resize * resized_long > spec.max_pixels:
+        raise PictureError(
+            f"picture {name}: {image.width} x {image.height} pixels are too elongated to resize the shorter side to "
+            f"{spec.resize} (limit {spec.max_pixels} pixels); crop it"
+        )
+    return (spec.resize, resized_long) if image.width <= image.height else (resized_long, spec.resize)
+
+
 def digest(pixels: npt.NDArray[np.uint8]) -> bytes:
     """16 bytes that are equal for equal pixels: the key of the prefix cache."""
     return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).digest()
 
 
-def _open_file(picture: str | Path | bytes, name: str) -> BinaryIO:
-    if isinstance(picture, bytes):
-        if not picture:
-            raise PictureError(f"picture {name} is empty; give the bytes of an image file")
-        return BytesIO(picture)
-    if not isinstance(picture, str | Path):
+def _read(picture: str | Path | bytes, name: str) -> bytes:
+    """The bytes of an image file."""
+    if not isinstance(picture, bytes | str | Path):
         raise PictureError(f"a picture is a path, bytes, a PIL image or an array, not {type(picture).__name__}")
     try:
-        return Path(picture).open("rb")
+        if not isinstance(picture, bytes):
+            with open_regular(picture) as file:
+                picture = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         reason = getattr(error, "strerror", None) or error
         raise PictureError(f"picture {name} cannot be opened: {reason}; check the path") from error
+    if not picture:
+        raise PictureError(f"picture {name} is empty; give an image file")
+    if len(picture) > MAX_FILE_BYTES:
+        raise PictureError(f"picture {name} is too large: more than {MAX_FILE_BYTES} bytes; save it smaller")
+    return picture
 
 
-def _read_header(file: BinaryIO, name: str) -> Image.Image:
+def _read_header(data: bytes, spec: PictureSpec, name: str) -> Image.Image:
+    try:
+        kept = pixel_data(data, spec.max_pixels)
+    except FormatError as error:
+        raise PictureError(f"picture {name} {error}") from error
     # Pillow warns of large pictures on its own terms, ours follow. Filters of warnings belong to the whole process,
     # hence the lock; it is held for the header only.
-    with _decoding(name), _header_lock, warnings.catch_warnings():
+    with _decoding(name), _header.lock, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(file, formats=_FORMATS)
+        return Image.open(BytesIO(kept.data), formats=[kept.format])
 
 
 @contextmanager
 def _decoding(name: str) -> Iterator[None]:
     try:
         yield
-    except UnidentifiedImageError as error:
-        raise PictureError(f"picture {name} is not an image file; formats read: {', '.join(_FORMATS)}") from error
     except Image.DecompressionBombError as error:
         raise PictureError(f"picture {name} has too many pixels ({one_line(error)}); resize it") from error
     except Exception as error:  # corrupt data makes Pillow raise nearly anything: SyntaxError, struct.error, KeyError

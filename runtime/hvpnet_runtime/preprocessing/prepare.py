@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,18 +14,15 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 from hvpnet_runtime.bundle import Bundle
-from hvpnet_runtime.errors import BundleError, InputError, PictureError, TextError, brief
+from hvpnet_runtime.errors import BundleError, InputError, TextError, brief
 from hvpnet_runtime.preprocessing.encode_text import Encoding, EntityWindow, TextEncoder
 from hvpnet_runtime.preprocessing.mark_pair import mark_characters, mention
-from hvpnet_runtime.preprocessing.pictures import load_pixels, open_picture, picture_name, to_pixels
+from hvpnet_runtime.preprocessing.pictures import OnBadImage, load_pixels, open_whole, to_pixels
 from hvpnet_runtime.preprocessing.split_words import Word, split_words
+from hvpnet_runtime.processes import Origin
 from hvpnet_runtime.types import Mention, Picture, Tweet
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
-OnBadImage: TypeAlias = Literal["error", "substitute"]
-
-SUBSTITUTE = "inf.png"
-"""What the published loaders take for a whole picture that cannot be read, from the same folder."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +99,7 @@ class Preparer:
         self._spec = replace(pictures, max_pixels=min(max_pixels or pictures.max_pixels, pictures.max_pixels))
         self.encoder = _text_encoder(bundle, min(max_length or limit.max_length, limit.max_length))
         self._window, self._on_bad_image = window, on_bad_image
+        self._origin = Origin()
         self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, "hvpnet-pictures")
 
     def __call__(self, tweet: Tweet) -> Prepared:
@@ -111,7 +109,9 @@ class Preparer:
             TextError: the text is empty or its marked pair is missing or impossible.
             PictureError: a picture or box cannot be used.
             InputError: it is no `Tweet`, or contradicts itself.
+            BackendError: this process was forked from the one that made the preparer.
         """
+        self._origin.check()
         if not isinstance(tweet, Tweet):
             cure = "make one with Tweet(**values)" if isinstance(tweet, Mapping) else "make one with Tweet(text=...)"
             raise InputError(f"a tweet must be a Tweet, not {type(tweet).__name__}: {cure}")
@@ -155,7 +155,7 @@ class Preparer:
         reads_whole = slots > objects
         steps: list[Callable[[], Pixels | None]] = []
         if boxes and tweet.image is not None:
-            image, name = self._open_whole(tweet.image)
+            image, name = open_whole(tweet.image, spec, self._on_bad_image)
             steps += [partial(to_pixels, image, spec, name=name)] if reads_whole else []
             steps += [partial(to_pixels, image, spec, box, name=name) for box in boxes[:objects]]
         elif reads_whole:
@@ -171,17 +171,8 @@ class Preparer:
     def _load_whole(self, picture: Picture | None) -> Pixels | None:
         if picture is None:
             return None
-        image, name = self._open_whole(picture)
+        image, name = open_whole(picture, self._spec, self._on_bad_image)
         return to_pixels(image, self._spec, name=name)
-
-    def _open_whole(self, picture: Picture) -> tuple[Image.Image, str]:
-        try:
-            return open_picture(picture, self._spec), picture_name(picture)
-        except PictureError:
-            if self._on_bad_image == "error" or not isinstance(picture, str | Path):
-                raise
-        substitute = Path(picture).with_name(SUBSTITUTE)
-        return open_picture(substitute, self._spec), str(substitute)
 
 
 def _text_encoder(bundle: Bundle, max_length: int) -> TextEncoder:

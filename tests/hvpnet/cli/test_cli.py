@@ -54,6 +54,27 @@ def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
         assert auto in help_.replace("- ", "-")  # lines break at hyphens
 
 
+def test_input_that_is_no_file(capsys: pytest.CaptureFixture[str], ner_bundle: Path, tmp_path: Path) -> None:
+    """Nobody writes to the pipe: whoever opened it would wait for ever."""
+    os.mkfifo(tmp_path / "tweets.jsonl")
+    for path, reason in [
+        (tmp_path / "tweets.jsonl", "Is a named pipe"),
+        (tmp_path, "Is a directory"),
+        (Path("/dev/ptmx"), "Is a device"),
+        (tmp_path / "none.jsonl", "No such file or directory"),
+    ]:
+        code, _, err = run(capsys, "predict", ner_bundle, "--input", path)
+        assert code == 1
+        assert error_line(err).endswith(f"{path} cannot be read: {reason}; give a file of JSON lines")
+
+
+def test_cut_pairs_are_kept_by_an_option(capsys: pytest.CaptureFixture[str], re_bundle: Path, tmp_path: Path) -> None:
+    pair = ("--head", 0, 1, "--tail", 99, 100)
+    code, _, err = run(capsys, "predict", re_bundle, "--text", "Paris " * 100, *pair)
+    assert code == 1
+    assert error_line(err).endswith("cut off the marker of head or tail; --window keeps the pair")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [(), ("fly",), ("inspect",), ("inspect", "b", "--fast"), ("predict", "b", "--tex", "a"), ("export", "c")],

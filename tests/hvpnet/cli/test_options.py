@@ -6,7 +6,7 @@ from typing import Any, Literal
 import pytest
 
 from hvpnet.cli.main import VERBS, main
-from hvpnet.cli.options import ShownOptions, add_options, argument, option, select
+from hvpnet.cli.options import ShownOptions, add_options, argument, in_options, option, select
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +25,17 @@ def parse(line: str) -> Options:
     parser = argparse.ArgumentParser(allow_abbrev=False)
     add_options(parser, Options)
     return select(Options, parser.parse_args(line.split()))
+
+
+def test_cures_of_the_library_are_shown_as_options() -> None:
+    shown = {
+        'take it with kind="re" or add it': "take it with --kind re or add it",
+        "json=True shows it": "--json shows it",
+        'most_rows="9", then': "--most-rows 9, then",
+        'window="x" is no option of this verb': 'window="x" is no option of this verb',
+        'a path /data/names=1 or mykind="re"': 'a path /data/names=1 or mykind="re"',
+    }
+    assert {message: in_options(message, Options) for message in shown} == shown
 
 
 def test_a_type_decides_how_its_option_is_read() -> None:

@@ -1,4 +1,5 @@
 import json
+import os
 import sys
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, features
 from places import SHARED
 
 from hvpnet.data import NER_LABELS, SplitFiles, find_split, load_split, read_split
@@ -18,6 +19,7 @@ from hvpnet.data.readers import (
     read_relation_text,
 )
 from hvpnet.errors import DataError
+from hvpnet_runtime.bundle import PictureSpec
 from hvpnet_runtime.errors import MissingExtraError
 
 RELATION_LINE = (
@@ -86,6 +88,29 @@ def test_entity_text_round_trip(tmp_path_factory, tweets):
     rows = read_entity_text(write(tmp_path_factory.mktemp("ner") / "train.txt", "\n".join(blocks)))
     assert [list(zip(example.tweet.words, example.tags, strict=True)) for _, example in rows] == tweets
     assert [image for image, _ in rows] == [f"{i}.jpg" for i in range(len(tweets))]
+
+
+def test_own_tags_and_a_byte_order_mark(tmp_path):
+    path = tmp_path / "test.txt"
+    path.write_bytes(b"\xef\xbb\xbfIMGID:1\nnoon\tB-TIME\nlaw\tB-OTHER\nBo\tB-PER\n")
+    with pytest.raises(DataError, match=r"test.txt:2: unknown tag 'B-TIME': known are PAD, O, "):
+        read_entity_text(path)
+    [(image, example)] = read_entity_text(path, ("O", "B-TIME", "I-TIME"))
+    assert (image, example.tags) == ("1.jpg", ("B-TIME", "B-MISC", "B-PER"))
+    [(_, example)] = read_entity_text(path, ("O", "B-TIME", "B-OTHER"))
+    assert example.tags == ("B-TIME", "B-OTHER", "B-PER")
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_byte_order_mark_in_relation_files(tmp_path, mark):
+    write(tmp_path / "train.txt", mark + RELATION_LINE)
+    write(tmp_path / "relations.json", mark + '{"None": 0, "/per/per/peer": 1}')
+    write(tmp_path / "x.json", mark + '{"0": ["a.png"]}')
+    assert load_split(tmp_path, "train").relations == ("None", "/per/per/peer")
+    assert collect_relations(tmp_path / "train.txt") == ("/per/per/peer",)
+    assert read_object_lists(tmp_path / "x.json") == {"0": ("a.png",)}
+    (tmp_path / "relations.json").unlink()
+    assert load_split(tmp_path, "train").task == "re"
 
 
 # Text of MNRE
@@ -222,15 +247,148 @@ def test_missing_image_is_an_error(twitter):
         read_split(twitter)
 
 
-@pytest.mark.parametrize("broken", ["missing", "empty", "text", "truncated"])
-def test_substitute(twitter, broken):
-    path = twitter.images / "2.jpg"
+def break_picture(path, broken):
+    """Makes a picture one that the runtime does not take, though Pillow may."""
     content = {"empty": b"", "text": b"no picture", "truncated": path.read_bytes()[:-200]}
-    path.unlink() if broken == "missing" else path.write_bytes(content[broken])
+    path.unlink()
+    if broken in content:
+        path.write_bytes(content[broken])
+    elif broken == "huge":
+        Image.new("1", (8000, 7000)).save(path, "PNG")
+    elif broken == "elongated":
+        Image.new("RGB", (40_000, 8)).save(path, "PNG")
+    elif broken == "pipe":
+        os.mkfifo(path)
+    elif broken != "missing":
+        Image.new("RGB", (64, 48)).save(path, broken)
+
+
+BROKEN = ["missing", "empty", "text", "truncated", "huge", "elongated", "pipe", "TGA", "ICO", "JPEG2000", "TIFF", "PPM"]
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_substitute(twitter, broken):
+    break_picture(twitter.images / "2.jpg", broken)
     with pytest.raises(DataError, match=r"tweet 1: its image .*2.jpg cannot be opened, and neither can .*inf.png"):
         read_split(twitter, on_bad_image="substitute")
     save_picture(twitter.images / "inf.png")
     assert images(read_split(twitter, on_bad_image="substitute")) == ["1.jpg", "inf.png"]
+
+
+def test_what_is_substituted_depends_on_the_limits_of_who_reads(twitter):
+    save_picture(twitter.images / "inf.png").write_bytes((twitter.images / "1.jpg").read_bytes())
+    Image.new("RGB", (65, 48)).save(twitter.images / "2.jpg")
+    assert images(read_split(twitter, "substitute")) == ["1.jpg", "2.jpg"]
+    small = PictureSpec(resize=16, crop=8, max_pixels=64 * 48)
+    assert images(read_split(twitter, "substitute", pictures=small)) == ["1.jpg", "inf.png"]
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_avif_is_not_substituted(twitter):
+    Image.new("RGB", (64, 48)).save(twitter.images / "2.jpg", "AVIF")
+    assert images(read_split(twitter, "substitute")) == ["1.jpg", "2.jpg"]
+
+
+OUTSIDE = ["/etc/passwd", "../2.jpg", "sub/../../2.jpg", "..", "", "."]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+@pytest.mark.parametrize("on_bad_image", ["error", "substitute"])
+def test_names_stay_in_their_folders(tmp_path, name, on_bad_image):
+    save_picture(tmp_path / "2.jpg")
+    save_picture(tmp_path / "images/inf.png")
+    write(tmp_path / "relations.json", '{"None": 0, "/per/per/peer": 1}')
+    write(tmp_path / "train.txt", RELATION_LINE.replace("a.jpg", name))
+    with pytest.raises(DataError, match=r"tweet 0: the name .* leads out of .*/images: name a file in it"):
+        load_split(tmp_path, "train", on_bad_image)
+    save_picture(tmp_path / "images/a.jpg")
+    save_picture(tmp_path / "crops/c.png")
+    write(tmp_path / "train.txt", RELATION_LINE)
+    write(tmp_path / "train_objects.json", json.dumps({"0": [name]}))
+    with pytest.raises(DataError, match=r"tweet 0: the name .* leads out of .*/crops: name a file in it"):
+        load_split(tmp_path, "train", on_bad_image)
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../1"])
+def test_numbers_of_images_stay_in_their_folder(twitter, name):
+    write(twitter.text, f"IMGID:{name}\nBo\tO\n")
+    with pytest.raises(DataError, match=r"leads out of .*/images"):
+        read_split(twitter)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b.jpg"])
+def test_impossible_names_are_missing(twitter, name):
+    write(twitter.text, f"IMGID:{name}\nBo\tO\n")
+    with pytest.raises(DataError, match="is missing"):
+        read_split(twitter)
+
+
+def test_folders_within_are_no_way_out(twitter):
+    save_picture(twitter.images / "sub/3.jpg")
+    write(twitter.text, "IMGID:sub/3\nBo\tO\n\nIMGID:1\nBo\tO\n")
+    assert images(read_split(twitter)) == ["3.jpg", "1.jpg"]
+
+
+def test_counts(twitter):
+    write(twitter.text, "IMGID:1\nBo\tB-PER\n\nIMGID:2\nhi\tO\n\nIMGID:1\nhi\tO\n")
+    split = read_split(twitter)
+    assert split.counts == {"tweets": 3, "pictures": 2, "crops": 3}  # of four crops a model reads three
+    assert split.summary == "3 tweets, 2 pictures, 3 crops"
+    assert read_split(twitter, pictures=None).counts == {"tweets": 3, "pictures": 0, "crops": 0}
+
+
+LISTS = {
+    "ours": ("train.txt", "images", "crops", "train_objects.json", "dev_objects.json"),
+    "twitter": (
+        "train.txt",
+        "../twitter_images",
+        "../twitter_aux_images/train/crops",
+        "twitter_train_dict.pth",
+        "twitter_val_dict.pth",
+    ),
+    "mnre": (
+        "txt/ours_train.txt",
+        "img_org/train",
+        "img_vg/train/crops",
+        "txt/mre_train_dict.pth",
+        "txt/mre_dev_dict.pth",
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", LISTS)
+@pytest.mark.parametrize("sign", ["crops", "other lists"])
+def test_missing_lists_of_crops_are_an_error(tmp_path, layout, sign, caplog):
+    """Where there are crops, or lists for another split, there are lists for this one."""
+    text, folder, crops, lists, others = LISTS[layout]
+    root = tmp_path / "twitter"
+    write(root / text, RELATION_LINE if layout == "mnre" else "IMGID:a\nBo\tB-PER\n")
+    write(root / "ours_rel2id.json", '{"/per/per/peer": 0}') if layout == "mnre" else None
+    save_picture(root / folder / "a.jpg")
+    assert load_split(root, "train").counts == {"tweets": 1, "pictures": 1, "crops": 0}
+    assert "is read without crops of objects: 1 tweets, 1 pictures, 0 crops" in caplog.text
+    if sign == "crops":
+        save_picture(root / crops / "a.png")
+    else:
+        write(root / others, "{}")
+    with pytest.raises(DataError, match=rf"its lists of crops are missing, looked for .*{lists}"):
+        load_split(root, "train")
+    assert load_split(root, "train", pictures=None).counts["pictures"] == 0
+    caplog.clear()
+    save_picture(root / crops / "a.png")
+    names = {0: ["a.png"], "a.jpg": ["a.png"]}
+    torch.save(names, root / lists) if lists.endswith("pth") else write(root / lists, json.dumps(names))
+    assert load_split(root, "train").counts["crops"] == 1
+    assert not caplog.text
+
+
+def test_lists_of_other_tweets_are_an_error(twitter, caplog):
+    write(twitter.objects, json.dumps({"1": ["1_pred_yolo_crop_0.png"], "3.jpg": []}))
+    with pytest.raises(DataError, match=r"train_objects.json: has the crops of 2 pictures, and none of them is in"):
+        read_split(twitter)
+    write(twitter.objects, "{}")
+    assert read_split(twitter).counts["crops"] == 0
+    assert "is read without crops" in caplog.text
 
 
 @pytest.mark.parametrize("on_bad_image", ["error", "substitute"])

@@ -13,7 +13,21 @@ from hypothesis import strategies as st
 from hvpnet_runtime import InputError, Tweet
 from hvpnet_runtime.bulk import source as module
 from hvpnet_runtime.bulk.source import Part, Source, open_source
-from hvpnet_runtime.jsonl import LineRow
+from hvpnet_runtime.jsonl import LineRow, read_rows
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
+    path = tmp_path / "tweets.jsonl"
+    for content, expected in [
+        (b'\xef\xbb\xbf{"id": 1}\n{"id": 2}\n', [(1, '{"id": 1}'), (2, '{"id": 2}')]),
+        (b'\xef\xbb\xbf\n{"id": 2}', [(2, '{"id": 2}')]),
+        (b"\xef\xbb\xbf", []),
+        (b'{"id": 1}\n\xef\xbb\xbf', [(1, '{"id": 1}'), (2, "\ufeff")]),  # elsewhere it is what it is
+    ]:
+        path.write_bytes(content)
+        assert read_all(open_source(path), 1) == expected
+        assert [(row.number, row.line) for row in read_rows(path)] == expected
+
 
 LINES = st.lists(
     st.sampled_from([b"", b"  \t", b"\r", b'{"id": 1}', b'{"id": "\xc3\xa9"}\r', b"\xff{", b"[]"]), max_size=30

@@ -11,7 +11,7 @@ from hvpnet.modeling.config import HVPNeTConfig
 from hvpnet.modeling.model import HVPNeT
 from hvpnet.modeling.picture_features import PictureFeatures
 from hvpnet.modeling.text_batches import encode, stack_texts, text_encoder
-from hvpnet_runtime.decoding.entities import OUTSIDE
+from hvpnet_runtime.labels import OUTSIDE, bio_tag
 from hvpnet_runtime.preprocessing.encode_text import Encoding
 
 
@@ -73,5 +73,4 @@ def _prediction(config: HVPNeTConfig, encoding: Encoding, path: Sequence[int]) -
     """From the decoded indices, one per token for entities or one relation."""
     if config.task == "re":
         return config.labels[path[0]]
-    names = [OUTSIDE if place is None else config.labels[path[place]] for place in encoding.first_pieces]
-    return tuple(name if name.startswith(("B-", "I-")) else OUTSIDE for name in names)
+    return tuple(OUTSIDE if place is None else bio_tag(config.labels[path[place]]) for place in encoding.first_pieces)

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from hvpnet_runtime.archives import check_archive
 from hvpnet_runtime.errors import BundleError
 
-_UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error)
+_UNREADABLE = (OSError, EOFError, MemoryError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error)
 
 
 def read_arrays(path: Path, *names: str) -> dict[str, npt.NDArray[np.generic]]:
@@ -22,6 +23,7 @@ def read_arrays(path: Path, *names: str) -> dict[str, npt.NDArray[np.generic]]:
         with path.open("rb") as file:
             if not zipfile.is_zipfile(file):
                 raise BundleError(f"{path}: it is not an npz archive, or it is truncated; export the bundle again")
+            check_archive(path)
             file.seek(0)
             with np.load(file, allow_pickle=False) as archive:
                 return {name: _read(archive, name, path) for name in names}

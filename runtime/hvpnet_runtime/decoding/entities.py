@@ -7,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 
 from hvpnet_runtime.decoding.crf import CrfDecoder
+from hvpnet_runtime.errors import BundleError
+from hvpnet_runtime.labels import OUTSIDE, bio_tags
 from hvpnet_runtime.preprocessing.encode_text import EntityWindow
 from hvpnet_runtime.preprocessing.split_words import Word
 from hvpnet_runtime.types import Entity
-
-OUTSIDE = "O"
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,16 @@ class EntityDecoder:
     Args:
         labels: by index; those that are not BIO tags (PAD, X, [CLS], [SEP]) count as O.
         crf: of the same labels.
+
+    Raises:
+        BundleError: a label is no BIO tag and none of these.
     """
 
     def __init__(self, labels: Sequence[str], crf: CrfDecoder) -> None:
-        self._tags = [label if label[:2] in ("B-", "I-") else OUTSIDE for label in labels]
+        try:
+            self._tags = bio_tags(labels)
+        except ValueError as error:
+            raise BundleError(f"{error}: export the checkpoint again with --labels that are") from error
         self._crf = crf
 
     def decode(self, emissions: npt.NDArray[np.float32], mask: npt.NDArray[np.int64]) -> list[list[int]]:

@@ -1,6 +1,7 @@
 """A model to train: BERT and ResNet from their weights or from scratch, everything else random."""
 
 import logging
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -54,6 +55,7 @@ def new_model(options: ModelOptions, task: Task, labels: Sequence[str], tokenize
         projection_size=options.projection_size,
         max_length=options.max_length or DEFAULT_MAX_LENGTH[task],
     )
+    _check_memory(config)
     model = HVPNeT(config)
     if isinstance(options.bert, Path):
         _load_bert(model.bert, options.bert, len(MARKERS) if task == "re" else 0)
@@ -64,6 +66,18 @@ def new_model(options: ModelOptions, task: Task, labels: Sequence[str], tokenize
             _load(model.image_model.resnet, read_pickle(options.resnet_weights), _RESNET_UNUSED, options.resnet_weights)
         model.image_model.eval().requires_grad_(requires_grad=False)
     return model
+
+
+def _check_memory(config: HVPNeTConfig) -> None:
+    """Refuse a model that is larger than the machine before any of its memory is taken."""
+    with torch.device("meta"):
+        parameters = sum(parameter.numel() for parameter in HVPNeT(config).parameters())
+    size, memory = 4 * parameters, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # bytes
+    if size > memory:
+        raise ConfigError(
+            f"a model of these sizes takes {size / 2**30:,.0f} GiB, and the machine has {memory / 2**30:,.0f}: lower"
+            f" model.projection_size or the sizes of {config.bert}"
+        )
 
 
 def _bert_config(bert: Path | BertSizes, vocabulary: int) -> BertConfig:

@@ -10,7 +10,7 @@ import reprlib
 import warnings
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from hvpnet_runtime.archives import check_archive
 from hvpnet_runtime.errors import MissingExtraError
@@ -124,20 +124,24 @@ def check_storage(path: Path, tensors: "list[Tensor]") -> None:
 def _check_torch_file(path: Path) -> None:
     """See `load_torch`; files of the older format are no archives, and have no compression either."""
     with path.open("rb") as file:
-        is_archive = file.read(4) == b"PK\x03\x04"  # as PyTorch sees it
-    if is_archive:
-        with zipfile.ZipFile(path) as archive:
-            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-                raise ValueError("it is a TorchScript archive: save the model's state_dict() alone")
-            check_archive(path)
-            pickles = [each for each in archive.infolist() if each.filename.endswith(".pkl")]
-            if any(each.file_size > DATA_SET for each in pickles):
-                raise ValueError(f"it describes its tensors in more than {DATA_SET} bytes, which no state dict needs")
-            makes_bytearray = any(_BYTEARRAY in archive.read(each) for each in pickles)
-    elif path.stat().st_size:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            makes_bytearray = content.find(_BYTEARRAY) >= 0
-    else:
-        raise EOFError("it is empty")
+        if file.read(4) == b"PK\x03\x04":  # as PyTorch sees it
+            makes_bytearray = any(_BYTEARRAY in each for each in _pickles(file))
+        elif path.stat().st_size:
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                makes_bytearray = content.find(_BYTEARRAY) >= 0
+        else:
+            raise EOFError("it is empty")
     if makes_bytearray:
         raise ValueError("it makes a bytearray, which no state dict has")
+
+
+def _pickles(file: IO[bytes]) -> list[bytes]:
+    """The pickles in an archive of PyTorch's, once it is checked."""
+    with zipfile.ZipFile(file) as archive:
+        if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+            raise ValueError("it is a TorchScript archive: save the model's state_dict() alone")
+        check_archive(file)
+        pickles = [each for each in archive.infolist() if each.filename.endswith(".pkl")]
+        if any(each.file_size > DATA_SET for each in pickles):
+            raise ValueError(f"it describes its tensors in more than {DATA_SET} bytes, which no state dict needs")
+        return [archive.read(each) for each in pickles]

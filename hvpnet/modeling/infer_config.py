@@ -22,6 +22,7 @@ from hvpnet.errors import CheckpointError, ConfigError
 from hvpnet.files import CONFIGURATION, read_text, shown
 from hvpnet.modeling.config import DEFAULT_MAX_LENGTH, BertConfig, HVPNeTConfig, ResNetConfig
 from hvpnet_runtime.bundle import Manifest, Task, Variant
+from hvpnet_runtime.labels import bio_tags
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 
@@ -232,6 +233,11 @@ def _labels(shapes: Shapes, task: Task, given: Sequence[str] | None) -> tuple[st
         raise CheckpointError(f"the checkpoint has {number} {what} and not their names: give them with --labels FILE")
     if len(given) != number:
         raise CheckpointError(f"the label file names {len(given)} {what}, the checkpoint ({layer}.weight) has {number}")
+    if task == "ner":
+        try:
+            bio_tags(given)
+        except ValueError as error:
+            raise CheckpointError(f"the label file cannot be used: {error}") from error
     return tuple(given)
 
 

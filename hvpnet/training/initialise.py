@@ -13,7 +13,13 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from hvpnet.errors import CheckpointError, ConfigError
-from hvpnet.modeling.checkpoint import read_bert_config, read_pickle, read_safetensors, tensor_differences
+from hvpnet.modeling.checkpoint import (
+    check_finite,
+    read_bert_config,
+    read_pickle,
+    read_safetensors,
+    tensor_differences,
+)
 from hvpnet.modeling.config import DEFAULT_MAX_LENGTH, BertConfig, HVPNeTConfig
 from hvpnet.modeling.model import HVPNeT
 from hvpnet.modeling.tokenizer import MARKERS
@@ -119,4 +125,5 @@ def _load(module: nn.Module, state: Mapping[str, Tensor], unused: re.Pattern[str
     problems = tensor_differences(wanted, state)
     if problems:
         raise CheckpointError(f"{source} does not hold the weights of this model: {'; '.join(problems)}")
+    check_finite(state, str(source))
     module.load_state_dict(state, strict=False)  # what is missing is in `unused`

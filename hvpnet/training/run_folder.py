@@ -6,6 +6,7 @@ than the state is made again. Only one process at a time has the folder.
 
 import fcntl
 import json
+import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -59,8 +60,6 @@ class RunFolder:
             ConfigError: the folder holds a run of another configuration, or something else.
             HvpnetError: another process trains there.
         """
-        if self._path.is_dir():
-            self._take()
         if self._config.is_file():
             if TrainingConfig.read(self._config) != config:
                 raise ConfigError(
@@ -69,6 +68,8 @@ class RunFolder:
                 )
         elif self._path.is_file() or any(not path.name.startswith(".") for path in self._path.glob("*")):
             raise ConfigError(f"{self._path} holds something else than a training run: choose another train.out")
+        if self._path.is_dir():
+            self._take()
 
     def _take(self) -> None:
         """Keeps other processes away; the lock's file stays, for it means nothing without a process."""
@@ -86,8 +87,7 @@ class RunFolder:
         """Marks the folder as that of a run.
 
         Raises:
-            ConfigError: another run has begun there meanwhile.
-            HvpnetError: likewise, or the folder cannot be written.
+            HvpnetError: another process began to train there meanwhile, or the folder cannot be written.
         """
         if self._lock is None:
             with _writing(self._path):
@@ -138,12 +138,14 @@ class RunFolder:
         """Replaces the best checkpoint; from one epoch to another only the file of its weights differs."""
         staged = self._path / ".best.new"
         with _writing(self.best):
-            save_checkpoint(model, staged)
-            (staged / "tokenizer.json").write_text(tokenizer.to_str(), "utf-8")
-            self.best.mkdir(exist_ok=True)
-            for file in staged.iterdir():
-                file.replace(self.best / file.name)
-            staged.rmdir()
+            try:
+                save_checkpoint(model, staged)
+                (staged / "tokenizer.json").write_text(tokenizer.to_str(), "utf-8")
+                self.best.mkdir(exist_ok=True)
+                for file in staged.iterdir():
+                    file.replace(self.best / file.name)
+            finally:
+                shutil.rmtree(staged, ignore_errors=True)
 
 
 @contextmanager

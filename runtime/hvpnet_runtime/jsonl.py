@@ -12,6 +12,9 @@ from hvpnet_runtime.types import Tweet
 KEYS = ("id", "text", "words", "image", "objects", "boxes", "head", "tail")
 """Keys of a tweet."""
 
+LONGEST_LINE = 2**20
+"""Characters of a line; as Python objects it may take twenty times its length."""
+
 
 def json_line(value: Any) -> str:  # noqa: ANN401  JSON types
     """JSON without a line's end. Half a surrogate pair, which has no UTF-8, becomes a backslash escape: JSON again."""
@@ -22,8 +25,10 @@ def parse_line(line: str) -> dict[str, Any]:
     """The JSON object of a line.
 
     Raises:
-        InputError: the line is not a JSON object.
+        InputError: the line is not a JSON object, or longer than `LONGEST_LINE`.
     """
+    if len(line) > LONGEST_LINE:
+        raise InputError(f"a line of {len(line)} characters: more than {LONGEST_LINE} are not read")
     try:
         values = json.loads(line)
     except (ValueError, RecursionError) as error:

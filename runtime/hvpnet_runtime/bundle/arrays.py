@@ -23,7 +23,7 @@ def read_arrays(path: Path, *names: str) -> dict[str, npt.NDArray[np.generic]]:
         with path.open("rb") as file:
             if not zipfile.is_zipfile(file):
                 raise BundleError(f"{path}: it is not an npz archive, or it is truncated; export the bundle again")
-            check_archive(path)
+            check_archive(file)
             file.seek(0)
             with np.load(file, allow_pickle=False) as archive:
                 return {name: _read(archive, name, path) for name in names}

@@ -190,6 +190,7 @@ def test_what_the_text_encoder_says_of_itself() -> None:
         (Hints(variant="1t3"), "those of variant full, not 1t3"),
         (Hints(variant="text_only"), "those of variant full, not text_only"),
         (Hints(labels=("O", "B-PER")), r"the label file names 2 labels, the checkpoint \(fc.weight\) has 13"),
+        (Hints(labels=("O", "S-PER") * 6 + ("X",)), "the label file cannot be used: 'S-PER' is no label of entities"),
         (Hints(labels=("O",) * 13), "labels must be at least two different names"),
         (Hints(max_length=500), "max_length 500 is not between 3 and the 129 positions"),
         (Hints(max_length=0), "max_length: Input should be greater than or equal to 1, not 0"),

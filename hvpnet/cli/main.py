@@ -86,9 +86,7 @@ def _signals_unwind() -> Iterator[None]:
     ours: list[signal.Signals] = []
 
     def stop(number: int, _frame: object) -> None:
-        for each in ours:
-            signal.signal(each, signal.SIG_IGN)  # a second one must not end the clearing up
-        raise _Terminated(number)
+        raise _Terminated(number)  # again at a second one, for Python drops what is raised in a finaliser
 
     if threading.current_thread() is threading.main_thread():
         ends = (signal.SIGTERM, signal.SIGHUP) if sys.platform != "win32" else (signal.SIGTERM,)

@@ -2,7 +2,15 @@
 
 from hvpnet_export.bundle import export_bundle
 from hvpnet_export.calibration import CalibrationData
-from hvpnet_export.errors import ExportError, ParityError
+from hvpnet_export.errors import ExportError, IncompleteError, ParityError
 from hvpnet_export.parity import ParityReport, compare
 
-__all__ = ["CalibrationData", "ExportError", "ParityError", "ParityReport", "compare", "export_bundle"]
+__all__ = [
+    "CalibrationData",
+    "ExportError",
+    "IncompleteError",
+    "ParityError",
+    "ParityReport",
+    "compare",
+    "export_bundle",
+]

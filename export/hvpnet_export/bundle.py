@@ -1,7 +1,7 @@
 """Write a bundle: staged in a temporary sibling, verified there, and renamed, so that a crash leaves no half bundle."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
+from hvpnet.errors import HvpnetError
 from hvpnet.modeling.config import HVPNeTConfig
 from hvpnet.modeling.model import HVPNeT
 from hvpnet_export.calibration import CalibrationData
-from hvpnet_export.errors import ExportError
+from hvpnet_export.errors import ExportError, IncompleteError
 from hvpnet_export.graphs import export_text, export_vision
 from hvpnet_export.model_facts import manifest_of
 from hvpnet_export.parity import ParityReport, compare
@@ -33,6 +34,8 @@ def export_bundle(
     progress: Progress = lambda _: None,
     precisions: Sequence[Precision] = ("fp32",),
     calibration: CalibrationData | None = None,
+    *,
+    keep_going: bool = False,
 ) -> dict[Precision, ParityReport]:
     """Export both graphs in every precision, verify them against the eager model, and write the bundle.
 
@@ -43,6 +46,7 @@ def export_bundle(
         progress: is told each step as it begins.
         precisions: see `hvpnet_export.precision` and `hvpnet_export.quantise`.
         calibration: tweets of the training data; INT8 needs them.
+        keep_going: write the bundle also if graphs of a precision cannot be made or differ, with those that passed.
 
     Returns:
         The parity reports that the manifest holds.
@@ -51,6 +55,7 @@ def export_bundle(
         ExportError: `out` exists, the tokeniser is of another vocabulary, a weight does not fit the precision, INT8 has
             no calibration data, or the disk is full.
         ParityError: a graph does not answer as the eager model does.
+        IncompleteError: with `keep_going`, that a precision is missing from the bundle, which is there.
     """
     _check_vocabulary(model.config, tokenizer)
     if ("int8" in precisions) != (calibration is not None):
@@ -59,23 +64,58 @@ def export_bundle(
         (stage / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), "utf-8")  # save() raises no OSError
         write_arrays(model, stage)
         reports: dict[Precision, ParityReport] = {}
-        for precision in precisions:
-            if precision != "int8":
-                _write_graphs(model, precision, stage, progress)
-                progress(f"verifying the {precision} graphs against the eager model")
-                reports[precision] = compare(model, stage, precision).require()
-        if calibration is not None:
-            reports["int8"] = _quantise_graphs(model, tokenizer, calibration, stage, progress)
+        failures: dict[Precision, HvpnetError] = {}
+        for precision in sorted(precisions, key="int8".__eq__):  # which is made of the FP32 graphs
+            try:
+                reports[precision] = _verified_graphs(model, tokenizer, precision, calibration, stage, progress)
+            except HvpnetError as error:
+                failures[precision] = error
+                _give_up(precision, error, reports, keep_going=keep_going)
+                shutil.rmtree(stage / "onnx" / precision, ignore_errors=True)
+        if not reports:
+            raise next(iter(failures.values()))
         progress("writing the manifest")
         manifest = replace(
             manifest_of(model.config),
             precision=tuple(reports),
-            calibration={"method": METHOD, "tweets": len(calibration.calibration)} if calibration else None,
+            calibration=_calibration(calibration) if calibration and "int8" in reports else None,
             parity={name: report.to_dict() for name, report in reports.items()},
             files=file_digests(stage),
         )
         (stage / "manifest.json").write_text(manifest.to_json(), "utf-8")
+    if failures:
+        reasons = "; ".join(f"{precision}: {error}" for precision, error in failures.items())
+        raise IncompleteError(f"{out} holds {', '.join(reports)}, but not {reasons}")
     return reports
+
+
+def _verified_graphs(
+    model: HVPNeT,
+    tokenizer: Tokenizer,
+    precision: Precision,
+    calibration: CalibrationData | None,
+    stage: Path,
+    progress: Progress,
+) -> ParityReport:
+    if precision == "int8" and calibration is not None:
+        return _quantise_graphs(model, tokenizer, calibration, stage, progress)
+    _write_graphs(model, precision, stage, progress)
+    progress(f"verifying the {precision} graphs against the eager model")
+    return compare(model, stage, precision).require()
+
+
+def _give_up(precision: Precision, error: HvpnetError, passed: Collection[Precision], *, keep_going: bool) -> None:
+    """Raise the error, unless the bundle is to go on without this precision."""
+    if keep_going:
+        return
+    if passed and isinstance(error, ExportError):
+        cure = f"--keep-going (in Python, keep_going=True) writes the bundle with {', '.join(passed)} alone"
+        raise type(error)(f"{precision}: {error}: {cure}") from error
+    raise error
+
+
+def _calibration(data: CalibrationData) -> dict[str, object]:
+    return {"method": METHOD, "tweets": len(data.calibration)}
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from hvpnet.cli.options import PictureOptions, ShownOptions, argument, option, progress, show
-from hvpnet.errors import DataError
+from hvpnet.errors import ConfigError, DataError
 from hvpnet_runtime.bundle import Precision, Task, Variant
 
 
@@ -28,10 +28,13 @@ class Options(PictureOptions, ShownOptions):
 
     checkpoint: Path = argument("a published .pth state dict, or a folder of hvpnet train")
     out: Path = option("the bundle's folder; must not exist", required=True)
-    tokenizer: Path = option("folder of the BERT that was trained on", required=True)
+    tokenizer: Path | None = option(
+        "folder of the BERT that was trained on (default: the tokenizer in a folder of hvpnet train)"
+    )
     task: Task | None = option("refuse a checkpoint of the other task")
     variant: Variant | None = option("needed for only_obj, whose tensors are full's")
     labels: Path | None = option("label names: a JSON object or list, or one a line")
+    heads: int | None = option("attention heads, where neither config.json nor the hidden size tells them")
     max_length: int | None = option("pieces per tweet (default as published: ner 128, re 80)")
     precision: tuple[Precision, ...] = option(
         "comma-separated: fp32 (default; for CPUs), fp16 (strongly typed, for TensorRT and CUDA), int8 (for CPUs)",
@@ -40,6 +43,7 @@ class Options(PictureOptions, ShownOptions):
         default=("fp32",),
     )
     calibration: Path | None = option("int8: folder of the training data, whose train split sets the ranges")
+    keep_going: bool = option("write the bundle without the precisions that fail; the exit code still is 1")
 
     def __post_init__(self) -> None:
         if ("int8" in self.precision) != (self.calibration is not None):
@@ -50,21 +54,27 @@ def run(options: Options) -> int:
     """Export, verify, write."""
     progress("loading PyTorch and the checkpoint")
     from hvpnet.data import load_split
-    from hvpnet.modeling.checkpoint import load_checkpoint, read_bert_config
+    from hvpnet.modeling.checkpoint import checkpoint_folder, load_checkpoint, read_bert_config
     from hvpnet.modeling.infer_config import Hints, read_labels
     from hvpnet.modeling.tokenizer import load_tokenizer
     from hvpnet.modeling.visual_prefix import PICTURES
     from hvpnet_export import CalibrationData, export_bundle
 
+    folder = options.tokenizer or checkpoint_folder(options.checkpoint)
+    if options.tokenizer is None and not (folder / "tokenizer.json").is_file():
+        raise ConfigError(
+            f"no tokenizer lies in {folder}: give --tokenizer, the folder of the BERT that was trained on"
+        )
     hints = Hints(
         task=options.task,
         variant=options.variant,
         labels=read_labels(options.labels) if options.labels else None,
         max_length=options.max_length,
-        bert=read_bert_config(options.tokenizer),
+        heads=options.heads,
+        bert=read_bert_config(folder),
     )
     model = load_checkpoint(options.checkpoint, hints)
-    tokenizer = load_tokenizer(options.tokenizer, model.config.task)
+    tokenizer = load_tokenizer(folder, model.config.task)
     calibration = None
     if options.calibration is not None:
         pictures = PICTURES if model.config.pictures else None
@@ -74,7 +84,13 @@ def run(options: Options) -> int:
         progress(f"calibrating on some of {split.summary}")
         calibration = CalibrationData.choose(split, model.config)
     reports = export_bundle(
-        model, tokenizer, options.out, progress, precisions=options.precision, calibration=calibration
+        model,
+        tokenizer,
+        options.out,
+        progress,
+        precisions=options.precision,
+        calibration=calibration,
+        keep_going=options.keep_going,
     )
     config = model.config
     show(
@@ -83,6 +99,7 @@ def run(options: Options) -> int:
             "task": config.task,
             "variant": config.variant,
             "labels": len(config.labels),
+            "heads": config.bert.num_attention_heads,
             **{f"parity {precision}": report.summary for precision, report in reports.items()},
         },
         as_json=options.json,

@@ -1,9 +1,12 @@
-"""Parse the command line, run the verb, and turn errors into one line and an exit code."""
+"""Parse the command line, run the verb, and turn errors and signals into one line and an exit code."""
 
 import argparse
 import logging
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
 from io import TextIOWrapper
@@ -46,15 +49,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0, 1 for an error of the task or values that do not go together, 2 for a command line that cannot
-        be parsed, 130 when interrupted.
+        be parsed, 130 when interrupted, 143 when terminated.
     """
     if isinstance(sys.stdout, TextIOWrapper):  # what a terminal cannot show must not end a run
         sys.stdout.reconfigure(errors="backslashreplace")
     parsed = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO if parsed.debug else logging.WARNING, format="%(name)s: %(message)s")
     try:
-        code: int = parsed.run(select(parsed.options, parsed))
-        sys.stdout.flush()  # here, where a full disk still is an error of the run
+        with _signals_unwind():
+            code: int = parsed.run(select(parsed.options, parsed))
+            sys.stdout.flush()  # here, where a full disk still is an error of the run
+    except _Terminated as stop:
+        return _fail("terminated", 128 + stop.number)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except Exception as error:
@@ -65,6 +71,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 1
         return _fail(in_options(_one_line(parsed.verb, error), parsed.options), 1)
     return code
+
+
+class _Terminated(KeyboardInterrupt):
+    """A signal that ends the process; like Ctrl+C, nothing catches it on the way."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def _signals_unwind() -> Iterator[None]:
+    """Lets a signal to end unwind the verb, which removes what it has staged, instead of ending it where it is.
+
+    A verb that has a way of its own to stop, as `serve`, takes the signals over.
+    """
+    ours: list[signal.Signals] = []
+
+    def stop(number: int, _frame: object) -> None:
+        raise _Terminated(number)  # again at a second one, for Python drops what is raised in a finaliser
+
+    if threading.current_thread() is threading.main_thread():
+        ends = (signal.SIGTERM, signal.SIGHUP) if sys.platform != "win32" else (signal.SIGTERM,)
+        ours = [each for each in ends if signal.getsignal(each) is signal.SIG_DFL]
+    for each in ours:
+        signal.signal(each, stop)
+    try:
+        yield
+    finally:
+        for each in ours:
+            signal.signal(each, signal.SIG_DFL)
 
 
 def _parser() -> argparse.ArgumentParser:

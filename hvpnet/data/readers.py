@@ -1,17 +1,19 @@
 """Readers of the published file formats, one function each."""
 
 import ast
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hvpnet.data.examples import NER_LABELS, EntityExample, RelationExample
 from hvpnet.errors import DataError
-from hvpnet_runtime.errors import MissingExtraError
+from hvpnet.files import DATA_SET, load_torch, parse_json, read_json, read_text
+from hvpnet_runtime.errors import brief
 from hvpnet_runtime.types import Span, Tweet
 
 _IMAGE_LINE = "IMGID:"
+_LONGEST_ROW = 2**16
+"""Characters of a row of MNRE; the longest published one has 414."""
 
 
 def read_entity_text(path: Path, labels: Sequence[str] = ()) -> list[tuple[str, EntityExample]]:
@@ -56,12 +58,12 @@ def read_entity_text(path: Path, labels: Sequence[str] = ()) -> list[tuple[str, 
 def _word_and_tag(line: str, where: str, labels: Sequence[str]) -> tuple[str, str]:
     word, tab, tag = line.partition("\t")
     if not word or not tab:
-        raise DataError(f"{where}: expected a word, a tab and a tag, got {line!r}")
+        raise DataError(f"{where}: expected a word, a tab and a tag, got {brief(line)}")
     if tag in {"B-OTHER", "I-OTHER"} and tag not in labels:
         tag = tag[:2] + "MISC"
     known = dict.fromkeys((*NER_LABELS, *labels))
     if tag not in known:
-        raise DataError(f"{where}: unknown tag {tag!r}: known are {', '.join(known)}")
+        raise DataError(f"{where}: unknown tag {brief(tag)}: known are {', '.join(known)}")
     return word, tag
 
 
@@ -81,14 +83,17 @@ def read_relation_text(path: Path, relations: tuple[str, ...] | None) -> list[tu
     rows = []
     for row, line in enumerate(_lines(path)):
         where = f"{path}:{row + 1}"
+        if len(line) > _LONGEST_ROW:  # as Python objects it takes some 600 times its length
+            raise DataError(f"{where}: a row of {len(line)} characters: more than {_LONGEST_ROW} are not read")
         try:
             image, example = _relation_row(ast.literal_eval(line), row)
         except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError) as error:
             raise DataError(
-                f"{where}: expected a dict with token, h, t, img_id and relation: {type(error).__name__}: {error}"
+                f"{where}: expected a dict with token, h, t, img_id and relation: {type(error).__name__}:"
+                f" {str(error)[:200]}"
             ) from error
         if relations is not None and example.relation not in relations:
-            raise DataError(f"{where}: unknown relation {example.relation!r}: known are {', '.join(relations)}")
+            raise DataError(f"{where}: unknown relation {brief(example.relation)}: known are {', '.join(relations)}")
         rows.append((image, example))
     return rows
 
@@ -106,7 +111,7 @@ def _relation_row(fields: dict[str, Any], row: int) -> tuple[str, RelationExampl
 def _span(position: Sequence[int], words: int) -> Span:
     start, end = position
     if not (isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= words):
-        raise ValueError(f"span {position} lies outside the {words} words")
+        raise ValueError(f"span {brief(position)} lies outside the {words} words")
     return start, end
 
 
@@ -120,7 +125,7 @@ def read_relation_dictionary(path: Path) -> tuple[str, ...]:
         DataError: the file is not such a dictionary, or its indices are not 0, 1, 2, ...
     """
     try:
-        indices = json.loads("".join(_lines(path)[:1]))
+        indices = parse_json("".join(_lines(path)[:1]))
     except ValueError as error:
         raise DataError(f"{path}: its first line is not JSON: {error}") from error
     if not isinstance(indices, dict) or not all(type(index) is int for index in indices.values()):
@@ -148,32 +153,20 @@ def read_object_lists(path: Path) -> dict[str, tuple[str, ...]]:
         MissingExtraError: it is a `*_dict.pth` and torch is not installed.
     """
     try:
-        lists: object = json.loads(path.read_bytes()) if path.suffix == ".json" else _load_pth(path)
-    except MissingExtraError:
-        raise
-    except Exception as error:  # torch.load lets errors of many kinds through, even plain KeyError
-        raise DataError(
-            f"{path}: cannot be read as a plain dictionary of crops ({type(error).__name__}): write it as JSON"
-        ) from error
+        lists = read_json(path, DATA_SET) if path.suffix == ".json" else load_torch(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as a plain dictionary of crops ({error}): write it as JSON") from error
     if not isinstance(lists, Mapping):
         raise DataError(f"{path}: expected a dictionary of crops, got {type(lists).__name__}")
     for key, names in lists.items():
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise DataError(f"{path}: the crops of {key!r} are not a list of file names")
+            raise DataError(f"{path}: the crops of {brief(key)} are not a list of file names")
     return {str(key): tuple(names) for key, names in lists.items()}
-
-
-def _load_pth(path: Path) -> object:
-    try:
-        import torch
-    except ImportError as error:
-        raise MissingExtraError("torch", "export", f"reading {path.name}") from error
-    return torch.load(path, weights_only=True)
 
 
 def _lines(path: Path) -> list[str]:
     try:
         # Not splitlines(): tweets hold characters that it takes for line ends.
-        return path.read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_text(path, DATA_SET, "utf-8-sig").rstrip("\n").split("\n")
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error

@@ -11,7 +11,7 @@ from hvpnet.modeling.config import HVPNeTConfig
 from hvpnet.modeling.model import HVPNeT
 from hvpnet.modeling.picture_features import PictureFeatures
 from hvpnet.modeling.text_batches import encode, stack_texts, text_encoder
-from hvpnet_runtime.decoding.entities import OUTSIDE, bio_tag
+from hvpnet_runtime.labels import OUTSIDE, bio_tag
 from hvpnet_runtime.preprocessing.encode_text import Encoding
 
 

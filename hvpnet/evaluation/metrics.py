@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from hvpnet_runtime.bundle import Task
-from hvpnet_runtime.decoding.entities import OUTSIDE, bio_tag
 from hvpnet_runtime.errors import MissingExtraError
+from hvpnet_runtime.labels import OUTSIDE, bio_tag
 
 
 @dataclass(frozen=True)

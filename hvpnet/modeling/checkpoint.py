@@ -1,20 +1,20 @@
 """Load published checkpoints as they are, and load and save our own format.
 
-Published: a `.pth` file, a bare state dict of `HMNeTNERModel` or `HMNeTREModel`. Ours: a folder with
-`model.safetensors` and `config.json`. Neither can run code when loaded.
+Published: a `.pth` file, a state dict of `HMNeTNERModel` or `HMNeTREModel`, bare or as other code wraps it. Ours: a
+folder with `model.safetensors` and `config.json`. Neither can run code when loaded, nor take more memory than its files
+have bytes.
 """
 
-import json
-import pickle
 import re
-import warnings
 from collections.abc import Mapping
+from itertools import repeat
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from hvpnet.errors import CheckpointError
+from hvpnet.files import CONFIGURATION, check_storage, load_torch, read_json
 from hvpnet.modeling.config import HVPNeTConfig
 from hvpnet.modeling.infer_config import Hints, infer_config
 from hvpnet.modeling.model import HVPNeT
@@ -26,20 +26,27 @@ _UNUSED = re.compile(
 )
 """Tensors that published checkpoints may carry and no forward pass reads."""
 
+_WRAPPERS = ("model", "state_dict", "model_state_dict")
+"""What others call a state dict that they save beside its epoch, optimiser or settings."""
+
+_PREFIXES = ("module.", "_orig_mod.")
+"""What DataParallel and torch.compile put before every name."""
+
 
 def load_checkpoint(path: Path | str, hints: Hints | None = None) -> HVPNeT:
     """Load a model in evaluation mode.
 
     Args:
-        path: a published `.pth` file, or a folder that `save_checkpoint` wrote.
+        path: a published `.pth` file, or a folder that `save_checkpoint` wrote, or that of a training run, whose best
+            checkpoint is meant.
         hints: what a published checkpoint's tensors cannot tell; our own format knows everything itself.
 
     Raises:
         CheckpointError: the file cannot be read, holds pickled code, or its tensors are not those of an HVPNeT model;
-            a missing, surplus or misshapen tensor is named.
+            a missing, surplus or misshapen tensor is named, and so is one with a value that is no number.
         ConfigError: the folder's `config.json` is missing or edited.
     """
-    path, hints = Path(path), hints or Hints()
+    path, hints = checkpoint_folder(Path(path)), hints or Hints()
     if path.is_dir():
         config = HVPNeTConfig.read(path / CONFIG)
         _agree(config, hints)
@@ -50,17 +57,25 @@ def load_checkpoint(path: Path | str, hints: Hints | None = None) -> HVPNeT:
     return build(config, state)
 
 
+def checkpoint_folder(path: Path) -> Path:
+    """The best checkpoint of a training run, where this is the run's folder; any other path as it is."""
+    best = path / "best"
+    return best if (best / CONFIG).is_file() and not (path / CONFIG).exists() else path
+
+
 def build(config: HVPNeTConfig, state: Mapping[str, Tensor]) -> HVPNeT:
     """A model of this configuration with exactly these tensors, in evaluation mode.
 
     Raises:
-        CheckpointError: a tensor is missing, surplus, misshapen, or not of dense floats.
+        CheckpointError: a tensor is missing, surplus, misshapen, not of dense floats, or holds NaN or infinity.
     """
     with torch.device("meta"):  # the checkpoint's tensors take the place of initialised ones
         model = HVPNeT(config)
     state = matching_state(model, state, _UNUSED, "the checkpoint is not one of this model")
+    state = {name: tensor.float() for name, tensor in state.items()}
+    check_finite(state, "the checkpoint")
     counters = {name: torch.tensor(0) for name in model.state_dict() if name not in state}
-    model.load_state_dict({**{name: tensor.float() for name, tensor in state.items()}, **counters}, assign=True)
+    model.load_state_dict({**state, **counters}, assign=True)
     for name, buffer in list(model.bert.embeddings.named_buffers()):  # index buffers that we do not read
         setattr(model.bert.embeddings, name, torch.zeros_like(buffer, device="cpu"))
     return model.eval()
@@ -91,8 +106,8 @@ def read_bert_config(folder: Path) -> dict[str, object] | None:
     if not path.is_file():
         return None
     try:
-        values = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
+        values = read_json(path, CONFIGURATION)
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is not JSON: {error}") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} holds no configuration: expected a JSON object")
@@ -100,6 +115,10 @@ def read_bert_config(folder: Path) -> dict[str, object] | None:
 
 
 def _agree(config: HVPNeTConfig, hints: Hints) -> None:
+    if hints.heads not in (None, config.bert.num_attention_heads):
+        raise CheckpointError(
+            f"the checkpoint has {config.bert.num_attention_heads} attention heads, not {hints.heads}"
+        )
     for name in ("task", "variant", "max_length", "labels"):
         wanted, found = getattr(hints, name), getattr(config, name)
         if wanted is not None and (tuple(wanted) if name == "labels" else wanted) != found:
@@ -122,30 +141,46 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_pickle(path: Path) -> dict[str, Tensor]:
-    """The tensors of a bare state dict that `torch.save` wrote; no code in it is run.
+    """The tensors of a state dict that `torch.save` wrote; no code in it is run.
+
+    It may be bare, as published, or stand under the name `model`, `state_dict` or `model_state_dict` of a dictionary.
+    The prefixes that DataParallel and torch.compile give to every name are taken off.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or holds anything but tensors by name.
+        CheckpointError: the file is missing, damaged, holds anything but tensors by name, or would take more memory
+            than it has bytes.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # guesses at what else the file may be: the error says it
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+        state = _state_dict(load_torch(path))
+        if state is not None:
+            check_storage(path, list(state.values()))
+    except ValueError as error:
+        raise CheckpointError(f"{path} cannot be read as a PyTorch checkpoint: {error}") from error
+    if state is None:
         raise CheckpointError(
-            f"{path} is not a bare state dict: it holds pickled code or a whole model (save its state_dict() alone),"
-            " or is no PyTorch file"
-        ) from error
-    except Exception as error:  # arbitrary bytes make the unpickler fail in any way
-        reason = str(error).partition("\n")[0].partition(". ")[0]
-        raise CheckpointError(
-            f"{path} cannot be read as a PyTorch checkpoint: {type(error).__name__} {reason}"
-        ) from error
-    if not isinstance(loaded, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in loaded.items()
-    ):
-        raise CheckpointError(f"{path} is not a bare state dict of tensors, as the published code saves it")
-    return dict(loaded)
+            f"{path} is not a bare state dict of tensors, as the published code saves it, nor has it one of them named"
+            f" {', '.join(_WRAPPERS[:-1])} or {_WRAPPERS[-1]}"
+        )
+    return state
+
+
+def _state_dict(loaded: object) -> dict[str, Tensor] | None:
+    """The state dict that was saved, bare or in a wrapper; None where there is none, or more than one."""
+    for _ in range(3):  # a wrapper may have one of its own; a pickle can also hold itself
+        if not isinstance(loaded, Mapping):
+            return None
+        state = {name: each for name, each in loaded.items() if isinstance(name, str) and isinstance(each, Tensor)}
+        if len(state) == len(loaded):
+            return _without_prefixes(state)
+        inside = [loaded[name] for name in _WRAPPERS if isinstance(loaded.get(name), Mapping)]
+        loaded = inside[0] if len(inside) == 1 else None
+    return None
+
+
+def _without_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    while prefix := next((each for each in _PREFIXES if state and all(map(str.startswith, state, repeat(each)))), None):
+        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return state
 
 
 def matching_state(
@@ -176,6 +211,20 @@ def matching_state(
     if problems:
         raise CheckpointError(f"{otherwise}: {'; '.join(problems)}")
     return state
+
+
+def check_finite(state: Mapping[str, Tensor], what: str) -> None:
+    """Refuse values that are no numbers: random inputs need not meet them, and answers that do are wrong or none.
+
+    Raises:
+        CheckpointError: a tensor of floats has NaN or infinity; it is named.
+    """
+    names = [name for name, tensor in state.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
+    if names:
+        raise CheckpointError(
+            f"{what} has values that are NaN or infinite: {_few(names)}: its training diverged, or the file was edited"
+            " (a transition is forbidden by a number such as -10000)"
+        )
 
 
 def _few(names: list[str], shown: int = 5) -> str:

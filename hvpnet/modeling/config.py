@@ -1,6 +1,7 @@
 """The sizes and choices that make an HVPNeT model, validated when they are made."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
@@ -10,7 +11,10 @@ import pydantic.dataclasses
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from hvpnet.errors import ConfigError
+from hvpnet.files import CONFIGURATION, read_bytes
 from hvpnet_runtime.bundle import MAX_OBJECTS, Head, Task, Variant
+from hvpnet_runtime.errors import brief
+from hvpnet_runtime.labels import bio_tags
 
 STAGES = 4
 """Stages of a ResNet whose outputs make the pyramid (layer1 to layer4)."""
@@ -18,7 +22,10 @@ STAGES = 4
 DEFAULT_MAX_LENGTH: dict[str, int] = {"ner": 128, "re": 80}
 """Pieces per tweet, [CLS] and [SEP] included, in the published runs."""
 
-Count: TypeAlias = Annotated[int, Field(strict=True, ge=1)]
+Count: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
+Layers: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=200)]
+"""Bounds that no published model comes near; a model is made layer by layer, so that a wrong number takes for ever."""
+
 Class = TypeVar("Class")
 
 
@@ -28,7 +35,7 @@ def explain(error: ValidationError) -> str:
     problems = []
     for each in error.errors(include_url=False):
         message = words.get(each["type"], each["msg"]).removeprefix("Value error, ")
-        given = f", not {each['input']!r}" if message.startswith("Input should") else ""
+        given = f", not {brief(each['input'])}" if message.startswith("Input should") else ""
         problems.append(f"{'.'.join(map(str, each['loc']))}: {message}{given}".removeprefix(": "))
     return "; ".join(problems)
 
@@ -57,7 +64,7 @@ class BertConfig:
 
     vocab_size: Count = 30522
     hidden_size: Count = 768
-    num_hidden_layers: Count = 12
+    num_hidden_layers: Layers = 12
     num_attention_heads: Count = 12
     intermediate_size: Count = 3072
     max_position_embeddings: Count = 512
@@ -77,7 +84,7 @@ class ResNetConfig:
     """Sizes of a torchvision ResNet, ResNeXt or wide ResNet; the defaults are ResNet-50."""
 
     block: Literal["basic", "bottleneck"] = "bottleneck"
-    layers: tuple[Count, Count, Count, Count] = (3, 4, 6, 3)
+    layers: tuple[Layers, Layers, Layers, Layers] = (3, 4, 6, 3)
     groups: Count = 1
     width_per_group: Count = 64
 
@@ -98,7 +105,7 @@ class HVPNeTConfig:
 
     Attributes:
         task: `ner` (emissions and a CRF) or `re` (one relation for a marked pair).
-        labels: NER labels or relations, by index.
+        labels: NER labels (see `hvpnet_runtime.labels`) or relations, by index.
         bert: the text encoder.
         resnet: the picture encoder; None exactly when variant is `text_only`.
         variant: the paper's ablations (section 4.4): `full`; `flat`, only the last ResNet stage; `1t3`, stage i feeds
@@ -124,7 +131,9 @@ class HVPNeTConfig:
 
     def __post_init__(self) -> None:
         if len(set(self.labels)) < max(2, len(self.labels)):
-            raise ConfigError(f"labels must be at least two different names, not {list(self.labels)}")
+            raise ConfigError(f"labels must be at least two different names, not {brief(list(self.labels))}")
+        if self.task == "ner":
+            _check_bio(self.labels)
         if (self.resnet is None) != (self.variant == "text_only"):
             raise ConfigError("resnet must be given for every variant but text_only, and only then")
         if not 3 <= self.max_length <= self.bert.max_position_embeddings:
@@ -164,11 +173,18 @@ class HVPNeTConfig:
             ConfigError: the file is not such a configuration.
         """
         try:
-            return TypeAdapter(cls).validate_json(path.read_bytes())
-        except (OSError, ValidationError) as error:
+            return TypeAdapter(cls).validate_json(read_bytes(path, CONFIGURATION))
+        except (OSError, ValueError) as error:
             reason = explain(error) if isinstance(error, ValidationError) else error
             raise ConfigError(f"{path} is not a readable configuration: {reason}") from error
 
     def write(self, path: Path) -> None:
         """Write the configuration as JSON."""
         path.write_text(json.dumps(asdict(self), indent=2) + "\n", "utf-8")
+
+
+def _check_bio(labels: Sequence[str]) -> None:
+    try:
+        bio_tags(labels)
+    except ValueError as error:
+        raise ConfigError(f"labels: {error}") from error

@@ -1,8 +1,8 @@
 """Read task, variant and sizes off the tensors of a published checkpoint.
 
 Published checkpoints are bare state dicts (zjunlp/HVPNeT saves `model.state_dict()`): names and shapes are all there
-is. What shapes cannot tell is asked for, never guessed: the relation names, the number of attention heads where it is
-not hidden / 64, and `only_obj`, whose tensors are those of `full`.
+is. What shapes cannot tell is asked for, never guessed: the relation names, the number of attention heads where the
+hidden size does not settle it (see `HEADS`), and `only_obj`, whose tensors are those of `full`.
 
 Sizes are decided by majority vote among the tensors that share them. A single misshapen tensor is therefore outvoted,
 and it alone is named when the checkpoint is held against the model.
@@ -19,15 +19,23 @@ from typing import Any, TypeAlias, cast
 
 from hvpnet.data.examples import NER_LABELS
 from hvpnet.errors import CheckpointError, ConfigError
+from hvpnet.files import CONFIGURATION, read_text
 from hvpnet.modeling.config import DEFAULT_MAX_LENGTH, BertConfig, HVPNeTConfig, ResNetConfig
 from hvpnet_runtime.bundle import Manifest, Task, Variant
+from hvpnet_runtime.errors import brief
+from hvpnet_runtime.labels import bio_tags
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 
 _DESCRIBED = ("num_attention_heads", "hidden_act", "layer_norm_eps")  # by the text encoder's own configuration
 
-HEAD_SIZE = 64
-"""Width of an attention head in every published BERT of 128 hidden units or more, MiniLM's apart."""
+HEADS = {128: 2, 512: 8, 768: 12, 1024: 16}
+"""Attention heads by hidden size, where every published BERT of that size has as many.
+
+No tensor tells them: a model with a wrong number runs, and answers wrongly. Other sizes are therefore asked for. 384
+units have 12 heads in MiniLM, BGE, E5 and GTE but would have 6 by the rule of BERT's authors, 64 units a head; 256 have
+4 in BERT-mini and 8 in XtremeDistil and MiniRBT; 312 have 12 in TinyBERT.
+"""
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,7 @@ class Hints:
         variant: needed for `only_obj`; any other value must agree with the tensors.
         labels: NER labels or relations by index; may be left out for the published 13 NER labels.
         max_length: pieces per tweet; by default as in the published runs (128 for NER, 80 for relations).
+        heads: attention heads of the text encoder; needed where neither `bert` nor the hidden size tells them.
         bert: the text encoder's own configuration, for num_attention_heads, hidden_act and layer_norm_eps; one of
             another hidden_size is another encoder's, and not read.
     """
@@ -47,6 +56,7 @@ class Hints:
     variant: Variant | None = None
     labels: Sequence[str] | None = None
     max_length: int | None = None
+    heads: int | None = None
     bert: Mapping[str, object] | None = None
 
     @classmethod
@@ -69,7 +79,7 @@ def infer_config(shapes: Shapes, hints: Hints = Hints()) -> HVPNeTConfig:
     """
     task = _task(shapes, hints.task)
     try:
-        bert = _bert(shapes, hints.bert or {})
+        bert = _bert(shapes, hints)
         variant = _variant(shapes, hints.variant, bert.hidden_size)
         at_cls = task == "re" and _size(shapes, ("classifier.weight", 1)) == bert.hidden_size
         default_length = min(DEFAULT_MAX_LENGTH[task], bert.max_position_embeddings)
@@ -125,17 +135,12 @@ def _task(shapes: Shapes, wanted: Task | None) -> Task:
     return task
 
 
-def _bert(shapes: Shapes, described: Mapping[str, object]) -> BertConfig:
+def _bert(shapes: Shapes, hints: Hints) -> BertConfig:
     hidden = _size(shapes, ("bert.embeddings.*_embeddings.weight", 1), ("bert.*LayerNorm.weight", 0))
     # A vocabulary is often borrowed from another BERT, whose config.json then says nothing about this one.
-    if described.get("hidden_size") != hidden:
-        described = {}
+    described = hints.bert if hints.bert is not None and hints.bert.get("hidden_size") == hidden else {}
     known: dict[str, Any] = {name: described[name] for name in _DESCRIBED if name in described}
-    if "num_attention_heads" not in known and hidden % HEAD_SIZE:
-        raise CheckpointError(
-            f"the number of attention heads cannot be read off hidden size {hidden}: put the text encoder's config.json"
-            " beside its tokenizer"
-        )
+    known["num_attention_heads"] = _heads(hidden, hints.heads, known.get("num_attention_heads"))
     return BertConfig(
         vocab_size=_size(shapes, ("bert.embeddings.word_embeddings.weight", 0)),
         hidden_size=hidden,
@@ -147,8 +152,24 @@ def _bert(shapes: Shapes, described: Mapping[str, object]) -> BertConfig:
         ),
         max_position_embeddings=_size(shapes, ("bert.embeddings.position_embeddings.weight", 0)),
         type_vocab_size=_size(shapes, ("bert.embeddings.token_type_embeddings.weight", 0)),
-        **{"num_attention_heads": hidden // HEAD_SIZE, **known},
+        **known,
     )
+
+
+def _heads(hidden: int, asked: int | None, described: object) -> object:
+    """Attention heads: as asked for, as config.json describes them, or as the hidden size settles them."""
+    if asked is not None and described is not None and asked != described:
+        raise CheckpointError(
+            f"{asked} attention heads were asked for, but config.json beside the tokenizer says {brief(described)}"
+        )
+    found = next((heads for heads in (asked, described, HEADS.get(hidden)) if heads is not None), None)
+    if found is None:
+        raise CheckpointError(
+            f"the number of attention heads cannot be read off hidden size {hidden}: put the text encoder's"
+            " config.json, which has it as num_attention_heads, beside its tokenizer, or give --heads (in Python,"
+            " Hints(heads=...))"
+        )
+    return found
 
 
 def _variant(shapes: Shapes, wanted: Variant | None, hidden: int) -> Variant:
@@ -213,6 +234,11 @@ def _labels(shapes: Shapes, task: Task, given: Sequence[str] | None) -> tuple[st
         raise CheckpointError(f"the checkpoint has {number} {what} and not their names: give them with --labels FILE")
     if len(given) != number:
         raise CheckpointError(f"the label file names {len(given)} {what}, the checkpoint ({layer}.weight) has {number}")
+    if task == "ner":
+        try:
+            bio_tags(given)
+        except ValueError as error:
+            raise CheckpointError(f"the label file cannot be used: {error}") from error
     return tuple(given)
 
 
@@ -223,17 +249,20 @@ def read_labels(path: Path) -> tuple[str, ...]:
         ConfigError: the file is none of these, or its indices are not 0, 1, 2, ...
     """
     try:
-        text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path, CONFIGURATION, "utf-8-sig")
+    except (OSError, ValueError) as error:
         raise ConfigError(f"the label file {path} cannot be read: {error}") from error
     try:
         values = json.loads(text)
+    except RecursionError as error:
+        raise ConfigError(f"the label file {path} cannot be read: it is nested too deep") from error
     except ValueError:
         values = [line.strip() for line in text.splitlines() if line.strip()]
     if isinstance(values, dict):
-        if sorted(map(str, values.values())) != sorted(map(str, range(len(values)))):
+        numbers = {name: str(index) for name, index in values.items() if type(index) in (int, str)}
+        if sorted(numbers.values()) != sorted(map(str, range(len(values)))):
             raise ConfigError(f"the label file {path} does not number its {len(values)} labels 0 to {len(values) - 1}")
-        values = sorted(values, key=lambda name: int(values[name]))
+        values = sorted(numbers, key=lambda name: int(numbers[name]))
     if not isinstance(values, list) or not values or not all(isinstance(name, str) for name in values):
         raise ConfigError(f"the label file {path} holds no list of names and no object of name: index")
     if len(set(values)) != len(values):

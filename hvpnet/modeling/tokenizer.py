@@ -3,15 +3,22 @@
 Source: published code, `BertTokenizer.from_pretrained(bert_name, do_lower_case=True)` in processor/dataset.py.
 """
 
-import json
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
+from typing import Any, TypeAlias
 
-from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
 
 from hvpnet.errors import ConfigError
+from hvpnet.files import VOCABULARY, read_json, read_text
 from hvpnet_runtime.bundle import Task
+from hvpnet_runtime.errors import brief
 from hvpnet_runtime.preprocessing.encode_text import MARKERS
+
+Added: TypeAlias = tuple[int, AddedToken]
+"""An added token and its number."""
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -19,15 +26,19 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 def load_tokenizer(folder: Path | str, task: Task) -> Tokenizer:
     """The tokeniser of a BERT folder, from its `vocab.txt` or the vocabulary in its `tokenizer.json`.
 
+    Tokens that were added to the vocabulary (`add_tokens` of transformers, then `save_pretrained`) are found in a text
+    before it is split, also within a word, as transformers' fast tokeniser does.
+
     Args:
         folder: for instance a copy of bert-base-uncased.
         task: `re` adds the four markers, unless the vocabulary has them already.
 
     Raises:
-        ConfigError: the folder has neither file, or its vocabulary is not a WordPiece one with BERT's special tokens,
-            numbered without gaps.
+        ConfigError: the folder has neither file, its vocabulary is not a WordPiece one with BERT's special tokens,
+            numbered without gaps, or an added token can be found in no word.
     """
-    vocab = _read_vocab(Path(folder))
+    vocab, added = _read(Path(folder))
+    vocab |= {token.content: number for number, token in added if token.content in SPECIAL}
     missing = [token for token in SPECIAL if token not in vocab]
     if missing:
         raise ConfigError(f"the vocabulary in {folder} lacks {', '.join(missing)}: it is not a BERT vocabulary")
@@ -43,28 +54,79 @@ def load_tokenizer(folder: Path | str, task: Task) -> Tokenizer:
         single="[CLS] $A [SEP]", special_tokens=[(token, vocab[token]) for token in ("[CLS]", "[SEP]")]
     )
     tokenizer.add_special_tokens(list(SPECIAL))
+    _add(tokenizer, added, Path(folder))
     if task == "re":
         tokenizer.add_special_tokens(list(MARKERS))
     return tokenizer
 
 
-def _read_vocab(folder: Path) -> dict[str, int]:
+def _add(tokenizer: Tokenizer, added: Sequence[Added], folder: Path) -> None:
+    """Add tokens under the numbers that the folder gives them."""
+    for number, token in sorted(added, key=itemgetter(0)):
+        content = token.content
+        if content in SPECIAL:
+            continue
+        if content.split() != [content] or not tokenizer.normalizer.normalize_str(content).strip():
+            raise ConfigError(
+                f"the tokenizer in {folder} has the added token {brief(content)}, which can stand in no word:"
+                " words hold neither spaces nor invisible characters alone"
+            )
+        (tokenizer.add_special_tokens if token.special else tokenizer.add_tokens)([token])
+        if tokenizer.token_to_id(content) != number:
+            raise ConfigError(
+                f"the tokenizer in {folder} gives its added token {brief(content)} the number {number}, but"
+                f" {tokenizer.token_to_id(content)} is the next after its pieces"
+            )
+
+
+def _read(folder: Path) -> tuple[dict[str, int], list[Added]]:
+    """The numbers of the pieces, and the added tokens."""
     text, fast = folder / "vocab.txt", folder / "tokenizer.json"
     if fast.is_file():
         try:
-            described = json.loads(fast.read_text("utf-8"))
+            described: Any = read_json(fast, VOCABULARY)
             model, added = described["model"], described["added_tokens"]
-            if model["type"] == "WordPiece":
-                return {**model["vocab"], **{token["content"]: token["id"] for token in added}}
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"{fast} is not a tokeniser file: {error!r}") from error
-        raise ConfigError(f"{fast} is a {model['type']} tokeniser; HVPNeT checkpoints need BERT's WordPiece")
+            kind, joint = model["type"], model.get("continuing_subword_prefix", "##")
+            if (kind, joint) == ("WordPiece", "##"):
+                return {**model["vocab"]}, [_added(token["id"], token) for token in added]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(f"{fast} is not a tokeniser file: {_reason(error)}") from error
+        raise ConfigError(
+            f"{fast} is a {kind} tokeniser with {joint!r}; HVPNeT checkpoints need BERT's WordPiece with '##'"
+        )
     if text.is_file():
         try:
-            lines = text.read_text("utf-8").removesuffix("\n").split("\n")
-        except UnicodeDecodeError as error:
+            lines = read_text(text, VOCABULARY).removesuffix("\n").split("\n")
+        except (OSError, ValueError) as error:
             raise ConfigError(f"{text} is not a vocabulary: {error}") from error
-        return {line: index for index, line in enumerate(lines)}
+        return {line: index for index, line in enumerate(lines)}, _added_beside(folder)
     raise ConfigError(
         f"{folder} has neither vocab.txt nor tokenizer.json: name the folder of the BERT that was trained on"
     )
+
+
+def _added_beside(folder: Path) -> list[Added]:
+    """What transformers saved beside a vocab.txt: numbers of added tokens in one file, their flags in the other."""
+    which, how = folder / "added_tokens.json", folder / "tokenizer_config.json"
+    try:
+        numbers: Any = read_json(which, VOCABULARY) if which.is_file() else {}
+        config: Any = read_json(how, VOCABULARY) if how.is_file() else {}
+        described = {int(number): token for number, token in config.get("added_tokens_decoder", {}).items()}
+        plain = [_added(number, {"content": each}) for each, number in numbers.items() if number not in described]
+        return plain + [_added(number, token) for number, token in described.items()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{which} and {how} describe no added tokens: {_reason(error)}") from error
+
+
+def _added(number: object, described: Mapping[str, Any]) -> Added:
+    """As `tokenizer.json` has it; what is left out is as transformers' `add_tokens` makes it."""
+    if type(number) is not int:
+        raise TypeError(f"{brief(number)} is no number of a token")
+    special = described.get("special", False)
+    flags = {name: described.get(name, False) for name in ("single_word", "lstrip", "rstrip")}
+    normalized = described.get("normalized", not special)
+    return number, AddedToken(described["content"], special=special, normalized=normalized, **flags)
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, OSError | ValueError) else repr(error)

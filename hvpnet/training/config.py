@@ -10,8 +10,10 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, ValidationInfo
 
 from hvpnet.errors import ConfigError
-from hvpnet.modeling.config import BertConfig, Count, ResNetConfig, explain, validated
+from hvpnet.files import CONFIGURATION, read_text
+from hvpnet.modeling.config import BertConfig, Count, Layers, ResNetConfig, explain, validated
 from hvpnet_runtime.bundle import Head, Variant
+from hvpnet_runtime.errors import brief
 from hvpnet_runtime.preprocessing.pictures import OnBadImage
 
 RESNET_50 = ResNetConfig()
@@ -21,7 +23,7 @@ def _absolute(value: object, info: ValidationInfo) -> Path:
     """An absolute path; a relative one counts from the folder of the file that is read."""
     if isinstance(value, str | Path) and value:
         return Path(info.context or "", value).resolve()
-    raise ValueError(f"expected a path, not {value!r}")
+    raise ValueError(f"expected a path, not {brief(value)}")
 
 
 def _encoder(value: object, info: ValidationInfo) -> object:
@@ -53,7 +55,7 @@ class BertSizes:
     """The table `[model.bert]`: a text encoder to train from scratch; its vocabulary is the tokenizer's."""
 
     hidden_size: Count
-    num_hidden_layers: Count
+    num_hidden_layers: Layers
     num_attention_heads: Count
     intermediate_size: Count
     max_position_embeddings: Count = 512
@@ -144,10 +146,12 @@ class TrainingConfig:
         """
         path = Path(path)
         try:
-            tables = tomllib.loads(path.read_text("utf-8"))
+            tables = tomllib.loads(read_text(path, CONFIGURATION))
             return TypeAdapter(cls).validate_python(tables, context=path.parent)
         except ValidationError as error:
             raise ConfigError(f"{path}: {explain(error)}") from error
+        except RecursionError as error:
+            raise ConfigError(f"{path} is not a readable TOML file: it is nested too deep") from error
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path} is not a readable TOML file: {error}") from error
 

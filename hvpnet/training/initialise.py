@@ -1,6 +1,7 @@
 """A model to train: BERT and ResNet from their weights or from scratch, everything else random."""
 
 import logging
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -12,7 +13,13 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from hvpnet.errors import ConfigError
-from hvpnet.modeling.checkpoint import matching_state, read_bert_config, read_pickle, read_safetensors
+from hvpnet.modeling.checkpoint import (
+    check_finite,
+    matching_state,
+    read_bert_config,
+    read_pickle,
+    read_safetensors,
+)
 from hvpnet.modeling.config import DEFAULT_MAX_LENGTH, BertConfig, HVPNeTConfig
 from hvpnet.modeling.model import HVPNeT
 from hvpnet.training.config import BertSizes, ModelOptions
@@ -54,6 +61,7 @@ def new_model(options: ModelOptions, task: Task, labels: Sequence[str], tokenize
         projection_size=options.projection_size,
         max_length=options.max_length or DEFAULT_MAX_LENGTH[task],
     )
+    _check_memory(config)
     model = HVPNeT(config)
     if isinstance(options.bert, Path):
         _load_bert(model.bert, options.bert, len(MARKERS) if task == "re" else 0)
@@ -64,6 +72,18 @@ def new_model(options: ModelOptions, task: Task, labels: Sequence[str], tokenize
             _load(model.image_model.resnet, read_pickle(options.resnet_weights), _RESNET_UNUSED, options.resnet_weights)
         model.image_model.eval().requires_grad_(requires_grad=False)
     return model
+
+
+def _check_memory(config: HVPNeTConfig) -> None:
+    """Refuse a model that is larger than the machine before any of its memory is taken."""
+    with torch.device("meta"):
+        parameters = sum(parameter.numel() for parameter in HVPNeT(config).parameters())
+    size, memory = 4 * parameters, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # bytes
+    if size > memory:
+        raise ConfigError(
+            f"a model of these sizes takes {size / 2**30:,.0f} GiB, and the machine has {memory / 2**30:,.0f}: lower"
+            f" model.projection_size or the sizes of {config.bert}"
+        )
 
 
 def _bert_config(bert: Path | BertSizes, vocabulary: int) -> BertConfig:
@@ -101,4 +121,5 @@ def _load_bert(bert: nn.Module, folder: Path, added: int) -> None:
 
 def _load(module: nn.Module, state: Mapping[str, Tensor], unused: re.Pattern[str], source: Path) -> None:
     state = matching_state(module, state, unused, f"{source} does not hold the weights of this model")
+    check_finite(state, str(source))
     module.load_state_dict(state, strict=False)  # what is missing is in `unused`

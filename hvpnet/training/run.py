@@ -74,22 +74,25 @@ def train(config: TrainingConfig, *, progress: bool = True, say: Progress = logg
         CheckpointError: given weights cannot be read or do not fit.
         PictureError: a picture cannot be read.
         MissingExtraError: what scores the data is not installed.
-        HvpnetError: the loss diverged, or the folder cannot be written.
+        HvpnetError: the loss diverged, another process trains there, or the folder cannot be written.
     """
-    run = _Run(config, progress=progress, say=say)
-    state = run.folder.read_state()
-    if state is None or len(state["history"]) < config.train.epochs:
-        return run.result(run.fit(state))
-    return run.result(state["history"])
+    with RunFolder(config.train.out) as folder:
+        folder.check(config)
+        run = _Run(config, folder, progress=progress, say=say)
+        state = folder.read_state()
+        if state is not None:
+            with folder.restoring():
+                _check_history(state["history"], config)
+        if state is None or len(state["history"]) < config.train.epochs:
+            return run.result(run.fit(state))
+        return run.result(state["history"])
 
 
 class _Run:
     """One training run, with what all of it needs."""
 
-    def __init__(self, config: TrainingConfig, *, progress: bool, say: Progress) -> None:
-        self.config, self.progress, self._say = config, progress, say
-        self.folder = RunFolder(config.train.out)
-        self.folder.check(config)
+    def __init__(self, config: TrainingConfig, folder: RunFolder, *, progress: bool, say: Progress) -> None:
+        self.config, self.folder, self.progress, self._say = config, folder, progress, say
         self.training, self.dev = self._load("train"), self._load("dev")
         require_scorer(self.training.task)
         self.tokenizer = load_tokenizer(config.model.tokenizer, self.training.task)
@@ -105,8 +108,8 @@ class _Run:
         if state is None:
             self.folder.begin(self.config)
         else:
-            optimisation.optimizer.load_state_dict(state["optimizer"])
-            optimisation.scheduler.load_state_dict(state["scheduler"])
+            with self.folder.restoring():
+                optimisation.restore(state["optimizer"], state["scheduler"])
             history = state["history"]
         for number in range(len(history) + 1, self.config.train.epochs + 1):
             history.append(self._epoch(number, model, optimisation, features))
@@ -149,7 +152,8 @@ class _Run:
         options = self.config.model
         model = new_model(options, self.training.task, self.training.relations or NER_LABELS, self.tokenizer)
         if state is not None:
-            model.load_state_dict(state["model"])
+            with self.folder.restoring():
+                model.load_state_dict(state["model"])
         elif model.config.pictures and options.resnet_weights is None:
             self._fit_batch_norms(model)
         return model.to(self.device)
@@ -173,6 +177,20 @@ class _Run:
         f1 = "" if dev is None else f", dev F1 {dev.f1:.4f}"
         logger.info("epoch %d of %d: loss %.4f%s", number, options.epochs, loss, f1)
         return {"epoch": number, "loss": loss, "dev": None if dev is None else asdict(dev)}
+
+
+def _check_history(history: list[Entry], config: TrainingConfig) -> None:
+    """Raises an error of any kind where these are not the entries of the run's first epochs."""
+    scored = range(config.train.eval_begin_epoch, len(history) + 1)
+    if [(each["epoch"], each["dev"] is not None) for each in history] != [
+        (number, number in scored) for number in range(1, len(history) + 1)
+    ]:
+        raise ValueError("not the epochs of this run")
+    for each in history:
+        if each.keys() != {"epoch", "loss", "dev"} or not isinstance(each["loss"], float):
+            raise ValueError("not an entry of a run")
+        if each["dev"] is not None:
+            _SCORES.validate_python(each["dev"])
 
 
 def _best(history: list[Entry]) -> Entry:

@@ -1,21 +1,25 @@
 """The folder of a training run: best checkpoint, log, and the state that a run goes on from after a kill.
 
 Every file is written under a temporary name and renamed, the state last: a kill leaves whole files, and what is newer
-than the state is made again.
+than the state is made again. Only one process at a time has the folder.
 """
 
+import fcntl
 import json
+import shutil
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import IO, Any, Self, TypedDict
 
 import torch
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
 
 from hvpnet.errors import CheckpointError, ConfigError, HvpnetError
-from hvpnet.modeling.checkpoint import save_checkpoint
+from hvpnet.files import load_torch
+from hvpnet.modeling.checkpoint import check_finite, save_checkpoint
 from hvpnet.modeling.model import HVPNeT
 from hvpnet.training.config import TrainingConfig
 
@@ -30,7 +34,7 @@ class TrainingState(TypedDict):
 
 
 class RunFolder:
-    """What a training run leaves on the disk.
+    """What a training run leaves on the disk; a context that gives the folder back to other processes at its end.
 
     Attributes:
         best: the folder of the best checkpoint and its tokenizer.
@@ -40,12 +44,21 @@ class RunFolder:
         self.best = path / "best"
         self._path, self._config, self._history = path, path / "config.toml", path / "history.jsonl"
         self._state = path / "last" / "state.pt"
+        self._lock: IO[str] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock is not None:
+            self._lock.close()  # which lets go of it, as a kill does
 
     def check(self, config: TrainingConfig) -> None:
         """Refuses a folder that this run must not write to; a new one, or an empty one, is fine.
 
         Raises:
             ConfigError: the folder holds a run of another configuration, or something else.
+            HvpnetError: another process trains there.
         """
         if self._config.is_file():
             if TrainingConfig.read(self._config) != config:
@@ -55,9 +68,33 @@ class RunFolder:
                 )
         elif self._path.is_file() or any(not path.name.startswith(".") for path in self._path.glob("*")):
             raise ConfigError(f"{self._path} holds something else than a training run: choose another train.out")
+        if self._path.is_dir():
+            self._take()
+
+    def _take(self) -> None:
+        """Keeps other processes away; the lock's file stays, for it means nothing without a process."""
+        path = self._path / ".lock"
+        with _writing(path):
+            self._lock = path.open("a")
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise HvpnetError(
+                    f"another process trains in {self._path}: wait for it, or choose another train.out"
+                ) from error
 
     def begin(self, config: TrainingConfig) -> None:
-        """Marks the folder as that of a run."""
+        """Marks the folder as that of a run.
+
+        Raises:
+            HvpnetError: another process began to train there meanwhile, or the folder cannot be written.
+        """
+        if self._lock is None:
+            with _writing(self._path):
+                self._path.mkdir(parents=True, exist_ok=True)
+            self._take()
+            if self._config.exists():
+                raise HvpnetError(f"another process began to train in {self._path}: choose another train.out")
         _replace(self._config, lambda path: path.write_text(config.to_toml(), "utf-8"))
 
     def read_state(self) -> TrainingState | None:
@@ -68,11 +105,28 @@ class RunFolder:
         """
         if not self._state.is_file():
             return None
+        with self.restoring():
+            with zipfile.ZipFile(self._state) as archive:
+                if archive.testzip() is not None:  # PyTorch reads other numbers, and says nothing
+                    raise zipfile.BadZipFile
+            state: Any = load_torch(self._state)
+            if state.keys() != TrainingState.__annotations__.keys():
+                raise KeyError
+            check_finite(state["model"], str(self._state))
+        checked: TrainingState = state
+        return checked
+
+    @contextmanager
+    def restoring(self) -> Iterator[None]:
+        """Says of whatever fails while the state is put to use that the state is damaged.
+
+        Raises:
+            CheckpointError: something failed.
+        """
         try:
-            state: TrainingState = torch.load(self._state, map_location="cpu", weights_only=True)
-        except Exception as error:  # arbitrary bytes make the unpickler fail in any way
+            yield
+        except Exception as error:  # arbitrary bytes, and values of any type, make PyTorch fail in any way
             raise CheckpointError(f"{self._state} is damaged: remove {self._path} to begin the run again") from error
-        return state
 
     def write_state(self, state: TrainingState) -> None:
         """Keeps the log as the state's history has it, and the state."""
@@ -84,12 +138,14 @@ class RunFolder:
         """Replaces the best checkpoint; from one epoch to another only the file of its weights differs."""
         staged = self._path / ".best.new"
         with _writing(self.best):
-            save_checkpoint(model, staged)
-            (staged / "tokenizer.json").write_text(tokenizer.to_str(), "utf-8")
-            self.best.mkdir(exist_ok=True)
-            for file in staged.iterdir():
-                file.replace(self.best / file.name)
-            staged.rmdir()
+            try:
+                save_checkpoint(model, staged)
+                (staged / "tokenizer.json").write_text(tokenizer.to_str(), "utf-8")
+                self.best.mkdir(exist_ok=True)
+                for file in staged.iterdir():
+                    file.replace(self.best / file.name)
+            finally:
+                shutil.rmtree(staged, ignore_errors=True)
 
 
 @contextmanager
@@ -106,5 +162,8 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
     """Writes a temporary sibling that then takes the name, so that a kill leaves the old file or the new one."""
     temporary = path.with_name(f".{path.name}.new")
     with _writing(path):
-        write(temporary)
-        temporary.replace(path)
+        try:
+            write(temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)

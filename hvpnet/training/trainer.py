@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -59,6 +60,19 @@ class Optimisation:
         steps = options.epochs * math.ceil(len(examples) / options.batch_size)
         warmup = options.warmup_ratio * steps
         self.scheduler = get_linear_schedule_with_warmup(self.optimizer, warmup, steps)  # type: ignore[no-untyped-call]
+
+    def restore(self, optimizer: dict[str, Any], scheduler: dict[str, Any]) -> None:
+        """Takes over the state dicts of an interrupted run.
+
+        Raises:
+            ValueError: moments are of other weights; PyTorch raises errors of many kinds for other states.
+        """
+        self.optimizer.load_state_dict(optimizer)
+        self.scheduler.load_state_dict(scheduler)
+        for parameter, moments in self.optimizer.state.items():
+            shapes = {value.shape for value in moments.values() if isinstance(value, Tensor) and value.dim()}
+            if shapes - {parameter.shape}:
+                raise ValueError(f"moments of shapes {shapes} for a weight of {parameter.shape}")
 
     def epoch(self, number: int, *, progress: bool = True) -> float:
         """Trains one epoch; its order of examples and its dropout depend on the seed and its number alone.

@@ -19,6 +19,9 @@ KEYS = ("id", "text", "words", "image", "objects", "boxes", "head", "tail")
 _MOST_LEVELS = 32
 """Of lists and objects within each other: an answer carries the id, and writing a deep one would end the run."""
 
+LONGEST_LINE = 2**20
+"""Characters of a line; as Python objects it may take twenty times its length."""
+
 
 def json_line(value: Any) -> str:  # noqa: ANN401  JSON types
     """JSON without a line's end. Half a surrogate pair, which has no UTF-8, becomes a backslash escape: JSON again."""
@@ -29,9 +32,11 @@ def parse_line(line: str) -> dict[str, Any]:
     """The JSON object of a line.
 
     Raises:
-        InputError: the line is not a JSON object, has a number that JSON does not have (NaN, 1e999), or is nested too
-            deeply.
+        InputError: the line is not a JSON object, is longer than `LONGEST_LINE` or nested too deeply, or has a number
+            that JSON does not have (NaN, 1e999).
     """
+    if len(line) > LONGEST_LINE:
+        raise InputError(f"a line of {len(line)} characters: more than {LONGEST_LINE} are not read")
     try:
         values = json.loads(line, parse_float=_finite, parse_constant=_finite)
     except RecursionError as error:

@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from hvpnet import HVPNeT
 from hvpnet.cli.main import _parser
 from hvpnet.modeling.tokenizer import MARKERS, load_tokenizer
-from hvpnet_export import ExportError, ParityError, ParityReport, compare, export_bundle
+from hvpnet_export import ExportError, IncompleteError, ParityError, ParityReport, compare, export_bundle
 from hvpnet_export.bundle import write_arrays
 from hvpnet_runtime.bundle import Bundle, Manifest, Precision
 from hvpnet_runtime.errors import BundleError
@@ -332,6 +332,49 @@ def test_a_graph_that_differs_leaves_nothing(make_model: Any, write: Any, tokeni
     tokenizer = load_tokenizer(tokenizer_dir, "ner")
     message = refused(lambda out: export_bundle(other, tokenizer, out), tmp_path / "bundle", ParityError)
     assert message.startswith("the graphs differ too much (tolerance 0.001): prefix within 0.0e+00, outputs within ")
+    assert list(tmp_path.iterdir()) == []
+
+
+TOO_LARGE = "a weight is too large for FP16"
+
+
+@pytest.fixture
+def fp16_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FP16 cannot be made."""
+
+    def to_precision(model: HVPNeT, precision: Precision) -> HVPNeT:
+        if precision == "fp16":
+            raise ExportError(TOO_LARGE)
+        return model
+
+    monkeypatch.setattr("hvpnet_export.bundle.to_precision", to_precision)
+
+
+@pytest.mark.usefixtures("write", "fp16_fails")
+@pytest.mark.parametrize("precisions", [("fp32", "fp16"), ("fp16", "fp32")])
+def test_what_passed_is_kept_where_asked(
+    text_model: HVPNeT, text_bundle: Path, tokenizer_dir: Path, tmp_path: Path, precisions: tuple[Precision, ...]
+) -> None:
+    out, tokenizer = tmp_path / "bundle", load_tokenizer(tokenizer_dir, "ner")
+    with pytest.raises(IncompleteError, match=f"bundle holds fp32, but not fp16: {TOO_LARGE}"):
+        export_bundle(text_model, tokenizer, out, precisions=precisions, keep_going=True)
+    bundle = Bundle.load(out)
+    assert (bundle.manifest.precision, list(bundle.manifest.parity)) == (("fp32",), ["fp32"])
+    assert files_of(out).keys() == files_of(text_bundle).keys()
+    assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.usefixtures("write", "fp16_fails")
+def test_what_passed_is_lost_where_not_asked(text_model: HVPNeT, tokenizer_dir: Path, tmp_path: Path) -> None:
+    tokenizer, out = load_tokenizer(tokenizer_dir, "ner"), tmp_path / "bundle"
+    message = refused(lambda to: export_bundle(text_model, tokenizer, to, precisions=("fp32", "fp16")), out)
+    cure = "--keep-going (in Python, keep_going=True) writes the bundle with fp32 alone"
+    assert message == f"fp16: {TOO_LARGE}: {cure}"
+    for kept in (True, False):  # where nothing passed there is no bundle
+        message = refused(
+            lambda to, kept=kept: export_bundle(text_model, tokenizer, to, precisions=("fp16",), keep_going=kept), out
+        )
+        assert message == TOO_LARGE
     assert list(tmp_path.iterdir()) == []
 
 

@@ -16,8 +16,9 @@ import hvpnet_export.quantise
 from hvpnet import HVPNeT
 from hvpnet.data import load_split
 from hvpnet.modeling.tokenizer import load_tokenizer
-from hvpnet_export import CalibrationData, ExportError, compare, export_bundle
+from hvpnet_export import CalibrationData, ExportError, IncompleteError, ParityError, compare, export_bundle
 from hvpnet_export.graphs import NORMALISED
+from hvpnet_export.parity import AGREEMENT
 from hvpnet_export.parity_cases import BLANK, example_cases
 from hvpnet_export.processor import adds_int8_in_16_bits
 from hvpnet_export.quantise import quantise
@@ -201,6 +202,31 @@ def test_only_int8(
     assert [path.name for path in (bundle.path / "onnx").iterdir()] == ["int8"]
     with Pipeline.load(bundle.path, "onnxruntime-cpu") as pipeline:
         assert pipeline.backend.precision == "int8"
+
+
+@pytest.mark.parametrize("precisions", [("fp32", "int8"), ("int8", "fp32")])
+def test_failing_int8_leaves_the_fp32_graphs_where_asked(
+    quantisable: Callable[..., HVPNeT],
+    tokenizer_dir: Path,
+    tmp_path: Path,
+    picture_tweets: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    precisions: Any,
+) -> None:
+    monkeypatch.setitem(AGREEMENT, "int8", 1.1)  # more than all decisions
+    model, out = quantisable("ner", "text_only"), tmp_path / "bundle"
+    options = {
+        "precisions": precisions,
+        "calibration": CalibrationData.choose(load_split(picture_tweets("ner"), "train"), model.config),
+    }
+    with pytest.raises(ParityError, match=r"int8: the graphs differ too much .*: --keep-going .* with fp32 alone"):
+        export_bundle(model, load_tokenizer(tokenizer_dir, "ner"), out, **options)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(IncompleteError, match="bundle holds fp32, but not int8: the graphs differ too much"):
+        export_bundle(model, load_tokenizer(tokenizer_dir, "ner"), out, **options, keep_going=True)
+    bundle = Bundle.load(out)
+    assert (bundle.manifest.precision, bundle.manifest.calibration) == (("fp32",), None)
+    assert [path.name for path in (out / "onnx").iterdir()] == ["fp32"]
 
 
 @pytest.mark.parametrize(("precisions", "given"), [(("fp32", "int8"), False), (("fp32",), True)])

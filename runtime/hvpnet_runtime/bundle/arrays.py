@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from hvpnet_runtime.archives import check_archive
 from hvpnet_runtime.errors import BundleError
 
-_UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error)
+_UNREADABLE = (OSError, EOFError, MemoryError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error)
 
 
 def read_arrays(path: Path, *names: str) -> dict[str, npt.NDArray[np.generic]]:
@@ -24,6 +25,7 @@ def read_arrays(path: Path, *names: str) -> dict[str, npt.NDArray[np.generic]]:
         with path.open("rb") as file:
             if not zipfile.is_zipfile(file):
                 raise ValueError("not an npz archive, or truncated")
+            check_archive(file)
         with np.load(path, allow_pickle=False) as archive:
             for what in names:
                 arrays[what] = archive[what]

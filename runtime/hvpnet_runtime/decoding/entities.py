@@ -7,16 +7,11 @@ import numpy as np
 import numpy.typing as npt
 
 from hvpnet_runtime.decoding.crf import CrfDecoder
+from hvpnet_runtime.errors import BundleError
+from hvpnet_runtime.labels import OUTSIDE, bio_tags
 from hvpnet_runtime.preprocessing.encode_text import EntityWindow
 from hvpnet_runtime.preprocessing.split_words import Word
 from hvpnet_runtime.types import Entity
-
-OUTSIDE = "O"
-
-
-def bio_tag(label: str) -> str:
-    """The label, or O for one that is not a B- or I- tag (PAD, X, [CLS], [SEP])."""
-    return label if label.startswith(("B-", "I-")) else OUTSIDE
 
 
 def entity_spans(tags: Sequence[str]) -> Iterator[tuple[str, int, int]]:
@@ -47,12 +42,18 @@ class EntityDecoder:
     """Stitches the windows of a text together and scores its entities.
 
     Args:
-        labels: by index; see `bio_tag`.
+        labels: by index; see `bio_tags`.
         crf: of the same labels.
+
+    Raises:
+        BundleError: a label is no BIO tag and none of these.
     """
 
     def __init__(self, labels: Sequence[str], crf: CrfDecoder) -> None:
-        self._tags = [bio_tag(label) for label in labels]
+        try:
+            self._tags = bio_tags(labels)
+        except ValueError as error:
+            raise BundleError(f"{error}: export the checkpoint again with --labels that are") from error
         self._crf = crf
 
     def decode(self, emissions: npt.NDArray[np.float32], mask: npt.NDArray[np.int64]) -> list[list[int]]:

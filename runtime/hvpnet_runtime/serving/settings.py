@@ -178,6 +178,8 @@ def read_settings(path: Path) -> dict[str, Any]:
     """
     try:
         return tomllib.loads(path.read_text("utf-8"))
+    except RecursionError as error:
+        raise SettingsError(f"settings {path} cannot be read: it is nested too deep") from error
     except (OSError, ValueError) as error:
         raise SettingsError(f"settings {path} cannot be read: {error}") from error
 

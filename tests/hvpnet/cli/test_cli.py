@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +18,9 @@ from PIL import Image
 from hvpnet import HVPNeT, save_checkpoint
 from hvpnet.cli import main
 from hvpnet.cli.main import VERBS
+from hvpnet.data import NER_LABELS
+from hvpnet.modeling.tokenizer import load_tokenizer
+from hvpnet_export.parity import AGREEMENT
 from hvpnet_runtime import Pipeline, Tweet
 
 
@@ -119,17 +123,27 @@ def test_verify_fails_for_another_checkpoint(
 
 
 def test_export_errors(
-    capsys: pytest.CaptureFixture[str], checkpoint: Path, re_model: HVPNeT, tokenizer_dir: Path, tmp_path: Path
+    capsys: pytest.CaptureFixture[str],
+    checkpoint: Path,
+    ner_model: HVPNeT,
+    re_model: HVPNeT,
+    tokenizer_dir: Path,
+    tmp_path: Path,
 ) -> None:
     relations = tmp_path / "re.pth"
     torch.save(re_model.state_dict(), relations)
     labels = tmp_path / "labels.json"
     labels.write_text('["one", "two"]')
+    entities, bioes = tmp_path / "ner.pth", tmp_path / "bioes.json"
+    torch.save(ner_model.state_dict(), entities)
+    bioes.write_text(json.dumps([*NER_LABELS[:4], "S-PER", "E-PER", *NER_LABELS[6:]]))
     tokenizer, out = ("--tokenizer", tokenizer_dir), ("--out", tmp_path / "bundle")
     cases = [
         ((tmp_path / "absent.pth", *tokenizer), "cannot be read"),
         ((relations, *tokenizer), "give them with --labels"),
         ((relations, *tokenizer, "--labels", labels), "names 2 relations"),
+        ((entities, *tokenizer, "--labels", bioes), "'S-PER' is no label of entities: they are B-TYPE, I-TYPE and O"),
+        ((checkpoint, *tokenizer, "--heads", 4), "has 2 attention heads, not 4"),
         ((relations, *tokenizer, "--task", "ner"), "for task re, not ner"),
         ((checkpoint, "--tokenizer", tmp_path), "neither vocab.txt nor tokenizer.json"),
         ((checkpoint, *tokenizer, "--variant", "flat"), "variant"),
@@ -140,6 +154,73 @@ def test_export_errors(
         assert code == 1
         assert message in error_line(err)
         assert not (tmp_path / "bundle").exists()
+
+
+def test_export_of_a_training_run_takes_its_tokenizer(
+    capsys: pytest.CaptureFixture[str], ner_model: HVPNeT, tokenizer_dir: Path, tmp_path: Path
+) -> None:
+    best = save_checkpoint(ner_model, tmp_path / "run" / "best")
+    code, _, err = run(capsys, "export", tmp_path / "run", "--out", tmp_path / "bundle")
+    assert code == 1
+    message = f"no tokenizer lies in {best}: give --tokenizer, the folder of the BERT that was trained on"
+    assert error_line(err).endswith(message)
+    load_tokenizer(tokenizer_dir, "ner").save(str(best / "tokenizer.json"))
+    for given, out in ((tmp_path / "run", "a"), (best, "b")):
+        code, stdout, err = run(capsys, "export", given, "--out", tmp_path / out, "--json")
+        assert code == 0, err
+        assert json.loads(stdout)["heads"] == 2
+    assert (tmp_path / "a/tokenizer.json").read_bytes() == (tmp_path / "b/tokenizer.json").read_bytes()
+    code, _, err = run(capsys, "verify", tmp_path / "a", "--checkpoint", tmp_path / "run")
+    assert code == 0, err
+
+
+def test_export_keeps_going(
+    capsys: pytest.CaptureFixture[str],
+    checkpoint: Path,
+    tokenizer_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(AGREEMENT, "fp16", 1.1)  # more than all decisions
+    arguments = ("--tokenizer", tokenizer_dir, "--out", tmp_path / "bundle", "--precision", "fp32,fp16", "--keep-going")
+    code, _, err = run(capsys, "export", checkpoint, *arguments)
+    assert code == 1
+    assert f"{tmp_path / 'bundle'} holds fp32, but not fp16: the graphs differ too much" in error_line(err)
+    assert run(capsys, "verify", tmp_path / "bundle", "--checkpoint", checkpoint)[0] == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_end_leaves_no_staging_folder(
+    checkpoint: Path, tokenizer_dir: Path, tmp_path: Path, number: int
+) -> None:
+    out = tmp_path / "bundle"
+    command = [
+        sys.executable,
+        "-c",
+        "from hvpnet.cli import main; raise SystemExit(main())",
+        "export",
+        checkpoint,
+        "--tokenizer",
+        tokenizer_dir,
+        "--out",
+        out,
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while "exporting the fp32 vision.onnx" not in process.stderr.readline():
+            assert process.poll() is None
+        assert len(list(tmp_path.iterdir())) == 1
+        process.send_signal(number)
+        _, err = process.communicate()
+    assert process.returncode == 128 + number
+    assert error_line(err) == "hvpnet: error: terminated"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_signals_are_given_back(capsys: pytest.CaptureFixture[str], ner_bundle: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    assert run(capsys, "inspect", ner_bundle)[0] == 0
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_predict_one_tweet(

@@ -1,6 +1,7 @@
 import json
 import os
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -139,13 +140,17 @@ def test_relation_text(tmp_path):
         (RELATION_LINE, "{'token': [\n", "expected a dict"),
         (RELATION_LINE, "\n" + RELATION_LINE, "expected a dict"),
         (RELATION_LINE, "__import__('os').abort()\n", "expected a dict"),
+        (RELATION_LINE, "[" * 60_000 + "\n", "expected a dict"),
+        (RELATION_LINE, "-" * 60_000 + "1\n", "expected a dict"),
+        (RELATION_LINE, "[" + "[]," * 30_000 + "]\n", "a row of 90002 characters: more than 65536 are not read"),
         ("peer", "rival", "unknown relation '/per/per/rival': known are /per/per/peer"),
     ],
 )
 def test_malformed_relation_text(tmp_path, old, new, message):
     path = write(tmp_path / "train.txt", RELATION_LINE + RELATION_LINE.replace(old, new))
-    with pytest.raises(DataError, match=f"train.txt:2: .*({message})"):
+    with pytest.raises(DataError, match=f"train.txt:2: .*({message})") as caught:
         read_relation_text(path, ("/per/per/peer",))
+    assert len(str(caught.value)) < 600
 
 
 def test_relation_dictionary(tmp_path):
@@ -153,7 +158,9 @@ def test_relation_dictionary(tmp_path):
     assert read_relation_dictionary(path) == ("a", "b", "None")
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1]", '{"a": "0"}', '{"a": 1}', '{"a": 0, "b": 0}', '{"a": true}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[1]", '{"a": "0"}', '{"a": 1}', '{"a": 0, "b": 0}', '{"a": true}', "[" * 100_000]
+)
 def test_malformed_relation_dictionary(tmp_path, content):
     with pytest.raises(DataError, match=r"rel2id\.json"):
         read_relation_dictionary(write(tmp_path / "rel2id.json", content))
@@ -187,7 +194,23 @@ def test_pickled_code_is_refused(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"a": "b"}', '{"a": [1]}', '{"a": null}'])
+def test_object_lists_that_would_take_more_memory_than_bytes(tmp_path, monkeypatch):
+    path = tmp_path / "x_dict.pth"
+    torch.save({"1.jpg": ["a" * 10**6]}, path)
+    with zipfile.ZipFile(path) as old:
+        members = {name: old.read(name) for name in old.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        for name, content in members.items():
+            new.writestr(name, content)
+    with pytest.raises(DataError, match="is compressed: save it again without compression"):
+        read_object_lists(path)
+    monkeypatch.setattr("hvpnet.data.readers.DATA_SET", 1000)
+    for name, read in (("x.json", read_object_lists), ("x.txt", read_entity_text)):
+        with pytest.raises(DataError, match=f"{name}: .*it has more than 1000 bytes"):
+            read(write(tmp_path / name, " " * 1001))
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"a": "b"}', '{"a": [1]}', '{"a": null}', '{"a": ' * 100_000])
 def test_malformed_object_lists(tmp_path, content):
     with pytest.raises(DataError, match=r"x\.json"):
         read_object_lists(write(tmp_path / "x.json", content))

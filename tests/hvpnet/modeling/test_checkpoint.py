@@ -1,8 +1,10 @@
 """Published checkpoints load as they are, our own format loses nothing, and everything else is refused in one line."""
 
+import copy
 import json
 import os
 import pickle
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -199,6 +201,127 @@ def test_unknown_activation(random_model: Any, tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "x.pth", hints(model, hidden_act="step"))
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["crf.transitions", "crf.start_transitions", "bert.embeddings.word_embeddings.weight"])
+@pytest.mark.parametrize("folder", [True, False])
+def test_values_that_are_no_numbers(random_model: Any, tmp_path: Path, name: str, value: float, folder: bool) -> None:
+    model = copy.deepcopy(random_model())
+    model.state_dict()[name].view(-1)[-1] = value  # a single one, which a random case need not meet
+    path = save_checkpoint(model, tmp_path / "run") if folder else tmp_path / "x.pth"
+    if not folder:
+        torch.save(published(model), path)
+    with pytest.raises(CheckpointError, match=f"NaN or infinite: {name}: its training diverged"):
+        load_checkpoint(path, None if folder else hints(model))
+
+
+def test_a_value_beyond_float32(random_model: Any, tmp_path: Path) -> None:
+    model = random_model()
+    large = {name: tensor.double() for name, tensor in published(model).items()}
+    large["fc.bias"] = torch.full((13,), 1e300, dtype=torch.float64)
+    assert "NaN or infinite: fc.bias" in loading(large, tmp_path / "x.pth", hints(model))
+
+
+# Saved by other code
+
+
+def wrapped(name: str) -> Any:
+    return lambda state: {"epoch": 3, "optimizer": {"state": {}, "param_groups": [{"lr": 1e-3}]}, name: state}
+
+
+@pytest.mark.parametrize(
+    "save",
+    [
+        lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
+        lambda state: {f"module._orig_mod.{name}": tensor for name, tensor in state.items()},
+        *(wrapped(name) for name in ("model", "state_dict", "model_state_dict")),
+        lambda state: wrapped("state_dict")({f"module.{name}": tensor for name, tensor in state.items()}),
+        lambda state: {"model": {"state_dict": state, "config": {}}},
+    ],
+    ids=["module", "compiled", "model", "state_dict", "model_state_dict", "both", "twice"],
+)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_wrapped_checkpoints(random_model: Any, tmp_path: Path, save: Any, zipped: bool) -> None:
+    model = random_model()
+    torch.save(save(published(model)), tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
+    assert_same_model(load_checkpoint(tmp_path / "x.pth", hints(model)), model)
+
+
+def test_a_wrapped_state_dict_of_another_model(tmp_path: Path) -> None:
+    assert "not an HVPNeT checkpoint" in loading({"state_dict": {"conv.weight": torch.zeros(2)}}, tmp_path / "x.pth")
+    message = loading({"module.fc.weight": torch.zeros(2, 2), "fc.bias": torch.zeros(2)}, tmp_path / "x.pth")
+    assert "not an HVPNeT checkpoint" in message
+
+
+def test_a_wrapper_that_holds_itself(tmp_path: Path) -> None:
+    own: dict[str, Any] = {}
+    own["model"] = own
+    assert "is not a bare state dict" in loading(own, tmp_path / "x.pth")
+
+
+def test_the_best_checkpoint_of_a_runs_folder(random_model: Any, tmp_path: Path) -> None:
+    model = random_model()
+    save_checkpoint(model, tmp_path / "run" / "best")
+    assert_same_model(load_checkpoint(tmp_path / "run"), model)
+
+
+# Files that would take more memory than they have bytes
+
+
+def repacked(path: Path, **how: Any) -> Path:
+    """The same archive, its members written anew."""
+    with zipfile.ZipFile(path) as old:
+        members = {name: old.read(name) for name in old.namelist()}
+    with zipfile.ZipFile(path, "w", **how) as new:
+        for name, content in members.items():
+            new.writestr(name, content)
+    return path
+
+
+def test_a_compressed_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    torch.save({"fc.weight": torch.zeros(2**22)}, path)
+    repacked(path, compression=zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 2**16
+    with pytest.raises(CheckpointError, match="in it is compressed: save it again without compression"):
+        load_checkpoint(path)
+
+
+def test_an_archive_whose_members_share_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    torch.save({"fc.weight": torch.zeros(2**16)}, path)
+    with zipfile.ZipFile(path, "a") as archive:
+        data = next(each for each in archive.infolist() if each.filename.endswith("data/0"))
+        for number in range(1, 5):
+            shared = copy.copy(data)
+            shared.filename = data.filename.replace("data/0", f"data/{number}")
+            archive.filelist.append(shared)
+            archive._didModify = True
+    with pytest.raises(CheckpointError, match=r"its members have .* bytes, the file .*: they share bytes"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_view_that_repeats_one_number(random_model: Any, tmp_path: Path, zipped: bool, dtype: torch.dtype) -> None:
+    path = tmp_path / "x.pth"
+    state = published(random_model()) | {"fc.weight": torch.zeros(1, dtype=dtype).expand(10**6, 10**6)}
+    torch.save(state, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError, match=r"its tensors have .* bytes, the file .*: they are views"):
+        load_checkpoint(path)
+
+
+def test_tensors_without_numbers(tmp_path: Path) -> None:
+    assert "without their numbers" in loading({"fc.weight": torch.empty(2, 2, device="meta")}, tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_that_makes_bytes(tmp_path: Path, zipped: bool) -> None:
+    path = tmp_path / "x.pth"
+    torch.save({"fc.weight": torch.zeros(2), "x": bytearray(10)}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError, match="it makes a bytearray, which no state dict has"):
+        load_checkpoint(path)
+
+
 # Files that are no checkpoint of ours
 
 
@@ -213,7 +336,9 @@ def test_other_architectures(random_model: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        {"epoch": 3, "state_dict": {"fc.weight": torch.zeros(2, 2)}},
+        {"epoch": 3, "weights": {"fc.weight": torch.zeros(2, 2)}},
+        {"epoch": 3, "state_dict": {"fc.weight": "text"}},
+        {"model": {"fc.weight": torch.zeros(2)}, "state_dict": {"fc.weight": torch.ones(2)}},
         {"lr": 1e-3},
         {1: torch.zeros(1)},
         [torch.zeros(1)],
@@ -221,7 +346,7 @@ def test_other_architectures(random_model: Any, tmp_path: Path) -> None:
         "text",
         None,
     ],
-    ids=["wrapped", "numbers", "integer names", "list", "tensor", "text", "None"],
+    ids=["other name", "no tensors", "two", "numbers", "integer names", "list", "tensor", "text", "None"],
 )
 def test_objects_that_are_no_state_dict(tmp_path: Path, content: object) -> None:
     assert "is not a bare state dict of tensors" in loading(content, tmp_path / "x.pth")
@@ -361,6 +486,8 @@ def edit(folder: Path, **changes: Any) -> None:
         ({"prefix_length": 7}, "prefix_length 7 does not divide"),
         ({"splits": "4"}, "splits: Input should be a valid integer, not '4'"),
         ({"bert": None}, "bert: expected a table"),
+        ({"bert": {"num_hidden_layers": 10_000_000}}, "num_hidden_layers: Input should be less than or equal to 200"),
+        ({"labels": ["O", "S-PER"]}, "'S-PER' is no label of entities"),
     ],
 )
 def test_edited_config(saved: Path, changes: dict[str, Any], message: str) -> None:
@@ -391,6 +518,7 @@ def test_config_of_another_model(saved: Path, changes: dict[str, Any], named: st
         (Hints(task="re"), "the checkpoint's task is 'ner', not 're'"),
         (Hints(variant="only_obj"), "the checkpoint's variant is 'full', not 'only_obj'"),
         (Hints(max_length=23), "the checkpoint's max_length is 24, not 23"),
+        (Hints(heads=4), "the checkpoint has 2 attention heads, not 4"),
         (Hints(labels=["O", "B-PER"]), "the checkpoint's labels is"),
     ],
 )
@@ -419,6 +547,8 @@ def test_text_encoders_configuration(tmp_path: Path) -> None:
         (b"{", "is not JSON"),
         (b"\xff", "is not JSON"),
         (b"", "is not JSON"),
+        (b"[" * 100_000, "is not JSON: it is nested too deep"),
+        (b"[" + b" " * 2**20 + b"]", "is not JSON: it has more than 1048576 bytes"),
     ):
         path.write_bytes(content)
         with pytest.raises(CheckpointError, match=message):

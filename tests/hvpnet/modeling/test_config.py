@@ -13,6 +13,10 @@ from hvpnet import BertConfig, HVPNeTConfig, ResNetConfig
 from hvpnet.errors import ConfigError
 from hvpnet_runtime.bundle import Variant
 
+LABELS = st.builds(
+    "{}{}".format, st.sampled_from(["B-", "I-"]), st.text(min_size=1).filter(lambda kind: kind.split() == [kind])
+)
+
 FULL = HVPNeTConfig(task="ner", labels=("O", "B-PER"), bert=BertConfig(), resnet=ResNetConfig())
 
 
@@ -41,8 +45,8 @@ def test_stage_channels() -> None:
 
 
 def test_lists_become_tuples() -> None:
-    config = replace(FULL, labels=["a", "b"], resnet=ResNetConfig(layers=[1, 2, 3, 4]))  # type: ignore[arg-type]
-    assert config.labels == ("a", "b")
+    config = replace(FULL, labels=["O", "B-b"], resnet=ResNetConfig(layers=[1, 2, 3, 4]))  # type: ignore[arg-type]
+    assert config.labels == ("O", "B-b")
     assert config.resnet is not None
     assert config.resnet.layers == (1, 2, 3, 4)
     assert hash(config) == hash(replace(config))
@@ -57,6 +61,8 @@ WRONG_MODELS: list[tuple[dict[str, Any], str]] = [
     ({"labels": ("O", "O", "B")}, "labels must be at least two different names"),
     ({"labels": ("O", 1)}, r"labels\.1: Input should be a valid string, not 1"),
     ({"labels": ("O", ["B"])}, r"labels\.1: Input should be a valid string"),
+    ({"labels": ("O", "S-PER")}, "labels: 'S-PER' is no label of entities"),
+    ({"labels": ("O", "B_PER")}, "labels: 'B_PER' is no label of entities"),
     ({"resnet": None}, "resnet must be given for every variant but text_only"),
     ({"variant": "text_only"}, "resnet must be given for every variant but text_only"),
     ({"prefix_length": 0}, "prefix_length: Input should be greater than or equal to 1, not 0"),
@@ -77,6 +83,17 @@ def test_impossible_models(change: dict[str, Any], message: str) -> None:
         replace(FULL, **change)
 
 
+def test_a_deep_or_long_value_makes_a_short_message() -> None:
+    deep: Any = []
+    for _ in range(100_000):
+        deep = [deep]
+    for value in (deep, ["x"] * 10**6, "x" * 10**6):
+        with pytest.raises(ConfigError) as caught:
+            replace(FULL, labels=(value, "O", value))
+        assert len(str(caught.value)) < 2000
+    assert replace(FULL, task="re", labels=("S-PER", "b")).labels == ("S-PER", "b")  # relations have any names
+
+
 def test_prefix_length_must_divide_every_stage_of_1t3() -> None:
     resnet = ResNetConfig(block="basic", layers=(2, 2, 2, 2))
     assert replace(FULL, resnet=resnet, prefix_length=3).prefix_length == 3  # 3840 features at once
@@ -85,6 +102,9 @@ def test_prefix_length_must_divide_every_stage_of_1t3() -> None:
 
 
 WRONG_BERTS: list[tuple[dict[str, Any], str]] = [
+    ({"vocab_size": 10**18}, "vocab_size: Input should be less than or equal to 1000000"),
+    ({"hidden_size": 2**40}, "hidden_size: Input should be less than or equal to 1000000"),
+    ({"num_hidden_layers": 10_000_000}, "num_hidden_layers: Input should be less than or equal to 200"),
     ({"vocab_size": 0}, "vocab_size: Input should be greater than or equal to 1, not 0"),
     ({"hidden_size": 768.0}, "hidden_size: Input should be a valid integer, not 768.0"),
     ({"num_hidden_layers": 0}, "num_hidden_layers: Input should be greater than or equal to 1, not 0"),
@@ -108,6 +128,7 @@ def test_impossible_text_encoders(change: dict[str, Any], message: str) -> None:
 
 WRONG_RESNETS: list[tuple[dict[str, Any], str]] = [
     ({"block": "dense"}, "block: Input should be 'basic' or 'bottleneck', not 'dense'"),
+    ({"layers": (3, 10**7, 6, 3)}, r"layers\.1: Input should be less than or equal to 200"),
     ({"layers": (3, 4, 6)}, r"layers\.3: missing"),
     ({"layers": (3, 4, 6, 3, 3)}, "layers: Tuple should have at most 4 items"),
     ({"layers": (3, 4, 6, 0)}, r"layers\.3: Input should be greater than or equal to 1, not 0"),
@@ -140,7 +161,7 @@ def configs(draw: st.DrawFn) -> HVPNeTConfig:
     depths = draw(st.tuples(*[st.integers(1, 36)] * 4))
     return HVPNeTConfig(
         task=draw(st.sampled_from(["ner", "re"])),
-        labels=tuple(draw(st.lists(st.text(), min_size=2, max_size=5, unique=True))),
+        labels=tuple(draw(st.lists(LABELS, min_size=2, max_size=5, unique_by=str.casefold))),
         bert=bert,
         resnet=None if variant == "text_only" else ResNetConfig(block=block, layers=depths),
         variant=variant,

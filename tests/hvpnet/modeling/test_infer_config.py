@@ -17,7 +17,7 @@ from hvpnet import BertConfig, HVPNeT, HVPNeTConfig, ResNetConfig
 from hvpnet.data import NER_LABELS
 from hvpnet.errors import CheckpointError, ConfigError
 from hvpnet.modeling.checkpoint import build
-from hvpnet.modeling.infer_config import Hints, infer_config, read_labels
+from hvpnet.modeling.infer_config import HEADS, Hints, infer_config, read_labels
 from hvpnet_runtime.bundle import Head, Task, Variant
 
 RESNETS = {
@@ -53,6 +53,7 @@ def hints(config: HVPNeTConfig) -> Hints:
         variant="only_obj" if config.variant == "only_obj" else None,
         labels=config.labels,
         max_length=config.max_length,
+        heads=None if config.bert.hidden_size in HEADS else config.bert.num_attention_heads,
     )
 
 
@@ -65,7 +66,7 @@ def configs(draw: st.DrawFn) -> HVPNeTConfig:
     gated = variant in ("full", "flat", "only_obj")
     return HVPNeTConfig(
         task=task,
-        labels=tuple(f"label {index}" for index in range(draw(st.integers(2, 40)))),
+        labels=tuple(f"B-{index}" for index in range(draw(st.integers(2, 40)))),
         bert=BertConfig(
             vocab_size=draw(st.integers(10, 50_000)),
             hidden_size=hidden,
@@ -128,28 +129,57 @@ SMALL = HVPNeTConfig(
     task="ner",
     labels=NER_LABELS,
     bert=BertConfig(
-        vocab_size=50, hidden_size=64, num_hidden_layers=3, num_attention_heads=1, intermediate_size=48,
+        vocab_size=50, hidden_size=128, num_hidden_layers=3, num_attention_heads=2, intermediate_size=48,
         max_position_embeddings=129,
     ),
     resnet=RESNETS["resnet18"],
 )  # fmt: skip
 
 
-def test_head_count_needs_a_config_where_it_is_not_64() -> None:
-    minilm = BertConfig(hidden_size=384, num_attention_heads=12, num_hidden_layers=1, intermediate_size=1536)
-    odd = replace(minilm, hidden_size=100, num_attention_heads=4)
+def encoder(hidden: int, heads: int) -> dict[str, tuple[int, ...]]:
+    bert = BertConfig(hidden_size=hidden, num_attention_heads=heads, num_hidden_layers=1, intermediate_size=2 * hidden)
+    return shapes(tensors(replace(SMALL, bert=bert)))
+
+
+@pytest.mark.parametrize(("hidden", "heads"), [(128, 2), (512, 8), (768, 12), (1024, 16)])
+def test_heads_that_the_hidden_size_settles(hidden: int, heads: int) -> None:
+    state = encoder(hidden, heads)
+    assert infer_config(state).bert.num_attention_heads == heads
+    assert infer_config(state, Hints(heads=4)).bert.num_attention_heads == 4  # who asks knows better
+    described = {"hidden_size": hidden, "num_attention_heads": 4}
+    assert infer_config(state, Hints(bert=described)).bert.num_attention_heads == 4
+
+
+@pytest.mark.parametrize(("hidden", "heads"), [(384, 12), (384, 6), (312, 12), (256, 8), (256, 4), (192, 3), (640, 10)])
+def test_heads_are_never_guessed(hidden: int, heads: int) -> None:
+    state = encoder(hidden, heads)
+    for other in (None, {"hidden_size": hidden}, {"hidden_size": 768, "num_attention_heads": 12}):
+        with pytest.raises(
+            CheckpointError, match=rf"off hidden size {hidden}: put the text encoder's config.json.*--heads"
+        ):
+            infer_config(state, Hints(bert=other))
+    described = {"hidden_size": hidden, "num_attention_heads": heads}
+    for asked in (Hints(heads=heads), Hints(bert=described), Hints(heads=heads, bert=described)):
+        assert infer_config(state, asked).bert.num_attention_heads == heads
+    with pytest.raises(CheckpointError, match=f"2 attention heads were asked for, but config.json .* says {heads}"):
+        infer_config(state, Hints(heads=2, bert=described))
+    with pytest.raises(CheckpointError, match=f"hidden_size {hidden} is not a multiple of num_attention_heads 7"):
+        infer_config(state, Hints(heads=7))
+
+
+def test_what_the_text_encoder_says_of_itself() -> None:
+    odd = BertConfig(hidden_size=100, num_attention_heads=4, num_hidden_layers=1, intermediate_size=1536)
     state = shapes(tensors(replace(SMALL, bert=odd)))
-    with pytest.raises(CheckpointError, match=r"attention heads cannot be read off hidden size 100.*config.json"):
-        infer_config(state)
     described = {"hidden_size": 100, "num_attention_heads": 4, "hidden_act": "relu", "layer_norm_eps": 1e-5, "x": 1}
     found = infer_config(state, Hints(bert=described))
     assert found.bert == replace(odd, hidden_act="relu", layer_norm_eps=1e-5)
-    found = infer_config(shapes(tensors(replace(SMALL, bert=minilm))), Hints(bert=described))  # another encoder's
-    assert found.bert == replace(minilm, num_attention_heads=6)
-    with pytest.raises(CheckpointError, match="hidden_size 100 is not a multiple of num_attention_heads 7"):
-        infer_config(state, Hints(bert=described | {"num_attention_heads": 7}))
-    with pytest.raises(CheckpointError, match="layer_norm_eps: Input should be a valid number, not 'tiny'"):
-        infer_config(state, Hints(bert=described | {"layer_norm_eps": "tiny"}))
+    for changes, message in (
+        ({"num_attention_heads": 7}, "hidden_size 100 is not a multiple of num_attention_heads 7"),
+        ({"num_attention_heads": "4"}, "num_attention_heads: Input should be a valid integer, not '4'"),
+        ({"layer_norm_eps": "tiny"}, "layer_norm_eps: Input should be a valid number, not 'tiny'"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            infer_config(state, Hints(bert=described | changes))
 
 
 @pytest.mark.parametrize(
@@ -160,6 +190,7 @@ def test_head_count_needs_a_config_where_it_is_not_64() -> None:
         (Hints(variant="1t3"), "those of variant full, not 1t3"),
         (Hints(variant="text_only"), "those of variant full, not text_only"),
         (Hints(labels=("O", "B-PER")), r"the label file names 2 labels, the checkpoint \(fc.weight\) has 13"),
+        (Hints(labels=("O", "S-PER") * 6 + ("X",)), "the label file cannot be used: 'S-PER' is no label of entities"),
         (Hints(labels=("O",) * 13), "labels must be at least two different names"),
         (Hints(max_length=500), "max_length 500 is not between 3 and the 129 positions"),
         (Hints(max_length=0), "max_length: Input should be greater than or equal to 1, not 0"),
@@ -360,6 +391,10 @@ def test_the_three_kinds_of_label_files_agree(tmp_path_factory: pytest.TempPathF
         (b'["a", "a"]', "names a label twice"),
         (b"\x80\x02}q\x00.", "cannot be read"),
         (b"\x00\xff" * 50, "cannot be read"),
+        (b"[" * 100_000, "cannot be read: it is nested too deep"),
+        (b'{"a": ' * 100_000, "cannot be read: it is nested too deep"),
+        (b'{"a": ' + b"[" * 900 + b"]" * 900 + b"}", "does not number its 1 labels"),
+        (b"a\n" * 2**20, "cannot be read: it has more than 1048576 bytes"),
     ],
 )
 def test_wrong_label_files(tmp_path: Path, content: bytes, message: str) -> None:

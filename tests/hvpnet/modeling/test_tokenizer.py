@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from places import ROOT
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from transformers import BertTokenizer
@@ -157,6 +157,79 @@ def test_markers(folder: Path) -> None:
     assert load_tokenizer(folder, "ner").token_to_id("<s>") is None
 
 
+# Tokens that were added with transformers
+
+
+ADDED = ["covid-19", "@sunnydays", "amazing", "COVID-X", "#fail", "北京", "naïve", "😀", "i", "xx"]
+MET = [
+    "covid-19", "COVID-19", "pre-covid-19's", "covid-", "@SunnyDays!", "soamazing", "amazingly", "a mazing", "covid-x",
+    "#FAIL#fail", "在北京大学", "NAIVE", "naïvely", "hi😀😀", "it is", "xxx", "xxxx", "<user>:", "x<user>y", "<USER>",
+    "amazing[SEP]xx", "url", "URL", "xurl", "url-url", "e\u0301covid-19", "co\u00advid-19",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=["fast", "slow"])
+def extended(request: Any, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `add_tokens` and `save_pretrained` leave: tokenizer.json, or of the tokeniser in Python three files."""
+    legacy: Any = BertTokenizerLegacy
+    made = BertTokenizer.from_pretrained(str(folder)) if request.param == "fast" else legacy(str(folder / "vocab.txt"))
+    made.add_tokens(ADDED)
+    made.add_tokens([AddedToken("url", single_word=True), AddedToken("RT", normalized=False)])
+    made.add_special_tokens({"additional_special_tokens": ["<user>"]})
+    out = tmp_path_factory.mktemp(request.param)
+    made.save_pretrained(str(out))
+    assert (out / "tokenizer.json").exists() == (request.param == "fast")
+    return out
+
+
+@pytest.mark.parametrize("task", ["ner", "re"])
+def test_added_tokens_are_found_as_transformers_finds_them(extended: Path, task: Any) -> None:
+    tokenizer, theirs = load_tokenizer(extended, task), BertTokenizer.from_pretrained(str(extended), do_lower_case=True)
+    if task == "re":
+        theirs.add_special_tokens({"additional_special_tokens": ["<user>", *MARKERS]})
+        assert [tokenizer.token_to_id(marker) for marker in MARKERS] == theirs.convert_tokens_to_ids(list(MARKERS))
+    assert tokenizer.get_vocab_size() == len(theirs)
+    for text in (*MET, *TRICKY, " ".join(MET), "RT rt RTs"):
+        assert tokenizer.encode(text).ids == theirs(text)["input_ids"], text
+    # what the runtime and training read: words alone, whose pieces are those of the words joined by spaces
+    words = [word for word in (*MET, *TRICKY) if word.split() == [word]]
+    encoding = tokenizer.encode(words, is_pretokenized=True, add_special_tokens=False)
+    assert encoding.ids == [piece for word in words for piece in theirs(word, add_special_tokens=False)["input_ids"]]
+    assert encoding.ids == theirs(" ".join(words), add_special_tokens=False)["input_ids"]
+
+
+def test_added_tokens_survive_a_training_run_and_a_bundle(extended: Path, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(extended, "re")
+    tokenizer.save(str(tmp_path / "tokenizer.json"))  # as both write it
+    for again in (load_tokenizer(tmp_path, "re"), Tokenizer.from_file(str(tmp_path / "tokenizer.json"))):
+        assert again.to_str() == tokenizer.to_str()
+        for text in MET:
+            assert again.encode(text).ids == tokenizer.encode(text).ids
+
+
+@pytest.mark.parametrize("content", ["new york", " x", "\u200b", "", " "])
+def test_added_tokens_that_no_word_holds(tmp_path: Path, content: str) -> None:
+    write_json(tmp_path, word_piece(NUMBERED, [{"content": content, "id": 5}]))
+    with pytest.raises(ConfigError, match=r"added token .* which can stand in no word"):
+        load_tokenizer(tmp_path, "ner")
+
+
+@pytest.mark.parametrize("number", [4, 6, 2**40])
+def test_added_tokens_with_other_numbers(tmp_path: Path, number: object) -> None:
+    write_json(tmp_path, word_piece(NUMBERED, [{"content": "x", "id": number}]))
+    with pytest.raises(ConfigError, match=r"gives its added token 'x' the number .* but 5 is the next"):
+        load_tokenizer(tmp_path, "ner")
+
+
+@pytest.mark.parametrize("content", [b"[]", b"{", b'{"x": [1]}', b'{"x": null, "y": 7}', b"[" * 100_000])
+def test_wrong_files_of_added_tokens(tmp_path: Path, content: bytes) -> None:
+    write_vocab(tmp_path, "a")
+    (tmp_path / "added_tokens.json").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"describe no added tokens|gives its added token") as caught:
+        load_tokenizer(tmp_path, "ner")
+    assert "\n" not in str(caught.value)
+
+
 # Small vocabularies
 
 
@@ -217,7 +290,7 @@ def test_a_vocabulary_without_special_tokens(tmp_path: Path, missing: str) -> No
 @pytest.mark.parametrize(
     ("described", "message"),
     [
-        ({"model": {"type": "BPE", "vocab": {}}, "added_tokens": []}, "is a BPE tokeniser.*need BERT's WordPiece"),
+        ({"model": {"type": "BPE", "vocab": {}}, "added_tokens": []}, "is a BPE tokeniser .*need BERT's WordPiece"),
         ({"model": {"type": "Unigram", "vocab": []}, "added_tokens": []}, "is a Unigram tokeniser"),
         ({"model": {"vocab": NUMBERED}, "added_tokens": []}, "is not a tokeniser file: KeyError"),
         ({"added_tokens": []}, "is not a tokeniser file: KeyError"),
@@ -231,6 +304,12 @@ def test_a_vocabulary_without_special_tokens(tmp_path: Path, missing: str) -> No
         (word_piece({piece: str(index) for piece, index in NUMBERED.items()}), "does not number its 5 pieces"),
         (word_piece(dict.fromkeys(SPECIAL, 3)), "does not number its 5 pieces"),
         (word_piece({}), "it is not a BERT vocabulary"),
+        (word_piece(NUMBERED, [{"content": "x", "id": "5"}]), "is no number of a token"),
+        (word_piece(NUMBERED, [{"content": each, "id": 5} for each in "xy"]), "added token 'y' the number 5, but 6"),
+        (
+            {**word_piece(NUMBERED), "model": word_piece(NUMBERED)["model"] | {"continuing_subword_prefix": "@@"}},
+            "'@@'",
+        ),
     ],
 )
 def test_other_tokenizer_files(tmp_path: Path, described: object, message: str) -> None:

@@ -116,6 +116,7 @@ def test_published_recipes():
         ("model.variant", ["full"], r"model\.variant: Input should be 'full', 'flat', '1t3', 'only_obj' or"),
         ("model.bert", 3, r"model\.bert: expected a path, not 3"),
         ("model.bert.hidden_size", 7, r"model\.bert: hidden_size 7 is not a multiple of num_attention_heads 2"),
+        ("model.bert.num_hidden_layers", 10**7, r"num_hidden_layers: Input should be less than or equal to 200"),
         ("model.bert.num_hidden_layers", 0, r"model\.bert\.num_hidden_layers: Input should be greater than or equal"),
         ("model.resnet.layers", [1, 1], r"model\.resnet\.layers\.2: missing; model\.resnet\.layers\.3: missing"),
         ("model.resnet.layers", [1, 1, 1, True], r"model\.resnet\.layers\.3: Input should be a valid integer"),
@@ -160,6 +161,23 @@ def test_rates_are_finite(tmp_path, number):
     )
     with pytest.raises(ConfigError, match=rf"train\.lr: Input should be a finite number, not {number}"):
         TrainingConfig.read(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = " + "[" * 100_000, "is not a readable TOML file: it is nested too deep"),
+        ("[data]\nroot = " + "[" * 150 + "]" * 150, "data.root: expected a path, not "),
+        ("# " + "x" * 2**20, "is not a readable TOML file: it has more than 1048576 bytes"),
+    ],
+    ids=["deep", "deep value", "long"],
+)
+def test_files_that_are_too_much(tmp_path, text, message):
+    path = tmp_path / "train.toml"
+    path.write_text(text, "utf-8")
+    with pytest.raises(ConfigError, match=message) as caught:
+        TrainingConfig.read(path)
+    assert len(str(caught.value)) < 1000
 
 
 def test_missing_file(tmp_path):

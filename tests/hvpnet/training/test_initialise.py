@@ -111,6 +111,19 @@ def test_bert_weights_that_do_not_fit_are_named(tokenizers, bert, change, messag
         make(tokenizers, bert=folder)
 
 
+def test_bert_weights_that_are_no_numbers_are_named(tokenizers, bert):
+    folder, state = bert
+    state["embeddings.LayerNorm.bias"][3] = float("nan")
+    save_file(state, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"NaN or infinite: embeddings.LayerNorm.bias"):
+        make(tokenizers, bert=folder)
+
+
+def test_a_model_that_is_larger_than_the_machine(tokenizers):
+    with pytest.raises(ConfigError, match=r"a model of these sizes takes .* GiB, and the machine has"):
+        make(tokenizers, bert=BertSizes(10**6, 2, 10, 10**6, 512))
+
+
 def test_bert_of_another_vocabulary(tokenizers, bert):
     folder, state = bert
     words = state["embeddings.word_embeddings.weight"]

@@ -15,6 +15,7 @@ from hvpnet.modeling.tokenizer import load_tokenizer
 from hvpnet.training import run as training
 from hvpnet.training.config import BertSizes, DataOptions, ModelOptions, RunOptions, TrainingConfig
 from hvpnet.training.run import train
+from hvpnet.training.run_folder import RunFolder
 from hvpnet.training.trainer import Optimisation
 from hvpnet_export import compare, export_bundle
 from hvpnet_export.parity_cases import example_cases
@@ -118,7 +119,7 @@ def test_a_run(make_config):
     assert tokenizer.to_str() == load_tokenizer(config.model.tokenizer, "ner").to_str()
     for name, scores in (("dev", result.dev), ("test", result.test)):
         assert evaluate(model, tokenizer, load_split(config.data.root, name).examples) == scores
-    assert not [path.name for path in out.rglob(".*")]
+    assert [path.name for path in out.rglob(".*")] == [".lock"]
 
 
 @pytest.mark.parametrize(
@@ -223,6 +224,85 @@ def test_damaged_state(make_config):
     state.write_bytes(state.read_bytes()[:-900])
     with pytest.raises(CheckpointError, match=r"state\.pt is damaged: remove .*run to begin"):
         train(config)
+
+
+def edited(out, edit):
+    """Saves the state anew after an edit."""
+    path = out / "last/state.pt"
+    state = torch.load(path, weights_only=True)
+    edit(state)
+    torch.save(state, path)
+
+
+DAMAGES = {
+    "a missing part": lambda state: state.pop("scheduler"),
+    "no mapping": lambda state: state.update(model=3),
+    "other weights": lambda state: state["model"].update({"fc.weight": torch.zeros(2, 2)}),
+    "a missing weight": lambda state: state["model"].popitem(),
+    "a weight that is no number": lambda state: state["model"]["crf.transitions"].fill_(float("nan")),
+    "no optimiser": lambda state: state.update(optimizer={}),
+    "moments of other weights": lambda state: state["optimizer"]["state"][0].update(exp_avg=torch.zeros(3)),
+    "no schedule": lambda state: state.update(scheduler=[]),
+    "no list": lambda state: state.update(history=None),
+    "an entry too many": lambda state: state["history"].append({"epoch": 9, "loss": 1.0, "dev": None}),
+    "text for an entry": lambda state: state.update(history=["epoch"]),
+    "other scores": lambda state: state["history"][0].update(dev={"f1": "best"}),
+    "a loss that is none": lambda state: state["history"][0].update(loss="low"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_edited_state(make_config, monkeypatch, damage):
+    config = make_config()
+    undo = killed_at(monkeypatch, Optimisation, "epoch", 1)
+    with pytest.raises(Killed):
+        train(config)
+    undo()
+    edited(config.train.out, DAMAGES[damage])
+    with pytest.raises(CheckpointError, match=r"state\.pt is damaged: remove .*run to begin the run again") as caught:
+        train(config)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_flipped_byte_of_the_state(make_config):
+    """PyTorch itself reads the other number."""
+    config = make_config(epochs=1)
+    train(config)
+    state = config.train.out / "last/state.pt"
+    damaged = bytearray(state.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    state.write_bytes(damaged)
+    with pytest.raises(CheckpointError, match=r"state\.pt is damaged"):
+        train(config)
+
+
+def test_only_one_process_trains_in_a_folder(make_config, monkeypatch):
+    config = make_config(epochs=2)
+    before = contents(train(make_config("other", epochs=2)).checkpoint.parent)
+    with RunFolder(config.train.out) as other:
+        other.check(config)  # of a folder that is not there
+        other.begin(config)
+        with pytest.raises(HvpnetError, match=r"another process trains in .*run: wait for it, or choose another"):
+            train(config)
+    train(config)
+    assert_same(contents(config.train.out), before)
+
+
+def test_two_runs_that_begin_at_once(make_config):
+    config = make_config()
+    with RunFolder(config.train.out) as first, RunFolder(config.train.out) as second:
+        first.check(config)
+        second.check(config)
+        first.begin(config)
+        with pytest.raises(HvpnetError, match="another process trains in"):
+            second.begin(config)
+    with RunFolder(config.train.out / "new") as first, RunFolder(config.train.out / "new") as second:
+        first.check(config)
+        second.check(config)
+        with first:
+            first.begin(config)
+        with pytest.raises(HvpnetError, match="another process began to train in"):
+            second.begin(config)
 
 
 # What cannot be trained

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -133,6 +134,34 @@ def test_a_precision_that_is_not_there(ner_bundle: Path) -> None:
         Bundle.load(ner_bundle).onnx("text", "int8")
 
 
+def replace_array(copy: Path, name: str, write: Callable[[Path], object]) -> None:
+    """Writes an archive anew, with its digest."""
+    write(copy / name)
+    content = (copy / name).read_bytes()
+    digest = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    edit(copy, lambda manifest: manifest["files"].update({name: digest}))
+
+
+@pytest.mark.parametrize(("file", "name"), [("blank.npz", "prefix"), ("decoder.npz", "transitions")])
+def test_an_archive_that_unpacks_to_more_than_it_has_bytes(copy: Path, file: str, name: str) -> None:
+    replace_array(copy, file, lambda path: np.savez_compressed(path, **{name: np.zeros(2**22, np.float32)}))
+    with pytest.raises(BundleError, match=rf"{file}: {name}.npy in it is compressed: .*; export the bundle again"):
+        Pipeline.load(copy)
+
+
+def test_an_array_that_says_it_is_huge(copy: Path) -> None:
+    header = np.lib.format.magic(1, 0) + b"\x76\x00"
+    header += b"{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387904,)}".ljust(117) + b"\n"
+
+    def write(path: Path) -> None:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("prefix.npy", header)
+
+    replace_array(copy, "blank.npz", write)
+    with pytest.raises(BundleError, match=r"blank.npz: prefix cannot be read .*; export the bundle again"):
+        Pipeline.load(copy)
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
@@ -143,9 +172,6 @@ def test_a_precision_that_is_not_there(ner_bundle: Path) -> None:
     ],
 )
 def test_a_blank_prefix_of_another_model_is_refused(copy: Path, arrays: dict, message: str) -> None:
-    np.savez(copy / "blank.npz", **arrays)
-    content = (copy / "blank.npz").read_bytes()
-    digest = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-    edit(copy, lambda manifest: manifest["files"].update({"blank.npz": digest}))
+    replace_array(copy, "blank.npz", lambda path: np.savez(path, **arrays))
     with pytest.raises(BundleError, match=f"blank.npz: .*{message}"):
         Pipeline.load(copy)

@@ -47,7 +47,7 @@ def test_read_settings(tmp_path):
     assert (settings.threads, settings.limits.queue, settings.inference.least, settings.inference.most) == (2, 64, 1, 3)
 
 
-@pytest.mark.parametrize("text", [None, "limits = ", "\udc80"])
+@pytest.mark.parametrize("text", [None, "limits = ", "\udc80", "x = " + "[" * 100_000])
 def test_settings_that_cannot_be_read(tmp_path, text):
     file = tmp_path / "settings.toml"
     if text is not None:

@@ -14,7 +14,7 @@ from hvpnet_runtime.backends.tensorrt.profiles import Profile, text_profiles, vi
 from hvpnet_runtime.backends.tensorrt.record import BuildRecord, engine_folder
 from hvpnet_runtime.bundle import Bundle, GraphName, GraphSpec, Precision, file_digests
 from hvpnet_runtime.bundle.staging import staged
-from hvpnet_runtime.errors import BuildError
+from hvpnet_runtime.errors import BuildError, BundleError
 from hvpnet_runtime.types import Progress
 
 
@@ -66,7 +66,11 @@ def build_engines(bundle: Bundle, options: BuildOptions, progress: Progress = la
         BundleError: the bundle does not have this precision.
         BuildError: the library failed, the graphs are not what it says, or the disk is full; nothing is changed.
     """
-    bundle.onnx("text", options.precision)  # before anything takes time
+    if options.precision not in bundle.manifest.precision:  # before anything takes time
+        raise BundleError(
+            f"{bundle.path} has no {options.precision} graphs, only {', '.join(bundle.manifest.precision)}: "
+            f"{_cure(options.precision, bundle)}"
+        )
     limit = bundle.manifest.limits.max_length if options.max_length is None else options.max_length
     if limit > bundle.manifest.limits.max_length:
         raise BuildError(f"max-seq {limit} is beyond the bundle's limit of {bundle.manifest.limits.max_length} pieces")
@@ -100,6 +104,14 @@ def build_engines(bundle: Bundle, options: BuildOptions, progress: Progress = la
             seconds={graph: seconds for graph, (_, seconds) in built.items()},
         ).write(stage)
     return folder
+
+
+def _cure(precision: Precision, bundle: Bundle) -> str:
+    """What gives graphs that can be built."""
+    wanted = dict.fromkeys((*bundle.manifest.precision, precision))
+    export = f"export the checkpoint again with --precision {','.join(wanted)}"
+    others = [each for each in bundle.manifest.precision if each in ("fp32", "fp16")]
+    return f"{export}, or build with --precision {others[0]}" if others else export
 
 
 def _build(

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from hvpnet_runtime.errors import InputError, brief
-from hvpnet_runtime.files import open_regular
 from hvpnet_runtime.types import Tweet
 
 KEYS = ("id", "text", "words", "image", "objects", "boxes", "head", "tail")
@@ -118,13 +117,13 @@ class LineRow(FileRow):
 
 
 def read_rows(path: Path) -> Iterator[LineRow]:
-    """The rows of a file, which is opened at once.
+    """The rows of a file, which is opened at once; it may be a pipe.
 
     Raises:
-        InputError: it cannot be read, or is no regular file.
+        InputError: it cannot be read.
     """
     try:
-        file = open_regular(path)
+        file = path.open("rb")
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}; give a file of JSON lines") from error
 

@@ -70,7 +70,7 @@ PAIR = {"words": ["Jordan", "visits", "Paris"], "head": [0, 1], "tail": [2, 3]}
 @pytest.mark.parametrize(
     ("tweet", "name", "match"),
     [
-        ({}, "InputError", "text or words"),
+        ({}, "InputError", "needs its text or its words"),
         (TWEET | {"words": ["Jordan"]}, "InputError", "not both"),
         ({"text": ""}, "TextError", "empty"),
         ({"text": "x" * 401}, "TextError", "401 characters, the limit is 400"),

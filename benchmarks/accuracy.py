@@ -43,7 +43,7 @@ def main() -> None:
     bundle, split = Bundle.load(options.bundle), load_split(options.data, "test")
     tried = find_candidates(bundle.manifest.precision, "bf16", tuple(BACKENDS))
     candidates = [each for each in tried if each.backend != COMPILED and (each.is_pytorch or runs_here(bundle, each))]
-    found = assess(bundle, options.checkpoint, split, candidates, progress)
+    found = list(assess(bundle, options.checkpoint, split, candidates, progress))
     print(f"{len(split.examples)} tweets\n\n{accuracy_table(found)}")
     results = {
         "data": options.data.absolute().name,

@@ -1,6 +1,6 @@
 """What a backend costs in F1: every candidate scored on the same tweets, and held against eager FP32 tag by tag."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -51,14 +51,13 @@ class Accuracy:
 
 def assess(
     bundle: Bundle, checkpoint: Path, split: Split, candidates: Sequence[Candidate], progress: Progress
-) -> list[Accuracy]:
-    """Score the candidates, the baseline first, whether it is among them or not.
+) -> Iterator[Accuracy]:
+    """Score the candidates one by one, the baseline first, whether it is among them or not.
 
     All take the runtime's way from pictures to pixels and from emissions to tags, which is tested to be the published
     one to the bit: what differs is the backend's. Raises DataError if the split is not one for this bundle, and
     HvpnetError if a candidate does not run here.
     """
-    found: list[Accuracy] = []
     for candidate in dict.fromkeys((BASELINE, *candidates)):
         progress(f"scoring {candidate.name} on {len(split.examples)} tweets")
         with _load(bundle, checkpoint, candidate) as pipeline:
@@ -74,8 +73,7 @@ def assess(
         ]
         margins = tuple(sorted((each.margin for each in different), reverse=True))
         differing = sum(each.count for each in different)
-        found.append(Accuracy(candidate, scores, scores.f1 - f1, decisions, differing, margins))
-    return found
+        yield Accuracy(candidate, scores, scores.f1 - f1, decisions, differing, margins)
 
 
 def _load(bundle: Bundle, checkpoint: Path, candidate: Candidate) -> Pipeline:

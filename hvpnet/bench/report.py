@@ -1,5 +1,6 @@
 """The report of a benchmark: tables in Markdown, and figures of one tweet's stages, of batches, and of accuracy."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -9,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from hvpnet.bench.accuracy import Accuracy
-from hvpnet.bench.run import Measurement, Results, headline
+from hvpnet.bench.measure import Measurement, Results
+from hvpnet.bench.run import headline
 from hvpnet.bench.stopwatch import STAGES
 from hvpnet.bench.workload import ALL_NEW, PICTURE_SIZE, PICTURES, Case
 
@@ -25,9 +27,20 @@ _STARTS |= {"memory after it, MiB": "{0[before]}", "after all batches, MiB": "{0
 
 
 def write_report(results: Results, out: Path) -> None:
-    """Write report.md and its figures into a folder."""
-    figures = "\n".join(f"![{name}]({name}.svg)" for name in draw_figures(results, out))
-    (out / "report.md").write_text("\n\n".join([*_sections(results), figures]) + "\n", "utf-8")
+    """Write results.json (latencies in milliseconds, starts in seconds), report.md and, of finished results, figures.
+
+    An interrupt leaves the files as they were, or as they are to be.
+    """
+    drawn = draw_figures(results, out) if results["finished"] else []
+    figures = ["\n".join(f"![{name}]({name}.svg)" for name in drawn)] if drawn else []
+    _write(out / "results.json", json.dumps(results, default=vars, indent=1))
+    _write(out / "report.md", "\n\n".join([*_sections(results), *figures]))
+
+
+def _write(path: Path, content: str) -> None:
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    unfinished.write_text(f"{content}\n", "utf-8")
+    unfinished.replace(path)
 
 
 def table(columns: Mapping[str, str], rows: Iterable[Any]) -> str:
@@ -45,9 +58,33 @@ def accuracy_table(found: Sequence[Accuracy]) -> str:
 
 
 def _sections(results: Results) -> Iterator[str]:
+    yield _heading(results["machine"], results["model"], results["seconds"])
+    if not results["finished"]:
+        yield "**Not finished**: this is what was measured before it was stopped, if it is not at work still."
+    if results["measurements"]:
+        yield from _timings(results)
+    if results["starts"]:
+        yield "## Start and memory"
+        yield "The fastest of the fresh processes, files in the system's cache; peak of resident memory."
+        if "fresh starts" in results["left_out"]:
+            yield "There was no time for starts beside those of the timed, whose files may not have been in the cache."
+        yield table(_STARTS, _starts(results))
+    if results["accuracy"]:
+        yield "## Accuracy on {tweets} tweets of {name}, {split}".format(**results["data"])
+        yield accuracy_table(results["accuracy"])
+    if results["left_out"]:
+        yield "## Left out for want of time"
+        yield "\n".join(f"- {case}: {', '.join(names)}" for case, names in results["left_out"].items())
+    if results["passed_over"]:
+        yield "## Not run here"
+        reason_of = results["passed_over"].__getitem__
+        by_reason = groupby(sorted(results["passed_over"], key=reason_of), reason_of)
+        yield "\n".join(f"- {', '.join(names)}: {reason}" for reason, names in by_reason)
+
+
+def _timings(results: Results) -> Iterator[str]:
     measurements, rows = results["measurements"], headline(results)
     first = rows[0].case
-    yield _heading(results["machine"], results["model"])
     yield f"## One request: {first.name}, {rows[0].total.count} rounds\n\n{table(_LATENCY, rows)}"
     yield "## Its stages, medians"
     yield "prepare: tokenise, resize; normalise: scale pixels, or look prefixes up; decode: Viterbi, entities."
@@ -62,20 +99,9 @@ def _sections(results: Results) -> Iterator[str]:
     yield "p50 of the whole batch, all pictures new, and the ratio to eager fp32."
     new = sorted((each for each in measurements if each.case.pictures == ALL_NEW), key=lambda each: each.case)
     yield _by_case("{0.batch} x {0.length}", "{0.total.p50:.0f} ({0.speedup.median:.2f}x)", new)
-    yield "## Start and memory"
-    yield "The fastest of the fresh processes, files in the system's cache; peak of resident memory."
-    yield table(_STARTS, _starts(results))
-    if results["accuracy"]:
-        yield "## Accuracy on {tweets} tweets of {name}, {split}".format(**results["data"])
-        yield accuracy_table(results["accuracy"])
-    if results["passed_over"]:
-        yield "## Not run here"
-        reason_of = results["passed_over"].__getitem__
-        by_reason = groupby(sorted(results["passed_over"], key=reason_of), reason_of)
-        yield "\n".join(f"- {', '.join(names)}: {reason}" for reason, names in by_reason)
 
 
-def _heading(machine: Mapping[str, Any], model: Mapping[str, Any]) -> str:
+def _heading(machine: Mapping[str, Any], model: Mapping[str, Any], seconds: float) -> str:
     bert, cpu = model["architecture"]["bert"], machine["cpu"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     settings = ", ".join(f"{name}={value}" for name, value in machine["settings"].items()) or "none"
@@ -86,8 +112,9 @@ def _heading(machine: Mapping[str, Any], model: Mapping[str, Any]) -> str:
 Python {machine["python"]}, {versions}, commit {machine["commit"]}. Settings of threads: {settings}; PyTorch took
 {machine["pytorch_threads"]} threads. Load average before: {machine["load_average"]}.
 
-Every candidate is a process of its own, and all take turns, answer by answer, after one round to warm up. Pictures are
-JPEGs of {" x ".join(map(str, PICTURE_SIZE))}, words are whole pieces. Times are milliseconds from picture bytes and
+Every candidate is a process of its own, and all take turns, answer by answer, after one round to warm up; all
+cases and starts had {seconds:g} seconds. Pictures are JPEGs of {" x ".join(map(str, PICTURE_SIZE))}, words are whole
+pieces. Times are milliseconds from picture bytes and
 words to entities or relations; PyTorch goes the published way (torchvision's transforms, every picture computed,
 pytorch-crf). A ratio is eager FP32 over the candidate, the median over the rounds with its 95 % interval (bootstrap):
 above 1 is faster."""
@@ -105,7 +132,7 @@ def _by_case(heading: str, cell: str, measurements: Sequence[Measurement]) -> st
 def _starts(results: Results) -> Iterator[dict[str, Any]]:
     for name, starts in results["starts"].items():
         fastest = min(starts, key=lambda start: start["imports"] + start["load"])
-        peaks = {"before": fastest["peak_bytes"], "after": results["peak_bytes"][name]}
+        peaks = {"before": fastest["peak_bytes"], "after": results["peak_bytes"].get(name)}
         memory = {when: "-" if peak is None else round(peak / 2**20) for when, peak in peaks.items()}
         yield {"name": name, "speedup": results["start_speedups"][name]} | fastest | memory
 

@@ -1,24 +1,23 @@
 """The whole benchmark: load every candidate, time all in turn, start them afresh, score them."""
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from statistics import median
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import torch
 
 from hvpnet.bench.accuracy import assess
+from hvpnet.bench.budget import Costs, Schedule, schedule
 from hvpnet.bench.candidates import BASELINE, COMPILED, Candidate, find_candidates
 from hvpnet.bench.eager import reduced_precision
 from hvpnet.bench.machine import describe_machine
-from hvpnet.bench.statistics import MOST, Ratio, Summary, interleave
-from hvpnet.bench.stopwatch import STAGES
-from hvpnet.bench.workers import Worker, WorkerError, start_worker
-from hvpnet.bench.workload import ALL_NEW, PICTURES, Case
+from hvpnet.bench.measure import Keep, Measurement, Results, measure, passing_over, ways_of
+from hvpnet.bench.statistics import Ratio, interleave
+from hvpnet.bench.workers import PATIENCE, Worker, start_worker
+from hvpnet.bench.workload import PICTURES, Case
 from hvpnet.data import Split, load_split
 from hvpnet.data.examples import SplitName
 from hvpnet.evaluation.metrics import require_scorer
@@ -30,14 +29,6 @@ from hvpnet_runtime.types import Progress
 LENGTH, LENGTHS, BATCHES = 80, (32, 128), (8, 32)
 """Tokens of a tweet, other lengths, and batches; texts are no longer than the bundle takes."""
 
-ROUNDS = STARTS = 3
-"""Least rounds of a case, and fresh starts."""
-
-Results: TypeAlias = dict[str, Any]
-"""What results.json holds: `machine`, `model`, `data`, each `Measurement` and each `Accuracy`; by name of the
-candidate, `starts` of fresh processes (see `Worker`), `start_speedups` (eager FP32's imports and loading over its own),
-`peak_bytes` after all cases, and why it was `passed_over`, from the start or from some case on."""
-
 
 class Data(NamedTuple):
     """A split to score on; see `load_split`."""
@@ -47,39 +38,20 @@ class Data(NamedTuple):
     on_bad_image: OnBadImage = "error"
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """What one candidate took for one case, in milliseconds per answer of the whole batch.
-
-    `total` is from picture bytes and words to entities, `graphs` the two networks alone, `stages` are medians. Both
-    speed-ups are eager FP32 with all pictures new over this, `share` is this over the same candidate with all pictures
-    new, always in the same rounds. `samples` are the whole answers, round by round.
-    """
-
-    candidate: Candidate
-    case: Case
-    total: Summary
-    graphs: Summary
-    stages: Mapping[str, float]
-    speedup: Ratio
-    graphs_speedup: Ratio
-    share: Ratio
-    samples: Sequence[float]
-
-
 def run_bench(
     path: Path,
     checkpoint: Path,
-    out: Path,
     backends: Sequence[str],
     seconds: float,
     data: Data | None,
     progress: Progress,
+    keep: Keep,
 ) -> Results:
-    """Time the bundle at a path against its checkpoint, and score both; results.json is written into `out` as it goes.
+    """Time the bundle at a path against its checkpoint, and score both.
 
-    Every group of cases is given so many seconds, the first three times as many. Backends that do not run here are
-    passed over.
+    Cases and fresh starts are given so many seconds, from when every candidate was loaded and has answered; what does
+    not fit is left out. Data are scored after that. Backends that do not run here are passed over. `keep` gets the
+    results as they come.
 
     Raises:
         BundleError: the bundle cannot be read.
@@ -89,35 +61,47 @@ def run_bench(
     """
     bundle = Bundle.load(path)
     split = _read(data, bundle, progress) if data else None  # before minutes of timing
-    results: Results = {"schema": 3, "machine": describe_machine() | {"pytorch_threads": torch.get_num_threads()}}
-    results |= {"model": _model(bundle.manifest, checkpoint), "passed_over": {}, "measurements": [], "accuracy": []}
+    results: Results = {"schema": 4, "machine": describe_machine() | {"pytorch_threads": torch.get_num_threads()}}
+    results |= {"model": _model(bundle.manifest, checkpoint), "seconds": seconds, "passed_over": {}, "left_out": {}}
+    results |= {"measurements": [], "starts": {}, "start_speedups": {}, "peak_bytes": {}}
+    results |= {"accuracy": [], "finished": False}
     groups = plan(bundle.manifest.limits.max_length, bundle.sizes.pictures)
     load = partial(start_worker, bundle=bundle.path, checkpoint=checkpoint, case=groups[0][0])
+    keep(results)
     workers: dict[Candidate, Worker] = {}
     with ExitStack() as stack:
         for candidate in find_candidates(bundle.manifest.precision, reduced_precision(), backends):
             progress(f"loading {candidate.name}")
-            with _passing_over(results["passed_over"]):
-                workers[candidate] = stack.enter_context(load(candidate))
-        for found in measure(workers, groups, seconds, results["passed_over"], progress):
-            results["measurements"] += found
-            results["peak_bytes"] = {candidate.name: worker.peak_bytes for candidate, worker in workers.items()}
-            save(results, out)
+            patience = seconds if candidate.backend == COMPILED else PATIENCE  # it may compile for minutes
+            with passing_over(results["passed_over"]):
+                workers[candidate] = stack.enter_context(load(candidate, patience=patience))
+        costs = first_round(workers, groups[0][0], results["passed_over"], seconds)
+        end = time.perf_counter() + seconds
+        _note_starts(results, {each.name: [workers[each].start] for each in _fresh(workers, results)})
+        planned = schedule(ways_of(costs.warm, groups, results["passed_over"]), costs, seconds)
+        tweets = len(split.examples) if split else 0
+        progress(announcement(planned, costs, tweets * sum(costs.warm[each] for each in _fresh(workers, results))))
+        measure(workers, groups, costs, end, results, progress, keep)
+    fresh = _fresh(workers, results)
+    if rounds := schedule([], costs, end - time.perf_counter()).starts:
 
-    def start(candidate: Candidate, _: int) -> dict[str, Any]:
-        with load(candidate) as worker:
-            return worker.start
+        def start(candidate: Candidate, _: int) -> dict[str, Any]:
+            with load(candidate) as worker:
+                return worker.start
 
-    fresh = [each for each in workers if each.name not in results["passed_over"] and each.backend != COMPILED]
-    progress(f"starting {len(fresh)} candidates afresh, {STARTS} times each")
-    results["starts"] = interleave({each.name: partial(start, each) for each in fresh}, least=STARTS, warm_up=0)
-    ready = {name: [each["imports"] + each["load"] for each in own] for name, own in results["starts"].items()}
-    results["start_speedups"] = {name: Ratio.of(ready[BASELINE.name], own) for name, own in ready.items()}
-    save(results, out)
+        progress(f"starting {len(fresh)} candidates afresh, {rounds} times each")
+        starts = {each.name: partial(start, each) for each in fresh}
+        _note_starts(results, interleave(starts, least=rounds, warm_up=0))
+    else:
+        results["left_out"] |= {"fresh starts": [each.name for each in fresh]}
+    keep(results)
     if data and split:
         results["data"] = {"name": data.root.absolute().name, "split": data.split, **split.counts}
-        results["accuracy"] = assess(bundle, checkpoint, split, fresh, progress)
-        save(results, out)
+        for found in assess(bundle, checkpoint, split, fresh, progress):
+            results["accuracy"].append(found)
+            keep(results)
+    results["finished"] = True
+    keep(results)
     return results
 
 
@@ -129,9 +113,43 @@ def _read(data: Data, bundle: Bundle, progress: Progress) -> Split:
     return split
 
 
-def save(results: Results, out: Path) -> None:
-    """Write results.json; latencies are in milliseconds, starts in seconds."""
-    (out / "results.json").write_text(json.dumps(results, default=vars, indent=1) + "\n", "utf-8")
+def first_round(workers: Mapping[Candidate, Worker], case: Case, passed_over: dict[str, str], seconds: float) -> Costs:
+    """What everything costs: from every start, and from a second answer unless the first took longer than `seconds`."""
+    cold = {candidate: worker.start["first_answer"] or 0 for candidate, worker in workers.items()}
+    warm: dict[Candidate, float] = {}
+    for candidate, worker in workers.items():
+        with passing_over(passed_over):
+            quick = cold[candidate] <= seconds
+            warm[candidate] = sum(worker.measure(case, 1).values()) if quick else cold[candidate]
+    starts = {candidate: workers[candidate].start for candidate in warm}
+    start = sum(_ready(each) + cold[candidate] for candidate, each in starts.items() if candidate.backend != COMPILED)
+    return Costs(case, cold, warm, start)
+
+
+def announcement(planned: Schedule, costs: Costs, scoring: float) -> str:
+    """How long it takes, and what there is no time for."""
+    said = f"timing takes about {sum(planned.seconds) + planned.starts * costs.start:.0f} seconds"
+    if scoring:
+        said += f", scoring after it at most about {scoring:.0f}"
+    timed = {case.name for ways in planned.groups for _, case in ways}
+    left_out = [f"{case} ({', '.join(names)})" if case in timed else case for case, names in planned.left_out.items()]
+    left_out += [] if planned.starts else ["fresh starts"]
+    return said + (f". More --seconds are needed for {'; '.join(left_out)}" if left_out else "")
+
+
+def _fresh(workers: Iterable[Candidate], results: Results) -> list[Candidate]:
+    """Those that are started afresh and scored; compiling takes too long."""
+    return [each for each in workers if each.name not in results["passed_over"] and each.backend != COMPILED]
+
+
+def _note_starts(results: Results, starts: Mapping[str, list[dict[str, Any]]]) -> None:
+    ready = {name: [*map(_ready, own)] for name, own in starts.items()}
+    results["starts"] = starts
+    results["start_speedups"] = {name: Ratio.of(ready[BASELINE.name], own) for name, own in ready.items()}
+
+
+def _ready(start: Mapping[str, float | None]) -> float:
+    return (start["imports"] or 0) + (start["load"] or 0)
 
 
 def headline(results: Results) -> list[Measurement]:
@@ -148,66 +166,6 @@ def plan(max_length: int, pictures: int) -> list[list[Case]]:
     first = [Case(1, length, kind) for kind in PICTURES][: None if pictures == 4 else 1]
     lengths = sorted({min(other, max_length) for other in LENGTHS} - {length})
     return [first, *([Case(1, other)] for other in lengths), *([Case(batch, length)] for batch in BATCHES)]
-
-
-def measure(
-    workers: Mapping[Candidate, Worker],
-    groups: Sequence[list[Case]],
-    seconds: float,
-    passed_over: dict[str, str],
-    say: Progress,
-) -> Iterator[list[Measurement]]:
-    """Time every candidate on every case, group by group; one that fails is passed over from there on.
-
-    Raises:
-        WorkerError: the baseline failed.
-    """
-    waiting, first, one = [*groups], 1, 0.0
-    while waiting:
-        group, names = waiting[0], "; ".join(case.name for case in waiting[0])
-        budgets = [seconds * (3 if each is groups[0] else 1) for each in waiting]
-        left = sum(max(budget, one * each[0].batch) for budget, each in zip(budgets, waiting, strict=True))
-        say(f"timing {names}; all cases from here on take {'about' if one else 'at least'} {left:.0f} seconds")
-        ways = {
-            (candidate, case): partial(worker.measure, case)
-            for candidate, worker in workers.items()
-            for case in group
-            # PyTorch computes pictures that it has seen again, so it is only given new ones.
-            if candidate.name not in passed_over and (case.pictures == ALL_NEW or not candidate.is_pytorch)
-        }
-        first += 1 + MOST  # so that no group shows the pictures of another as new, nor of itself before a failure
-        with _passing_over(passed_over, f"{names}: "):
-            timings = interleave(ways, budgets[0], least=ROUNDS, first=first)
-            one = one or (1 + ROUNDS) * sum(sum(rounds[0].values()) for rounds in timings.values())
-            yield _evaluate(timings, group[0])
-            del waiting[0]
-
-
-@contextmanager
-def _passing_over(passed_over: dict[str, str], when: str = "") -> Iterator[None]:
-    """Note which candidate fails in here, and why; the baseline may not."""
-    try:
-        yield
-    except WorkerError as error:
-        if error.candidate == BASELINE:
-            raise
-        passed_over[error.candidate.name] = when + error.reason
-
-
-def _evaluate(timings: Mapping[tuple[Candidate, Case], list[dict[str, float]]], new: Case) -> list[Measurement]:
-    totals = {way: [1000 * sum(each.values()) for each in rounds] for way, rounds in timings.items()}
-    graphs = {way: [1000 * (each["vision"] + each["text"]) for each in rounds] for way, rounds in timings.items()}
-    return [
-        Measurement(
-            *(candidate, case, Summary.of(total), Summary.of(graphs[candidate, case])),
-            stages={stage: 1000 * median(each[stage] for each in timings[candidate, case]) for stage in STAGES},
-            speedup=Ratio.of(totals[BASELINE, new], total),
-            graphs_speedup=Ratio.of(graphs[BASELINE, new], graphs[candidate, case]),
-            share=Ratio.of(total, totals[candidate, new]),
-            samples=total,
-        )
-        for (candidate, case), total in totals.items()
-    ]
 
 
 def _model(manifest: Manifest, checkpoint: Path) -> dict[str, Any]:

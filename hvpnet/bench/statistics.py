@@ -1,7 +1,8 @@
 """Timings taken in turn, and numbers from them: percentiles, and ratios pair by pair with a bootstrap interval."""
 
+import math
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
@@ -17,24 +18,39 @@ Timing = TypeVar("Timing")
 
 
 def interleave(
-    ways: Mapping[Way, Callable[[int], Timing]], seconds: float = 0, *, least: int = 3, warm_up: int = 1, first: int = 0
+    ways: Mapping[Way, Callable[[int], Timing]], *, least: int = 3, warm_up: int = 1
 ) -> dict[Way, list[Timing]]:
+    """Timings of so many rounds of `take_turns`, by way; what stands at the same place is of the same round."""
+    rounds = list(take_turns(ways, least=least, warm_up=warm_up))
+    return {name: [taken[name] for taken in rounds] for name in ways}
+
+
+def take_turns(
+    ways: Mapping[Way, Callable[[int], Timing]],
+    seconds: float = 0,
+    *,
+    least: int = 3,
+    warm_up: int = 1,
+    first: int = 0,
+    limit: float = math.inf,
+) -> Iterator[dict[Way, Timing]]:
     """Call every way in turn, A B A B, so that a slow moment of the machine falls on all of them alike.
 
-    Rounds begin for so many seconds, but there are at least `least`, and otherwise at most `MOST`. Before them there
-    are rounds to warm up, which do not count. Every way is given the number of the round, from `first`; what it returns
-    pairs up by round with what the others do.
+    Before the rounds that are yielded there are some to warm up, which do not count. From the start of those, no round
+    begins that, as long as the one before, would end after so many seconds; but there are at least `least`, unless
+    they would end after the `limit`, and otherwise at most `MOST`. Every way is given the number of the round, from
+    `first`.
     """
-    timings: dict[Way, list[Timing]] = {name: [] for name in ways}
     start = time.perf_counter()
-    for number in range(warm_up + max(least, MOST)):
-        if number == warm_up:
-            start = time.perf_counter()
-        if number >= warm_up + least and time.perf_counter() - start >= seconds:
-            break
-        for name, way in ways.items():
-            timings[name].append(way(first + number))
-    return {name: taken[warm_up:] for name, taken in timings.items()}
+    for number in range(warm_up + max(least, MOST) if ways else 0):
+        began = time.perf_counter()
+        taken = {name: way(first + number) for name, way in ways.items()}
+        lasted = time.perf_counter() - began
+        if number >= warm_up:
+            yield taken
+        bound = limit if number + 1 < warm_up + least else seconds
+        if time.perf_counter() + lasted - start > bound:
+            return
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from hvpnet.bench.candidates import Candidate
 from hvpnet.bench.workload import Case
 from hvpnet.errors import HvpnetError
 
-_PATIENCE = 600.0  # seconds that one answer may take; the first of torch.compile takes longest
+PATIENCE = 600.0
+"""Seconds that one answer may take."""
 
 
 class WorkerError(HvpnetError):
@@ -27,15 +28,20 @@ class WorkerError(HvpnetError):
 
 
 @contextmanager
-def start_worker(candidate: Candidate, bundle: Path, checkpoint: Path, case: Case) -> Iterator["Worker"]:
-    """A process that has answered once and ends with the context; raises WorkerError if the candidate does not run."""
+def start_worker(
+    candidate: Candidate, bundle: Path, checkpoint: Path, case: Case, patience: float = PATIENCE
+) -> Iterator["Worker"]:
+    """A process that has answered once and ends with the context.
+
+    Raises WorkerError if the candidate does not run, or takes more seconds than our patience lasts to load or answer.
+    """
     command = [sys.executable, "-m", "hvpnet.bench.worker", *astuple(candidate), str(bundle), str(checkpoint)]
     with (
         TemporaryFile("w+", encoding="utf-8", errors="replace") as log,
         Popen(command, stdin=PIPE, stdout=PIPE, stderr=log, bufsize=0) as process,  # noqa: S603  our own module
     ):
         try:
-            yield Worker(candidate, process, log, case)
+            yield Worker(candidate, process, log, case, patience)
         finally:
             process.kill()
 
@@ -47,7 +53,10 @@ class Worker:
     `first_answer`, and `peak_bytes` after it. `peak_bytes` is the peak so far, None where the system does not say.
     """
 
-    def __init__(self, candidate: Candidate, process: "Popen[bytes]", log: IO[str], case: Case) -> None:
+    def __init__(
+        self, candidate: Candidate, process: "Popen[bytes]", log: IO[str], case: Case, patience: float
+    ) -> None:
+        self._patience = patience
         self._candidate, self._process, self._log = candidate, process, log
         took, first_answer = self._read(), sum(self.measure(case, 0).values())
         self.start: dict[str, float | None] = {**took, "first_answer": first_answer, "peak_bytes": self.peak_bytes}
@@ -60,13 +69,13 @@ class Worker:
 
     def _read(self) -> dict[str, float]:
         stdout = cast("IO[bytes]", self._process.stdout)
-        in_time, *_ = select([stdout], [], [], _PATIENCE)
+        in_time, *_ = select([stdout], [], [], self._patience)
         if not in_time:
             self._process.kill()
         line = stdout.readline() if in_time else b""
         if not line:
             code = self._process.wait()
-            reason = f"its process ended with code {code}" if in_time else f"no answer in {_PATIENCE:g} seconds"
+            reason = f"its process ended with code {code}" if in_time else f"no answer in {self._patience:g} seconds"
             self._log.seek(0)
             raise WorkerError(self._candidate, ": ".join([reason, *self._log.read().strip().splitlines()[-1:]]))
         answer: dict[str, Any] = json.loads(line)

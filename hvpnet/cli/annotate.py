@@ -1,11 +1,11 @@
 """Extract from every tweet of a file, on this machine or a Ray cluster. Interrupted, it goes on where it was."""
 
 import sys
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
 from hvpnet.cli.options import PipelineOptions, WindowOptions, argument, option, select, show
+from hvpnet.cli.own_lines import own_lines
 from hvpnet_runtime.errors import InputError
 
 
@@ -36,8 +36,8 @@ def run(options: Options) -> int:
     from hvpnet_runtime.bulk import Job, Resources, annotate
 
     job = select(Job, options)
-    with redirect_stdout(sys.stderr):  # where Ray prints that a node is lost
-        report = annotate(job, select(Resources, options), progress=True)
+    with own_lines(everything=options.debug) as stderr:  # Ray has much to say, even of a run that goes well
+        report = annotate(job, select(Resources, options), progress=stderr)
     show(
         {
             "output": str(options.output),

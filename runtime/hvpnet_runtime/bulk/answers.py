@@ -1,11 +1,10 @@
 """Results as JSON lines or Parquet: one part at a time, and the parts as one file."""
 
 import json
-import shutil
 from collections.abc import Iterable, Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -38,17 +37,14 @@ class JsonLinesAnswers:
         """A file of these rows, which are JSON types."""
         return "".join(f"{json_line(row)}\n" for row in rows).encode()
 
-    def count(self, path: Path) -> int:
+    def count(self, file: BinaryIO) -> int:
         """How many rows a file holds."""
-        with path.open("rb") as lines:
-            return sum(chunk.count(b"\n") for chunk in iter(lambda: lines.read(2**20), b""))
+        return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(2**20), b""))
 
-    def join(self, paths: Iterable[Path], out: Path) -> None:
+    def join(self, contents: Iterable[bytes], out: Path) -> None:
         """Write all rows of several files, in order, as one file."""
         with out.open("wb") as joined:
-            for path in paths:
-                with path.open("rb") as file:
-                    shutil.copyfileobj(file, joined)
+            joined.writelines(contents)
 
 
 class ParquetAnswers:
@@ -71,16 +67,16 @@ class ParquetAnswers:
         pq.write_table(pa.Table.from_pylist(list(rows), self._schema), file)
         return file.getvalue()
 
-    def count(self, path: Path) -> int:
+    def count(self, file: BinaryIO) -> int:
         """See `JsonLinesAnswers`."""
-        return int(pq.read_metadata(path).num_rows)
+        return int(pq.read_metadata(file).num_rows)
 
-    def join(self, paths: Iterable[Path], out: Path) -> None:
+    def join(self, contents: Iterable[bytes], out: Path) -> None:
         """See `JsonLinesAnswers`."""
         waiting: list[pa.Table] = []
         with pq.ParquetWriter(out, self._schema) as writer:
-            for path in paths:
-                waiting.append(pq.read_table(path))
+            for content in contents:
+                waiting.append(pq.read_table(BytesIO(content)))
                 if sum(map(len, waiting)) >= _GROUP_ROWS:
                     writer.write_table(pa.concat_tables(waiting))
                     waiting = []

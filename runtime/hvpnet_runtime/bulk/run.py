@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -17,7 +17,7 @@ from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.errors import BulkError
 
 
-def annotate(job: Job, resources: Resources = Resources(), *, progress: bool = False) -> Report:  # noqa: B008  frozen
+def annotate(job: Job, resources: Resources = Resources(), *, progress: TextIO | None = None) -> Report:  # noqa: B008  frozen
     """Extract from every tweet of a file.
 
     Answers stand in the order of the input. Rows that cannot be processed go to `job.rejected`, with their number,
@@ -31,7 +31,7 @@ def annotate(job: Job, resources: Resources = Resources(), *, progress: bool = F
     Args:
         job: what to do.
         resources: where.
-        progress: show rate and time left on standard error.
+        progress: where to show rate and time left, such as `sys.stderr`.
 
     Raises:
         InputError: the input cannot be read at all, or a name's ending is unknown.
@@ -58,14 +58,14 @@ def annotate(job: Job, resources: Resources = Resources(), *, progress: bool = F
 
 
 def _annotate(
-    job: Job, work: WorkFolder, todo: Sequence[Part], resources: Resources, *, progress: bool
+    job: Job, work: WorkFolder, todo: Sequence[Part], resources: Resources, *, progress: TextIO | None
 ) -> tuple[str, ...]:
     total, rejections = _rows(work.parts), 0
     backends: set[str] = set()
     parts = {part.number: part for part in todo}
     with (
         connect(resources.address),
-        tqdm(total=total, initial=total - _rows(todo), unit=" tweets", smoothing=0.05, disable=not progress) as bar,
+        tqdm(total=total, initial=total - _rows(todo), unit=" tweets", smoothing=0.05, **_shown(progress)) as bar,
     ):
         for done in run_parts(job, manifest_digest(job.bundle), todo, pool_for(resources, job.backend)):
             work.finish(parts[done.number], done.answers, done.rejected)
@@ -76,9 +76,13 @@ def _annotate(
     return tuple(sorted(backends))
 
 
-def _index(source: Source, part_rows: int, progress: bool) -> list[Part]:  # noqa: FBT001
-    with tqdm(total=source.size, desc="counting", unit_scale=True, disable=not progress, leave=False) as bar:
+def _index(source: Source, part_rows: int, progress: TextIO | None) -> list[Part]:
+    with tqdm(total=source.size, desc="counting", unit_scale=True, leave=False, **_shown(progress)) as bar:
         return source.index(part_rows, bar.update)
+
+
+def _shown(progress: TextIO | None) -> dict[str, Any]:
+    return {"file": progress, "disable": progress is None}
 
 
 def _identity(job: Job) -> dict[str, Any]:

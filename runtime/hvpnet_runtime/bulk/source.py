@@ -1,8 +1,11 @@
 """Tweets out of JSON lines or Parquet: cut once into parts of known size, each of which is read on its own."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import date, time
 from itertools import accumulate, islice
+from numbers import Real
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,6 +20,8 @@ MOST_PARTS = 10_000
 """A part is a file for a while, and a task of Ray's."""
 
 _READ_ROWS = 64  # rows of Parquet decoded at once; they may hold pictures
+_MOST_LEVELS = 32  # of lists and structs in an id: an answer carries it, and writing a deep one would end the run
+_SHOWN = 100  # characters of what pyarrow says of a value, which it may quote whole
 
 Tick = Callable[[int], object]
 
@@ -45,12 +50,39 @@ class ParquetRow(FileRow):
     batch: pa.RecordBatch
 
     def values(self) -> dict[str, Any]:
-        """See `FileRow`. The text of a column may not be UTF-8."""
+        """See `FileRow`; the id is of JSON types."""
         try:
             (values,) = self.batch.to_pylist()
         except UnicodeDecodeError as error:
             raise InputError(f"not UTF-8: {error}") from error
-        return dict(values)
+        except MemoryError:
+            raise  # says nothing about the row
+        except Exception as error:  # a date before year 1, a time zone that nobody knows
+            what = f"{type(error).__name__}: {' '.join(str(error).split())[:_SHOWN]}"
+            raise InputError(f"a value cannot be read ({what}): cast its column to text") from error
+        return {name: _as_json(value, _MOST_LEVELS) if name == "id" else value for name, value in values.items()}
+
+
+def _as_json(value: object, levels: int) -> Any:  # noqa: ANN401  JSON types
+    """An id in JSON types: what JSON does not have (times, decimals, bytes that are text) becomes text."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, Real):
+        if not math.isfinite(value):
+            raise InputError(f"the id is {value}, which JSON does not have: give null or text")
+        return float(value)
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError as error:
+            raise InputError("the id is bytes that are not UTF-8: cast it to text") from error
+    if isinstance(value, dict | list | tuple):  # a map is a list of tuples
+        if not levels:
+            raise InputError(f"the id is nested more than {_MOST_LEVELS} levels deep: give text")
+        if isinstance(value, dict):
+            return {name: _as_json(inner, levels - 1) for name, inner in value.items()}
+        return [_as_json(inner, levels - 1) for inner in value]
+    return value.isoformat() if isinstance(value, date | time) else str(value)
 
 
 def open_source(path: Path) -> "Source":
@@ -123,7 +155,7 @@ class Parquet:
         try:
             with pq.ParquetFile(path) as file:
                 schema, metadata = file.schema_arrow, file.metadata
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowException, OSError) as error:
             raise InputError(f"{path} is not a Parquet file, or damaged: {error}") from error
         self.size = metadata.num_rows
         groups = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
@@ -148,13 +180,16 @@ class Parquet:
         if not groups:
             return  # the file has shrunk, and who counts these rows finds too few
         position = bounds[groups[0]][0]
-        with pq.ParquetFile(self._path) as file:
-            for batch in file.iter_batches(_READ_ROWS, row_groups=groups):
-                for row in range(max(position, part.start), min(position + len(batch), end)):
-                    yield ParquetRow(row + 1, self._path.parent, batch.slice(row - position, 1))
-                position += len(batch)
-                if position >= end:
-                    return
+        try:
+            with pq.ParquetFile(self._path) as file:
+                for batch in file.iter_batches(_READ_ROWS, row_groups=groups):
+                    for row in range(max(position, part.start), min(position + len(batch), end)):
+                        yield ParquetRow(row + 1, self._path.parent, batch.slice(row - position, 1))
+                    position += len(batch)
+                    if position >= end:
+                        return
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{self._path} cannot be read after row {position}: {error}") from error
 
 
 Source: TypeAlias = JsonLines | Parquet
@@ -165,13 +200,12 @@ def _id_type(path: Path, schema: pa.Schema) -> pa.DataType:
     unknown = [name for name in schema.names if name not in KEYS]
     if unknown:
         raise InputError(f"{path} has columns {', '.join(unknown)}: drop or rename them, a tweet has {', '.join(KEYS)}")
+    if repeated := sorted({name for name in schema.names if schema.names.count(name) > 1}):
+        raise InputError(f"{path} has more than one column {', '.join(repeated)}: drop or rename the others")
     if "id" not in schema.names:
         return pa.null()
     found = schema.field("id").type
     if pa.types.is_dictionary(found):
         found = found.value_type
-    if pa.types.is_integer(found) or pa.types.is_null(found):
-        return found
-    if pa.types.is_string(found) or pa.types.is_large_string(found) or pa.types.is_string_view(found):
-        return pa.string()
-    raise InputError(f"the column id of {path} is {found}: cast it to integers or strings")
+    kept = (pa.types.is_integer, pa.types.is_null, pa.types.is_boolean, pa.types.is_floating)
+    return found if any(is_kept(found) for is_kept in kept) else pa.string()

@@ -15,10 +15,14 @@ from hvpnet_runtime.bundle import sha256
 from hvpnet_runtime.errors import BulkError, BundleError, HvpnetError, one_line
 from hvpnet_runtime.jsonl import LineRow
 from hvpnet_runtime.pipeline import Pipeline
+from hvpnet_runtime.stream import Row
 from hvpnet_runtime.types import Rejection
 
 MOST_TRIES = 3
 """How often a part may end its actor before the run stops: a lost node is bad luck, three are the part's doing."""
+
+MOST_LINE = 10_000
+"""Characters of a line that stands beside its rejection; a longer one holds a picture, or is none of tweets."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class Annotator:
         rejected: list[dict[str, Any]] = []
         for row, outcome in zip(copies, pipeline.stream_rows(rows), strict=True):
             if isinstance(outcome, Rejection):
-                rejected.append(outcome.to_dict() | ({"line": row.line} if isinstance(row, LineRow) else {}))
+                rejected.append(outcome.to_dict() | _line(row))
             else:
                 results.append(outcome.to_dict())
         if len(results) + len(rejected) != part.rows:
@@ -107,6 +111,11 @@ class Annotator:
             on_bad_image=job.on_bad_image,
             threads=self._threads,
         )
+
+
+def _line(row: Row) -> dict[str, str]:
+    """The line of a rejected row, as a key of its own."""
+    return {"line": row.line} if isinstance(row, LineRow) and len(row.line) <= MOST_LINE else {}
 
 
 def manifest_digest(bundle: Path) -> str:

@@ -34,7 +34,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Task], Path]:
 
 def run(task: Task, data: Path, bundle: Path, model: HVPNeT, folder: Path, *candidates: Candidate) -> list[Accuracy]:
     checkpoint = save_checkpoint(model, folder / "checkpoint")
-    return assess(Bundle.load(bundle), checkpoint, load_split(data, "test"), candidates, lambda _: None)
+    return list(assess(Bundle.load(bundle), checkpoint, load_split(data, "test"), candidates, lambda _: None))
 
 
 @pytest.mark.parametrize("task", ["ner", "re"])

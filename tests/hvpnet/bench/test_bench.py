@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from hvpnet import HVPNeT
+from hvpnet.bench import budget, statistics
 from hvpnet.bench import run as bench
 from hvpnet.bench.candidates import BASELINE, Candidate
 from hvpnet.bench.eager import EagerPipeline
@@ -46,7 +47,9 @@ class LocalWorker(Worker):
 
 
 @contextmanager
-def start_locally(candidate: Candidate, bundle: Path, checkpoint: Path, case: Case) -> Iterator[Worker]:
+def start_locally(
+    candidate: Candidate, bundle: Path, checkpoint: Path, case: Case, patience: float = 600
+) -> Iterator[Worker]:
     if candidate.backend == "torch.compile":  # which takes too long for a test
         raise WorkerError(candidate, "no compiler")
     yield LocalWorker(candidate, bundle, checkpoint, case)
@@ -64,9 +67,11 @@ def out(ner_model: HVPNeT, ner_bundle: Path, data: Path, tmp_path_factory: pytes
     checkpoint = save_checkpoint(ner_model, folder / "checkpoint")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bench, "start_worker", start_locally)
-        patch.setattr(bench, "STARTS", 2)
+        patch.setattr(budget, "STARTS", 2)
+        patch.setattr(budget, "MOST", 3)
+        patch.setattr(statistics, "MOST", 3)
         patch.setattr(bench, "BATCHES", (2,))
-        arguments = [ner_bundle, "--checkpoint", checkpoint, "--out", folder / "out", "--data", data, "--seconds", 0]
+        arguments = [ner_bundle, "--checkpoint", checkpoint, "--out", folder / "out", "--data", data]
         assert main(["bench", *map(str, arguments), "--backend", "onnxruntime-cpu"]) == 0
     return folder / "out"
 
@@ -177,7 +182,9 @@ def test_report(out: Path, results: dict[str, Any]) -> None:
 def test_wrong_arguments(ner_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [str(ner_bundle), "--checkpoint", "none", "--out", str(tmp_path)]
     assert main(["bench", *arguments, "--seconds", "-1"]) == 1
-    assert capsys.readouterr().err == "hvpnet: error: --seconds must be at least 0, not -1.0\n"
+    assert capsys.readouterr().err == "hvpnet: error: --seconds must be a number from 0, not -1.0\n"
+    assert main(["bench", *arguments, "--seconds", "inf"]) == 1
+    assert capsys.readouterr().err == "hvpnet: error: --seconds must be a number from 0, not inf\n"
     assert main(["bench", *arguments, "--data", str(tmp_path / "nowhere")]) == 1
     assert "no test split in" in capsys.readouterr().err.splitlines()[-1]
 
@@ -187,3 +194,66 @@ def test_a_checkpoint_that_cannot_be_read(ner_bundle: Path, tmp_path: Path, caps
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("hvpnet: error: eager fp32: ")
     assert "none.pth" in error
+
+
+@pytest.fixture
+def arguments(
+    ner_model: HVPNeT, ner_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., list[str]]:
+    """A command line, in a process that loads in no time."""
+    monkeypatch.setattr(bench, "start_worker", start_locally)
+    checkpoint = save_checkpoint(ner_model, tmp_path / "checkpoint")
+    given = ["bench", ner_bundle, "--checkpoint", checkpoint, "--out", tmp_path / "out", "--backend", "onnxruntime-cpu"]
+    return lambda *more: [*map(str, given), *map(str, more)]
+
+
+def test_no_time_leaves_the_first_case_and_names_the_others(
+    arguments: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments("--seconds", 0)) == 0
+    said = capsys.readouterr().err
+    results = json.loads((tmp_path / "out" / "results.json").read_text("utf-8"))
+    measured = [(each["case"], each["total"]["count"]) for each in results["measurements"]]
+    assert measured == [({"batch": 1, "length": 64, "pictures": "all new"}, 3)] * 2
+    left_out = ("one new, three seen", "one new, no objects", "all seen")
+    names = [f"batch 1, 64 tokens, {pictures}" for pictures in left_out]
+    names += [f"batch {batch}, {length} tokens, all new" for batch, length in ((1, 32), (8, 64), (32, 64))]
+    assert set(results["left_out"]) - {"batch 1, 64 tokens, all new"} == {*names, "fresh starts"}
+    report = (tmp_path / "out" / "report.md").read_text("utf-8")
+    announced = next(line for line in said.splitlines() if "More --seconds are needed for" in line)
+    for name in names:
+        assert name in announced
+        assert f"- {name}: " in report
+    assert "Not finished" not in report
+
+
+def test_an_interrupt_leaves_what_was_measured(
+    arguments: Callable[..., list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    measure = LocalWorker.measure
+
+    def interrupted(worker: LocalWorker, case: Case, number: int) -> dict[str, float]:
+        if case.length == 32:
+            raise KeyboardInterrupt
+        return measure(worker, case, number)
+
+    monkeypatch.setattr(LocalWorker, "measure", interrupted)
+    monkeypatch.setattr(statistics, "MOST", 3)
+    assert main(arguments()) == 130
+    out = tmp_path / "out"
+    said = capsys.readouterr().err.splitlines()
+    assert said[-2:] == [
+        f"hvpnet: what was measured until now is in {out / 'report.md'}",
+        "hvpnet: error: interrupted",
+    ]
+    results = json.loads((out / "results.json").read_text("utf-8"))
+    assert not results["finished"]
+    assert {each["case"]["length"] for each in results["measurements"]} == {64}
+    assert len(results["measurements"]) == 3 + 3
+    report = (out / "report.md").read_text("utf-8")
+    assert "**Not finished**" in report
+    assert "## One request: batch 1, 64 tokens, all new, 3 rounds" in report
+    assert sorted(path.name for path in out.iterdir()) == ["report.md", "results.json"]

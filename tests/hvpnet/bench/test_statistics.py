@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hvpnet.bench.statistics import MOST, Ratio, Summary, interleave
+from hvpnet.bench.statistics import MOST, Ratio, Summary, interleave, take_turns
 
 TIMES = st.lists(st.floats(0.1, 100), min_size=1, max_size=30)
 
@@ -101,24 +101,37 @@ def ways(clock: Clock, calls: list[tuple[str, int]]) -> dict[str, Callable[[int]
 
 
 def test_ways_take_turns_after_a_warm_up(ways, calls) -> None:
-    timings = interleave(ways, least=2, first=5)
+    rounds = list(take_turns(ways, least=2, first=5))
     assert calls == [("a", 5), ("b", 5), ("a", 6), ("b", 6), ("a", 7), ("b", 7)]
-    assert timings == {"a": [7, 8], "b": [8, 9]}
+    assert rounds == [{"a": 7, "b": 8}, {"a": 8, "b": 9}]
+
+
+def test_timings_by_way(ways) -> None:
+    assert interleave(ways, least=2, warm_up=0) == {"a": [1, 2], "b": [2, 3]}
 
 
 @pytest.mark.parametrize(
     ("seconds", "least", "rounds"),
     [
         (0, 3, 3),
-        (7, 1, 3),  # rounds begin at 0, 3 and 6
-        (6, 1, 2),
+        (12, 1, 3),  # the one to warm up ends at 3, the others at 6, 9 and 12
+        (11, 1, 2),
         (1000, 3, MOST),
         (0, MOST + 1, MOST + 1),
     ],
 )
 def test_budget(seconds: float, least: int, rounds: int, ways) -> None:
-    timings = interleave(ways, seconds, least=least)
-    assert [len(taken) for taken in timings.values()] == [rounds, rounds]
+    assert len(list(take_turns(ways, seconds, least=least))) == rounds
+
+
+@pytest.mark.parametrize(("limit", "rounds"), [(15, 4), (12, 3), (11, 2), (5, 0), (0, 0)])
+def test_the_least_are_not_taken_beyond_the_limit(limit: float, rounds: int, clock: Clock, ways) -> None:
+    assert len(list(take_turns(ways, least=4, limit=limit))) == rounds
+    assert clock.now <= max(3, limit)  # but for the round to warm up
+
+
+def test_nothing_takes_no_turns() -> None:
+    assert list(take_turns({}, 10)) == []
 
 
 def test_an_error_ends_it() -> None:

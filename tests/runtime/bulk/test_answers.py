@@ -1,6 +1,7 @@
 """Answers as files: parts and their sum hold the same values."""
 
 import json
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -32,21 +33,20 @@ def as_json(values: Any) -> Any:
     return json.loads(json.dumps(values))
 
 
-def write_parts(folder: Path, answers: Any, results: list[Any], sizes: list[int]) -> list[Path]:
-    paths, start = [], 0
-    for number, size in enumerate(sizes):
-        paths.append(folder / f"{number}.part")
-        paths[-1].write_bytes(answers.encode(result.to_dict() for result in results[start : start + size]))
-        assert answers.count(paths[-1]) == size
+def parts_of(answers: Any, results: list[Any], sizes: list[int]) -> list[bytes]:
+    contents, start = [], 0
+    for size in sizes:
+        contents.append(answers.encode(result.to_dict() for result in results[start : start + size]))
+        assert answers.count(BytesIO(contents[-1])) == size
         start += size
-    return paths
+    return contents
 
 
 @pytest.mark.parametrize("results", [ENTITIES, RELATIONS], ids=["ner", "re"])
 def test_json_lines(tmp_path: Path, results: list[Any]) -> None:
     out = tmp_path / "out.jsonl"
     answers = answers_for(out, "ner", pa.string())
-    answers.join(write_parts(tmp_path, answers, results, [2, 0, len(results) - 2]), out)
+    answers.join(parts_of(answers, results, [2, 0, len(results) - 2]), out)
     found = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
     assert found == [as_json(result.to_dict()) for result in results]
 
@@ -54,7 +54,7 @@ def test_json_lines(tmp_path: Path, results: list[Any]) -> None:
 def test_parquet_of_entities_from_json_lines_has_text_as_ids(tmp_path: Path) -> None:
     out = tmp_path / "out.parquet"
     answers = answers_for(out, "ner", pa.string())
-    answers.join(write_parts(tmp_path, answers, ENTITIES, [2, 0, 4]), out)
+    answers.join(parts_of(answers, ENTITIES, [2, 0, 4]), out)
     expected = [as_json(result.to_dict()) for result in ENTITIES]
     for row, id_ in zip(expected, ["7", "seven", None, '{"a": [1]}', "\\ud800", str(2**70)], strict=True):
         row["id"] = id_
@@ -65,7 +65,7 @@ def test_parquet_of_relations_keeps_integer_ids(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(module, "_GROUP_ROWS", 3)
     out = tmp_path / "out.parquet"
     answers = answers_for(out, "re", pa.uint16())
-    answers.join(write_parts(tmp_path, answers, RELATIONS, [1, 1, 2, 1]), out)
+    answers.join(parts_of(answers, RELATIONS, [1, 1, 2, 1]), out)
     table = pq.read_table(out)
     assert table.to_pylist() == [result.to_dict() for result in RELATIONS]
     assert table.schema.field("id").type == pa.uint16()
@@ -76,7 +76,8 @@ def test_parquet_of_relations_keeps_integer_ids(tmp_path: Path, monkeypatch: pyt
 def test_no_answers_are_a_file_too(tmp_path: Path, name: str) -> None:
     answers = answers_for(tmp_path / name, "ner", pa.string())
     answers.join([], tmp_path / name)
-    assert answers.count(tmp_path / name) == 0
+    with (tmp_path / name).open("rb") as file:
+        assert answers.count(file) == 0
 
 
 def test_unknown_endings_are_refused() -> None:

@@ -3,6 +3,8 @@
 import json
 import os
 import random
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -52,7 +54,13 @@ def written(out: Path) -> list[bytes]:
 
 def finished(out: Path) -> list[str]:
     """Names of the parts that are done."""
-    return sorted(path.name for path in out.with_name("out.jsonl.work").glob("?????.jsonl"))
+    return sorted(path.name for path in out.with_name("out.jsonl.work").glob("?????.sha256"))
+
+
+def is_ours(stderr: str) -> bool:
+    """Whether nothing but the bars and lines of `hvpnet:` was printed."""
+    lines = [line for line in re.split(r"[\r\n]", stderr) if line.strip()]
+    return all(re.match(r"counting: +\d+%\||hvpnet: | *\d+%\|.*tweets", line) for line in lines)
 
 
 def wait_for(process: "subprocess.Popen[str]", condition: Callable[[], bool]) -> None:
@@ -87,6 +95,18 @@ def test_killed_at_random_moments(
     else:
         assert json.loads(stdout)["finished before"] >= PART_ROWS * (done_before - 1)
     assert written(out) == undisturbed
+    assert is_ours(stderr)
+
+
+def test_interrupted_it_prints_only_that(start: Any, source: Path, ner_bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    process = start("annotate", ner_bundle, source, out, "--part-rows", 1, "--threads", 1)
+    wait_for(process, lambda: len(finished(out)) >= 2)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, stdout) == (130, "")
+    assert stderr.endswith("\nhvpnet: error: interrupted\n")
+    assert is_ours(stderr)
 
 
 _LISTENING = """
@@ -158,3 +178,4 @@ def test_a_node_of_two_is_killed(
     assert process.returncode == 1, stderr  # some rows are bad
     assert json.loads(stdout)["rows"] == 49
     assert written(out) == undisturbed
+    assert is_ours(stderr)

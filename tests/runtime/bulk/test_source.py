@@ -1,6 +1,7 @@
 """Parts: every row in exactly one, whatever the input looks like."""
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -124,13 +125,14 @@ def test_inputs_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "tweets.csv").write_text("id,text\n")
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 but no more")
     pq.write_table(pa.table({"text": ["a"], "txet": ["b"]}), tmp_path / "unknown.parquet")
-    pq.write_table(pa.table({"text": ["a"], "id": [1.5]}), tmp_path / "floats.parquet")
+    twice = pa.Table.from_arrays([pa.array([1]), pa.array([2]), pa.array(["a"])], ["id", "id", "text"])
+    pq.write_table(twice, tmp_path / "twice.parquet")
     for name, message in [
         ("absent.jsonl", "is not a file"),
         ("tweets.csv", r"must end in \.jsonl, \.ndjson, \.parquet"),
         ("broken.parquet", "not a Parquet file, or damaged"),
         ("unknown.parquet", "has columns txet: drop or rename"),
-        ("floats.parquet", "is double: cast it to integers or strings"),
+        ("twice.parquet", "has more than one column id: drop or rename the others"),
     ]:
         with pytest.raises(InputError, match=message):
             open_source(tmp_path / name)
@@ -151,3 +153,52 @@ def test_ids_keep_their_type(tmp_path: Path, ids: pa.Array, expected: pa.DataTyp
     assert source.id_type == expected
     (part,) = source.index(5, lambda _: None)
     assert json.dumps([row.id() for row in source.read(part)]) == json.dumps(ids.to_pylist())
+
+
+NAN, DEEP = float("nan"), [[[[[[[[[1]]]]]]]]]
+
+
+@pytest.mark.parametrize(
+    ("ids", "type_", "expected"),
+    [
+        (pa.array([1.5, None]), pa.float64(), [1.5, None]),
+        (pa.array([1.5, NAN, float("inf")], pa.float32()), pa.float32(), [1.5, "nan, which JSON", "inf, which JSON"]),
+        (pa.array([True, None]), pa.bool_(), [True, None]),
+        (pa.array([1767323045, None], pa.timestamp("s")), pa.string(), ["2026-01-02T03:04:05", None]),
+        (pa.array([1], pa.timestamp("ns", "Asia/Tokyo")), pa.string(), ["1970-01-01T09:00:00.000000001+09:00"]),
+        (pa.array([2**31 - 1], pa.date32()), pa.string(), ["cast its column to text"]),
+        (pa.array([0], pa.timestamp("us", "Nowhere/Land")), pa.string(), ["cast its column to text"]),
+        (pa.array([Decimal("1.50")]), pa.string(), ["1.50"]),
+        (pa.array([b"seven", b"\xff\xd8"]), pa.string(), ["seven", "not UTF-8"]),
+        (pa.array([{"a": [1.0]}, {"a": [NAN]}]), pa.string(), [{"a": [1.0]}, "nan, which JSON"]),
+        (pa.array([[("k", 1)]], pa.map_(pa.string(), pa.int8())), pa.string(), [[["k", 1]]]),
+        (pa.array([DEEP]), pa.string(), [DEEP]),
+        (pa.array([[[[[DEEP]]]]]), pa.string(), ["nested more than 12 levels deep"]),
+    ],
+    ids=str,
+)
+def test_odd_ids_are_json_or_their_row_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ids: pa.Array, type_: pa.DataType, expected: list[Any]
+) -> None:
+    monkeypatch.setattr(module, "_MOST_LEVELS", 12)
+    pq.write_table(pa.table({"id": ids, "text": ["a"] * len(ids)}), tmp_path / "tweets.parquet")
+    source = open_source(tmp_path / "tweets.parquet")
+    assert source.id_type == type_
+    (part,) = source.index(100, lambda _: None)
+    for row, value in zip(source.read(part), expected, strict=True):
+        found = json.dumps(row.id(), allow_nan=False)
+        if found == "null" and value is not None:
+            with pytest.raises(InputError, match=rf"^.{{,100}}{value}.{{,100}}$"):
+                row.tweet()
+        else:
+            assert found == json.dumps(value) == json.dumps(row.tweet().id)
+
+
+def test_a_damaged_page_is_named_with_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "tweets.parquet"
+    pq.write_table(pa.table({"text": [f"row {row}" for row in range(1000)]}), path, compression="none")
+    content = bytearray(path.read_bytes())
+    content[4:40] = b"\xff" * 36
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"tweets\.parquet cannot be read after row 0: "):
+        list(open_source(path).read(Part(0, 1, 1000, 0)))

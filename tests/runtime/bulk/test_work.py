@@ -1,8 +1,10 @@
 """The work folder: what survives, what is refused, and that no row is missed."""
 
+import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from filelock import FileLock
 
 from hvpnet_runtime.bulk.answers import JsonLinesAnswers, ParquetAnswers
 from hvpnet_runtime.bulk.source import Part
-from hvpnet_runtime.bulk.work import WorkFolder
+from hvpnet_runtime.bulk.work import WorkFolder, _digest
 from hvpnet_runtime.errors import BulkError, ResumeError
 
 PARTS = [Part(0, 1, 3, 0), Part(1, 4, 3, 60), Part(2, 8, 1, 130)]
@@ -57,11 +59,11 @@ def test_parts_finished_before_an_interruption_are_kept(output: Path) -> None:
         assert work.unfinished() == [PARTS[0], PARTS[2]]
 
 
-def test_a_part_is_finished_by_its_answers_and_not_before(output: Path) -> None:
+def test_a_part_is_finished_by_its_digests_and_not_before(output: Path) -> None:
     with hold(output) as work:
         work.begin(RUN, lambda: PARTS)
         work.finish(PARTS[0], answered(1, 2), rejected(3))
-        work.answers(PARTS[0]).rename(f"{work.answers(PARTS[0])}.unfinished")  # killed between the two files
+        work.digests(PARTS[0]).rename(f"{work.digests(PARTS[0])}.unfinished")  # killed between two files
         assert work.unfinished() == PARTS
         work.finish(PARTS[0], answered(1, 2, 3), b"")  # the picture is back meanwhile
         assert work.rejected(PARTS[0]).read_bytes() == b""
@@ -108,8 +110,8 @@ def test_joined_files_are_on_the_disk_before_their_names_and_those_before_parts_
 class Losing(JsonLinesAnswers):
     """Joins all files but the last."""
 
-    def join(self, paths: Iterable[Path], out: Path) -> None:
-        super().join(list(paths)[:-1], out)
+    def join(self, contents: Iterable[bytes], out: Path) -> None:
+        super().join(list(contents)[:-1], out)
 
 
 def test_rows_that_are_lost_in_joining_are_an_error(output: Path) -> None:
@@ -239,3 +241,82 @@ def test_a_damaged_part_is_named(output: Path) -> None:
             work.join(answers, output, side_of(output))
         work.answers(PARTS[2]).unlink()
         assert work.unfinished() == PARTS[2:]
+
+
+def test_digests_are_as_sha256sum_writes_them(output: Path) -> None:
+    with hold(output) as work:
+        work.begin(RUN, lambda: PARTS)
+        work.finish(PARTS[1], b"answers", b"rejected")
+        lines = f"{sha256(b'answers').hexdigest()}  00001.jsonl\n{sha256(b'rejected').hexdigest()}  00001.rejected\n"
+        assert work.digests(PARTS[1]).read_text() == lines
+
+
+CHANGES: dict[str, Callable[[WorkFolder, Part], object]] = {
+    "answers": lambda work, part: work.answers(part).write_bytes(answered(1, 9)),
+    "rejected": lambda work, part: work.rejected(part).write_bytes(rejected(9)),
+    "digests": lambda work, part: work.digests(part).write_bytes(b"\xff"),
+    "answers gone": lambda work, part: work.answers(part).unlink(),
+    "another part's digests": lambda work, part: work.digests(part).write_bytes(work.digests(PARTS[1]).read_bytes()),
+}
+"""Of finished parts, which leave as many rows as before, or none."""
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_part_that_changed_is_refused_and_done_again(
+    output: Path, caplog: pytest.LogCaptureFixture, change: str
+) -> None:
+    changed = r"00000\.jsonl or 00000\.rejected has changed since it was written"
+    with hold(output) as work:
+        work.begin(RUN, lambda: PARTS)
+        finish_all(work)
+        CHANGES[change](work, PARTS[0])
+        with pytest.raises(BulkError, match=rf"{changed}: run again to do its rows anew"):
+            work.join(ANSWERS, output, side_of(output))
+        assert not output.exists()
+    with hold(output) as work:
+        work.begin(RUN, lambda: pytest.fail("known"))
+        assert work.unfinished() == [PARTS[0]]
+        (record,) = caplog.records
+        assert record.getMessage().endswith(
+            "00000.jsonl or 00000.rejected has changed since it was written: its rows are done anew"
+        )
+        work.finish(PARTS[0], answered(1, 2), rejected(3))
+        work.join(ANSWERS, output, side_of(output))
+    assert output.read_bytes() == answered(1, 2, 7)
+    assert side_of(output).read_bytes() == rejected(3, 4, 5, 6)
+
+
+def with_digest(values: dict[str, Any]) -> bytes:
+    return json.dumps({**values, "sha256": _digest(values)}).encode()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"{", b"[]", b"null", b'"text"', b"7", b"NaN", b"{}", b"[" * 100_000, b'{"a":' * 100_000, b"\xff\xfe{"),
+        *(b'{"run": {}}', b'{"run": {}, "parts": []}', b'{"run": {}, "parts": [], "sha256": 7}'),
+        *(with_digest({"run": RUN}), with_digest({"run": RUN, "parts": 5}), with_digest({"run": RUN, "parts": [[1]]})),
+        with_digest({"run": RUN, "parts": [[0, 1, 3, 0]]}).replace(b"3", b"2"),
+    ],
+    ids=lambda content: str(content[:40]),
+)
+def test_a_damaged_manifest_is_named_with_the_cure(output: Path, content: bytes) -> None:
+    with hold(output) as work:
+        work.begin(RUN, lambda: PARTS)
+        finish_all(work)
+        (work.path / "manifest.json").write_bytes(content)
+    with hold(output) as work, pytest.raises(BulkError) as raised:
+        work.begin(RUN, lambda: pytest.fail("parts are finished"))
+    expected = f"{work.path}/manifest.json is damaged: remove the folder {work.path} to begin anew"
+    assert str(raised.value) == expected
+    assert work.answers(PARTS[0]).read_bytes() == answered(1, 2)
+
+
+def test_where_there_cannot_be_a_folder(output: Path) -> None:
+    output.with_name("out.jsonl.work").write_text("mine")
+    with (
+        pytest.raises(BulkError, match=r"out\.jsonl\.work cannot be the folder of finished parts: File exists"),
+        hold(output),
+    ):
+        pass
+    assert output.with_name("out.jsonl.work").read_text() == "mine"

@@ -5,10 +5,13 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -68,7 +71,7 @@ def bad_rows(tmp_path: Path) -> Path:
         ["no", "object"],
     ]
     lines = [json.dumps(row).encode() for row in wrong]
-    lines += [b'{"id": 44, "text": "broken \xff utf-8"}', b"{", b"\x00" * 9, b"[" * 100_000]
+    lines += [b'{"id": 44, "text": "broken \xff utf-8"}', b"{", b"\x00" * 9, b"[" * 9_000]
     good = json.dumps({"text": "fine", "image": "a.png"}).encode()
     (tmp_path / "tweets.jsonl").write_bytes(b"\n\n".join(line for bad in lines for line in (bad, good)) + b"\n")
     return tmp_path / "tweets.jsonl"
@@ -91,6 +94,35 @@ def test_bad_rows_are_told_apart(ner_bundle: Path, bad_rows: Path) -> None:
     assert "absent.png" in rejected[1]["error"]["message"]
     assert outcome.rejections == 14
     assert len(outcome.answers.splitlines()) == 14
+
+
+def test_a_rejected_row_does_not_hold_a_picture(ner_bundle: Path, tmp_path: Path) -> None:
+    lines = [{"id": size, "text": "", "image": "A" * size} for size in (1_000, 100_000)]
+    (tmp_path / "tweets.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    job = Job(ner_bundle, tmp_path / "tweets.jsonl", tmp_path / "out.jsonl")
+    (part,) = parts_of(job)
+    short, long = map(json.loads, done(annotator(job), part).rejected.splitlines())
+    assert json.loads(short["line"]) == lines[0]
+    assert (long["row"], long["id"], "line" in long) == (2, 100_000, False)
+
+
+def test_odd_ids_end_no_run_and_are_json(ner_bundle: Path, tmp_path: Path) -> None:
+    ids = pa.array([1.5, float("nan"), None, float("-inf"), 2.0])
+    pq.write_table(pa.table({"id": ids, "text": ["Jordan"] * 5}), tmp_path / "tweets.parquet")
+    for name in ("out.jsonl", "out.parquet"):
+        job = Job(ner_bundle, tmp_path / "tweets.parquet", tmp_path / name)
+        (part,) = parts_of(job)
+        outcome = done(annotator(job), part)
+        rejected = [json.loads(line, parse_constant=pytest.fail) for line in outcome.rejected.splitlines()]
+        assert [(row["row"], row["id"], row["error"]["type"]) for row in rejected] == [
+            (2, None, "InputError"),
+            (4, None, "InputError"),
+        ]
+        if name == "out.jsonl":
+            found = [json.loads(line, parse_constant=pytest.fail)["id"] for line in outcome.answers.splitlines()]
+        else:
+            found = pq.read_table(BytesIO(outcome.answers)).column("id").to_pylist()
+        assert found == [1.5, None, 2.0]
 
 
 VALUES = st.recursive(

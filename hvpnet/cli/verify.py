@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokenizers import Tokenizer
-
 from hvpnet.cli.options import PictureOptions, ShownOptions, argument, option, progress, show
 from hvpnet.data.examples import SplitName
 from hvpnet.errors import DataError
 from hvpnet.evaluation.scoring import check_split
 from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.preprocessing.tokenizer import load_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +36,15 @@ def run(options: Options) -> int:
 
     model = load_checkpoint(options.checkpoint, Hints.of_bundle(bundle.manifest))
     if bundle.task == "ner":
-        compare_decoder(model, bundle.path / "decoder.npz")
-    tokenizer = Tokenizer.from_file(str(bundle.path / "tokenizer.json"))
+        compare_decoder(model, bundle)
+    tokenizer = load_tokenizer(bundle)
     split = load_split(options.data, options.split, options.on_bad_image) if options.data else None
     if split is not None:
         check_split(split, bundle.task, with_pictures=bundle.sizes.pictures > 0)
     for precision in bundle.manifest.precision:
         progress(f"comparing the {precision} graphs with the eager model")
         cases = example_cases(model.config, tokenizer, split.examples) if split else None
-        report = compare(model, bundle.path, precision, cases)
+        report = compare(model, bundle, precision, cases)
         show({"precision": precision, **report.to_dict()}, as_json=options.json)
         report.require()
     return 0

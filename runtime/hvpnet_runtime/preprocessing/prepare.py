@@ -11,13 +11,13 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from tokenizers import Tokenizer
 
 from hvpnet_runtime.bundle import Bundle
-from hvpnet_runtime.errors import BundleError, InputError, PictureError, TextError
+from hvpnet_runtime.errors import InputError, PictureError, TextError
 from hvpnet_runtime.preprocessing.encode_text import Encoding, EntityWindow, TextEncoder
 from hvpnet_runtime.preprocessing.pictures import load_pixels, open_picture, picture_name, to_pixels
 from hvpnet_runtime.preprocessing.split_words import Word, split_words
+from hvpnet_runtime.preprocessing.tokenizer import load_tokenizer
 from hvpnet_runtime.types import Picture, Tweet
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
@@ -78,7 +78,7 @@ class Preparer:
         max_pixels: most pixels of a picture.
 
     Raises:
-        BundleError: `tokenizer.json` is no tokeniser file, or not the text graph's.
+        BundleError: as `load_tokenizer` and `TextEncoder`.
     """
 
     def __init__(
@@ -95,7 +95,11 @@ class Preparer:
             raise ValueError(f"on_bad_image must be error or substitute, not {on_bad_image!r}")
         self._manifest, pictures, limit = bundle.manifest, bundle.manifest.preprocessing, bundle.manifest.limits
         self._spec = replace(pictures, max_pixels=min(max_pixels or pictures.max_pixels, pictures.max_pixels))
-        self.encoder = _text_encoder(bundle, min(max_length or limit.max_length, limit.max_length))
+        self.encoder = TextEncoder(
+            load_tokenizer(bundle),
+            min(max_length or limit.max_length, limit.max_length),
+            markers=bundle.task == "re",
+        )
         self._window, self._on_bad_image = window, on_bad_image
         self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, "hvpnet-pictures")
 
@@ -162,18 +166,6 @@ class Preparer:
                 raise
         substitute = Path(picture).with_name(SUBSTITUTE)
         return open_picture(substitute, self._spec), str(substitute)
-
-
-def _text_encoder(bundle: Bundle, max_length: int) -> TextEncoder:
-    try:
-        tokenizer = Tokenizer.from_file(str(bundle.path / "tokenizer.json"))
-    except Exception as error:  # tokenizers raises bare Exception
-        raise BundleError(f"{bundle.path / 'tokenizer.json'} is not a tokeniser file: {error}") from error
-    if tokenizer.get_vocab_size() != bundle.sizes.vocabulary:
-        raise BundleError(
-            f"tokenizer.json has {tokenizer.get_vocab_size()} pieces, the text graph {bundle.sizes.vocabulary}"
-        )
-    return TextEncoder(tokenizer, max_length, markers=bundle.task == "re")
 
 
 def _words(tweet: Tweet) -> tuple[str, list[Word]]:

@@ -172,7 +172,7 @@ def test_engines_to_choose_from(copied: Path, tmp_path: Path) -> None:
 def test_a_stale_engine_is_refused(copied: Path, tmp_path: Path) -> None:
     bundle = add_engine(copied)
     (copied / "engines" / ENGINE / "text.plan").write_bytes(b"another")
-    with pytest.raises(StaleEngineError, match=r"text\.plan is missing or was changed"):
+    with pytest.raises(StaleEngineError, match=r"text\.plan is missing, a link, or was changed"):
         write_repository(bundle, tmp_path / "out", RepositoryOptions("tensorrt"))
 
 
@@ -186,15 +186,19 @@ def test_an_existing_folder_is_left_alone(ner_bundle: Path, tmp_path: Path) -> N
 def test_nothing_is_left_of_a_failure(ner_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle, out = Bundle.load(ner_bundle), tmp_path / "new" / "out"
 
-    def full(source: Path, target: Path) -> None:
+    def full(folder: Path, name: str, target: Path) -> None:
         raise OSError(28, "No space left on device")
 
+    def damaged(folder: Path, name: str, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(b"")
+
     with monkeypatch.context() as patched:
-        patched.setattr(shutil, "copyfile", full)
+        patched.setattr("hvpnet_runtime.triton.repository.copy_regular", full)
         with pytest.raises(RepositoryError, match=r"could not be written: .*No space left"):
             write_repository(bundle, out, RepositoryOptions())
     with monkeypatch.context() as patched:
-        patched.setattr(shutil, "copyfile", lambda source, target: target.write_bytes(b"damaged"))
+        patched.setattr("hvpnet_runtime.triton.repository.copy_regular", damaged)
         with pytest.raises(RepositoryError, match=r"the copy of .* is damaged"):
             write_repository(bundle, out, RepositoryOptions())
     assert list(out.parent.iterdir()) == []

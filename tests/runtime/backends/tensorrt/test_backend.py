@@ -296,7 +296,7 @@ def test_a_pipeline_that_does_not_load_frees_its_backend(copy_of: Any, monkeypat
     write_fake_engines(bundle, fake_api(cuda))
     monkeypatch.setattr("hvpnet_runtime.backends.tensorrt.backend.Cuda", lambda: cuda)
     monkeypatch.setattr("hvpnet_runtime.backends.tensorrt.backend.load_library", lambda engine: fake_api(cuda, engine))
-    monkeypatch.setattr("hvpnet_runtime.pipeline.CrfDecoder.from_npz", lambda _: pytest.fail("damaged"))
+    monkeypatch.setattr("hvpnet_runtime.pipeline.CrfDecoder", lambda **_: pytest.fail("damaged"))
     with pytest.raises(pytest.fail.Exception, match="damaged"):
         Pipeline.load(bundle.path, "tensorrt")
     assert cuda.leaks() == {}
@@ -344,7 +344,7 @@ def test_another_onnx_another_version_another_gpu_are_stale(fake: Platform, copy
     moved = replace(fake, cuda=FakeCuda(gpu=replace(FAKE_GPU, name="NVIDIA Other", compute_capability="8.9")))
     assert "was built on NVIDIA Fake 1 (9.0), this is NVIDIA Other (8.9)" in stale(moved, bundle)
     (folder / "text.plan").write_bytes(b"{}")
-    assert "text.plan is missing or was changed" in stale(fake, bundle)
+    assert "text.plan is missing, a link, or was changed" in stale(fake, bundle)
     (folder / "build.json").write_text("[]")
     assert "no readable build.json" in stale(fake, bundle)
 
@@ -363,7 +363,7 @@ def test_a_plan_that_the_library_refuses(fake: Platform, copy_of: Any) -> None:
     (folder / "text.plan").write_bytes(b"not a plan")
     record = json.loads((folder / "build.json").read_text())
 
-    record["files"]["text.plan"]["sha256"] = sha256(folder / "text.plan")
+    record["files"]["text.plan"] = {"sha256": sha256(folder / "text.plan"), "bytes": len(b"not a plan")}
     (folder / "build.json").write_text(json.dumps(record))
     fake.api.errors.append("bad magic")
     with pytest.raises(BackendError, match=r"cannot load .*text.plan on this GPU: bad magic"):

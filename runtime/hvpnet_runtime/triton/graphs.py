@@ -9,9 +9,6 @@ from hvpnet_runtime.backends.tensorrt.record import BuildRecord
 from hvpnet_runtime.bundle import Bundle, GraphName, GraphSpec, Precision
 from hvpnet_runtime.errors import BackendError, RepositoryError
 
-ONNX = "onnxruntime_onnx"
-"""Triton's name of ONNX Runtime and its format."""
-
 MAX_BATCH = 32
 """Default of the most tweets in one run."""
 
@@ -66,7 +63,7 @@ def _onnx(bundle: Bundle, name: str | None, max_batch: int | None) -> Graphs:
     files = {graph: bundle.onnx(graph, precision) for graph in specs}
     digests = bundle.manifest.files
     return Graphs(
-        platform=ONNX,
+        platform="onnxruntime_onnx",
         precision=precision,
         specs=specs,
         files={graph: (path, digests[f"onnx/{precision}/{path.name}"].sha256) for graph, path in files.items()},

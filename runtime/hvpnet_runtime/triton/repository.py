@@ -17,7 +17,7 @@ from hvpnet_runtime.bundle.onnx_file import require_own_weights
 from hvpnet_runtime.bundle.staging import staged
 from hvpnet_runtime.errors import RepositoryError
 from hvpnet_runtime.triton.config import graph_config, python_config
-from hvpnet_runtime.triton.graphs import MAX_BATCH, ONNX, Graphs, find_graphs
+from hvpnet_runtime.triton.graphs import MAX_BATCH, Graphs, find_graphs
 from hvpnet_runtime.triton.settings import BUNDLE, TRITON, Settings
 
 Form: TypeAlias = Literal["onnxruntime", "tensorrt", "self-contained"]
@@ -113,7 +113,7 @@ def _copy_bundle(bundle: Bundle, target: Path, *, whole: bool) -> dict[Path, str
         manifest = replace(manifest, files={name: manifest.files[name] for name in manifest.required_files})
     engines = regular_files(bundle.path, "engines") if whole else []
     for name in (*manifest.files, *engines):
-        copy_regular(bundle.path, name, target / name)
+        _copy(bundle, name, target / name)
     (target / "manifest.json").write_text(manifest.to_json(), "utf-8")
     return {target / name: facts.sha256 for name, facts in manifest.files.items()}
 
@@ -123,14 +123,18 @@ def _write_graphs(bundle: Bundle, stage: Path, name: str, graphs: Graphs) -> dic
     for graph, (file, digest) in graphs.files.items():
         model = stage / f"{name}_{graph}"
         copied = model / "1" / f"model{file.suffix}"
-        copy_regular(bundle.path, file.relative_to(bundle.path).as_posix(), copied)
-        if graphs.platform == ONNX:
-            require_own_weights(copied.read_bytes(), file)
+        _copy(bundle, file.relative_to(bundle.path).as_posix(), copied)
         expected[copied] = digest
         most = graphs.max_pictures if graph == "vision" else graphs.max_batch
         config = graph_config(model.name, graphs.platform, most, graphs.specs[graph], graphs.profiles.get(graph, 0))
         (model / "config.pbtxt").write_text(config, "utf-8")
     return expected
+
+
+def _copy(bundle: Bundle, name: str, target: Path) -> None:
+    copy_regular(bundle.path, name, target)
+    if target.suffix == ".onnx":
+        require_own_weights(target.read_bytes(), bundle.path / name)
 
 
 def _write_digests(stage: Path, expected: dict[Path, str]) -> None:

@@ -5,13 +5,13 @@ Nothing here runs code of a file. Whoever calls says of what kind the file is, a
 
 import json
 import mmap
+import os
 import pickle
 import warnings
 import zipfile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from hvpnet_runtime.archives import check_archive
 from hvpnet_runtime.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -131,8 +131,29 @@ def _pickles(file: IO[bytes]) -> list[bytes]:
     with zipfile.ZipFile(file) as archive:
         if any(name.endswith("/constants.pkl") for name in archive.namelist()):
             raise ValueError("it is a TorchScript archive: save the model's state_dict() alone")
-        check_archive(file)
+        _check_archive(file)
         pickles = [each for each in archive.infolist() if each.filename.endswith(".pkl")]
         if any(each.file_size > DATA_SET for each in pickles):
             raise ValueError(f"it describes its tensors in more than {DATA_SET} bytes, which no state dict needs")
         return [archive.read(each) for each in pickles]
+
+
+def _check_archive(file: IO[bytes]) -> None:
+    """Refuse an archive that would take more memory than its file has bytes; `torch.save` compresses nothing.
+
+    Args:
+        file: is left at its end.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: a member is compressed, or members share bytes.
+        zipfile.BadZipFile: it is no zip archive, or a truncated one.
+    """
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+    packed = [each.filename for each in members if (each.compress_type, each.compress_size) != (0, each.file_size)]
+    if packed:
+        raise ValueError(f"{packed[0]} in it is compressed: save it again without compression")
+    size, held = file.seek(0, os.SEEK_END), sum(each.file_size for each in members)
+    if held > size:
+        raise ValueError(f"its members have {held} bytes, the file {size}: they share bytes, as no such archive does")

@@ -1,6 +1,6 @@
 """Hold exported graphs against the eager model: on values and on decisions, over batch sizes, lengths and objects."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -14,10 +14,13 @@ from torch import Tensor
 from hvpnet.modeling.model import HVPNeT
 from hvpnet.modeling.visual_prefix import normalise
 from hvpnet_export.errors import ParityError
+from hvpnet_export.model_facts import manifest_of
 from hvpnet_export.parity_cases import ParityCase, random_cases
 from hvpnet_runtime.backends.onnxruntime import CPU, load_session, require_provider
-from hvpnet_runtime.bundle import Precision
+from hvpnet_runtime.bundle import Bundle, GraphName, GraphSpec, Precision, graph_specs
 from hvpnet_runtime.bundle.arrays import read_arrays
+from hvpnet_runtime.bundle.files import read_regular
+from hvpnet_runtime.bundle.onnx_file import require_own_weights
 
 Array: TypeAlias = npt.NDArray[np.float32]
 
@@ -110,26 +113,25 @@ class ParityReport:
 
 @torch.no_grad()
 def compare(
-    model: HVPNeT, bundle: Path, precision: Precision = "fp32", cases: Iterable[ParityCase] | None = None
+    model: HVPNeT, bundle: Bundle | Path, precision: Precision = "fp32", cases: Iterable[ParityCase] | None = None
 ) -> ParityReport:
     """Run the eager model and the graphs of a bundle on the same inputs.
 
     Args:
         model: the eager model, in evaluation mode.
-        bundle: the bundle's folder, or one that is still to become a bundle.
+        bundle: a checked bundle, or a folder that is still to become one.
         precision: of the graphs; it sets what `ParityReport` asks of them.
         cases: by default `random_cases`.
 
     Raises:
-        BackendError: a graph cannot be loaded.
-        BundleError: blank.npz cannot be read.
+        BundleError: a graph cannot be loaded, or is of another model, or blank.npz is.
         ParityError: a graph cannot be run, or answers in another shape.
         MissingExtraError: ONNX Runtime is not installed.
     """
-    graphs, blank = _Graphs(bundle, precision, pictures=bool(model.config.pictures)), torch.empty(0)
+    blank = model.blank_prefix() if model.config.pictures else torch.empty(0)
+    graphs = _Graphs(bundle, graph_specs(manifest_of(model.config), precision), precision)
     prefix_error = output_error = 0.0
     if model.config.pictures:
-        blank = model.blank_prefix()
         prefix_error = _error(blank.numpy(), graphs.blank.numpy())
     count, decisions, found = 0, 0, []
     for index, case in enumerate(random_cases(model) if cases is None else cases):
@@ -166,17 +168,19 @@ def disagreements(model: HVPNeT, case: int, eager: Tensor, graph: Tensor, mask: 
     ]
 
 
-def compare_decoder(model: HVPNeT, path: Path) -> None:
+def compare_decoder(model: HVPNeT, bundle: Bundle) -> None:
     """Hold a bundle's decoder.npz against the CRF of the model.
 
     Raises:
-        BundleError: decoder.npz cannot be read.
+        BundleError: it is damaged or of other labels.
         ParityError: a score differs.
     """
-    parameters = dict(model.crf.named_parameters())
-    for name, array in read_arrays(path, *parameters).items():
-        if not np.array_equal(array, parameters[name].detach().numpy()):
-            raise ParityError(f"{path} has other {name} than the checkpoint: it was exported from another one")
+    scores = bundle.decoder_scores()
+    for name, parameter in model.crf.named_parameters():
+        if not np.array_equal(scores[name], parameter.detach().numpy()):
+            raise ParityError(
+                f"{bundle.path / 'decoder.npz'} has other {name} than the checkpoint: it is of another one"
+            )
 
 
 def _eager(model: HVPNeT, blank: Tensor, case: ParityCase) -> tuple[Tensor | None, Tensor]:
@@ -190,21 +194,28 @@ def _eager(model: HVPNeT, blank: Tensor, case: ParityCase) -> tuple[Tensor | Non
 class _Graphs:
     """Prefixes and outputs of a bundle's graphs, in ONNX Runtime on the CPU."""
 
-    def __init__(self, bundle: Path, precision: Precision, *, pictures: bool) -> None:
-        folder, runtime = bundle / "onnx" / precision, require_provider(CPU, "cpu")
-        load = partial(load_session, runtime, providers={CPU: {}}, options=runtime.SessionOptions())
-        self._text = load(folder / "text.onnx")
-        if pictures:
-            self._vision = load(folder / "vision.onnx")
-            self.blank = torch.from_numpy(read_arrays(bundle / "blank.npz", "prefix")["prefix"])
+    def __init__(self, bundle: Bundle | Path, specs: Mapping[GraphName, GraphSpec], precision: Precision) -> None:
+        folder, read = (
+            (bundle.path, bundle.read) if isinstance(bundle, Bundle) else (bundle, partial(read_regular, bundle))
+        )
+        runtime, self._sessions = require_provider(CPU, "cpu"), {}
+        for graph, spec in specs.items():
+            name = f"onnx/{precision}/{graph}.onnx"
+            content = read(name)
+            require_own_weights(content, folder / name)
+            options = runtime.SessionOptions()
+            self._sessions[graph] = load_session(runtime, folder / name, content, spec, {CPU: {}}, options)
+        if "vision" in specs:
+            shapes = {"prefix": specs["vision"].output.shape({"pictures": 1})[1:]}
+            self.blank = torch.from_numpy(read_arrays(read("blank.npz"), folder / "blank.npz", shapes)["prefix"])
 
     def __call__(self, case: ParityCase) -> tuple[Tensor | None, Tensor]:
         feeds, prefixes = {name: tensor.numpy() for name, tensor in case.text.items()}, None
         try:
             if case.pixels is not None:
-                prefixes = torch.from_numpy(self._vision.run(None, {"images": case.pixels.numpy()})[0])
+                prefixes = torch.from_numpy(self._sessions["vision"].run(None, {"images": case.pixels.numpy()})[0])
                 feeds["prefix"] = case.gather(prefixes, self.blank.to(prefixes.dtype)).numpy()
-            (output,) = self._text.run(None, feeds)
+            (output,) = self._sessions["text"].run(None, feeds)
         except Exception as error:  # its exception classes are private to the extension
             raise ParityError(f"ONNX Runtime cannot run the graphs: {str(error).splitlines()[0]}") from error
         return prefixes, torch.from_numpy(output)

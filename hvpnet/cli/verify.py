@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokenizers import Tokenizer
-
 from hvpnet.cli.options import PictureOptions, ShownOptions, argument, option, progress, show
 from hvpnet.data.examples import SplitName
 from hvpnet.errors import DataError
 from hvpnet.evaluation.scoring import check_split
 from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.preprocessing.tokenizer import load_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +36,8 @@ def run(options: Options) -> int:
 
     model = load_checkpoint(options.checkpoint, Hints.of_bundle(bundle.manifest))
     if bundle.task == "ner":
-        compare_decoder(model, bundle.path / "decoder.npz")
-    tokenizer = Tokenizer.from_file(str(bundle.path / "tokenizer.json"))
+        compare_decoder(model, bundle)
+    tokenizer = load_tokenizer(bundle)
     split = None
     if options.data is not None:
         split = load_split(
@@ -49,7 +48,7 @@ def run(options: Options) -> int:
     for precision in bundle.manifest.precision:
         progress(f"comparing the {precision} graphs with the eager model")
         cases = example_cases(model.config, tokenizer, split.examples) if split else None
-        report = compare(model, bundle.path, precision, cases)
+        report = compare(model, bundle, precision, cases)
         show({"precision": precision, **report.to_dict()}, as_json=options.json)
         report.require()
     return 0

@@ -13,7 +13,7 @@ from hvpnet_runtime.backends.base import MAX_PICTURES
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.decoding.crf import CrfDecoder
 from hvpnet_runtime.decoding.entities import EntityDecoder, TaggedWindow, softmax
-from hvpnet_runtime.errors import BackendError, BundleError, InputError, brief
+from hvpnet_runtime.errors import BackendError, InputError, brief
 from hvpnet_runtime.prefix_cache import PrefixCache
 from hvpnet_runtime.preprocessing.encode_text import Encoding, TextEncoder
 from hvpnet_runtime.preprocessing.pictures import OnBadImage, digest
@@ -49,10 +49,7 @@ class Pipeline:
         self._origin = Origin()
         self._entities: EntityDecoder | None = None
         if bundle.task == "ner":
-            crf = CrfDecoder.from_npz(bundle.path / "decoder.npz")
-            if crf.labels != len(bundle.labels):
-                raise BundleError(f"decoder.npz has {crf.labels} labels, the manifest {len(bundle.labels)}")
-            self._entities = EntityDecoder(bundle.labels, crf)
+            self._entities = EntityDecoder(bundle.labels, CrfDecoder(**bundle.decoder_scores()))
         self._blank = backend.place_prefix(bundle.blank_prefix()) if bundle.sizes.pictures else None
 
     @classmethod

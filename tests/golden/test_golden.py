@@ -212,7 +212,7 @@ def test_exported_graphs(golden: Golden, bundle: Bundle, precision: Precision, b
     if golden.task == "re":
         assert [[int(row.argmax())] for row in outputs] == golden.decisions
         return
-    decoded = CrfDecoder.from_npz(bundle.path / "decoder.npz").decode(outputs, golden.published["attention_mask"])
+    decoded = CrfDecoder(**bundle.decoder_scores()).decode(outputs, golden.published["attention_mask"])
     different = [row for row, tags in enumerate(decoded) if tags != golden.decisions[row]]
     if precision == "fp32":
         assert different == []

@@ -239,6 +239,13 @@ class FakeEngine:
     def get_tensor_dtype(self, name: str) -> np.dtype[Any]:
         return np.dtype(next(TYPES[node.type] for node in self._nodes if node.name == name))
 
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        (node,) = (node for node in self._nodes if node.name == name)
+        return tuple(size if isinstance(size, int) else -1 for size in node.shape)
+
+    def get_tensor_mode(self, name: str) -> str:
+        return "in" if name in {node.name for node in self.session.get_inputs()} else "out"
+
     def create_runtime_config(self) -> SimpleNamespace:
         return SimpleNamespace(set_execution_context_allocation_strategy=lambda strategy: None)
 
@@ -258,6 +265,7 @@ class FakeLibrary(SimpleNamespace):
             broken=False,
             executions=0,
             contexts=0,
+            TensorIOMode=SimpleNamespace(INPUT="in", OUTPUT="out"),
             nptype=lambda dtype: dtype,
             Runtime=lambda logger: SimpleNamespace(deserialize_cuda_engine=self._deserialise),
             ExecutionContextAllocationStrategy=SimpleNamespace(USER_MANAGED=2),

@@ -11,7 +11,7 @@ from hvpnet_runtime.backends.openvino import OpenVinoBackend, import_openvino
 from hvpnet_runtime.backends.tensorrt.backend import TensorRTBackend
 from hvpnet_runtime.backends.tensorrt.library import load_library
 from hvpnet_runtime.bundle import Bundle
-from hvpnet_runtime.errors import BackendError, HvpnetError, StaleEngineError
+from hvpnet_runtime.errors import BackendError, BundleError, HvpnetError, StaleEngineError
 
 __all__ = ["AUTO", "BACKENDS", "CPU_BACKENDS", "Backend", "Prefix", "TextInputs", "available_backends", "load_backend"]
 
@@ -77,7 +77,8 @@ def load_backend(
 
     Raises:
         BackendError: the name is unknown, the backend does not run here, or its engine has another precision.
-        BundleError: the bundle does not have the precision, or the backend does not run it.
+        BundleError: the bundle does not have the precision, or the backend does not run it; or a graph is damaged or of
+            another model.
         MissingExtraError: its package is not installed.
     """
     if name != "auto":
@@ -95,6 +96,8 @@ def load_backend(
         else:
             _log.info("backend %s loaded", backend.name)
             return backend
+    if isinstance(reasons[-1], BundleError):  # the last of them runs everywhere: it is the bundle that is wrong
+        raise reasons[-1]
     raise BackendError(f"no backend runs here: {'; '.join(map(str, reasons))}") from reasons[-1]
 
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from hvpnet_runtime.bundle import Bundle, GraphName, Precision
+from hvpnet_runtime.bundle import Axis, Bundle, GraphName, Precision
 from hvpnet_runtime.errors import BackendError
 from hvpnet_runtime.processes import Origin
 
@@ -123,7 +123,7 @@ class HostBackend(ABC):
         self._origin.check()
         if self._closed or "vision" not in self._specs:
             raise BackendError(no_pictures(self.name, closed=self._closed))
-        prefixes = self._run("vision", {"images": pixels})  # [N, layers, 2, P * hidden]
+        prefixes = self._output("vision", {"images": pixels}, {"pictures": len(pixels)})  # [N, layers, 2, P * hidden]
         return [prefix.copy() for prefix in prefixes]  # a view would keep the whole batch alive in the cache
 
     def place_prefix(self, prefix: npt.NDArray[np.float32]) -> Prefix:
@@ -139,7 +139,18 @@ class HostBackend(ABC):
         if "vision" in self._specs:
             rows: Any = prefixes  # arrays, as they come from this backend
             feeds["prefix"] = np.stack([np.stack(row) for row in rows])  # [B, pictures, layers, 2, P * hidden]
-        return self._run("text", feeds)
+        batch, length = text.input_ids.shape
+        return self._output("text", feeds, {"batch": batch, "length": length})
+
+    def _output(self, graph: GraphName, feeds: Mapping[str, Array], sizes: Mapping[Axis, int]) -> Array:
+        """The output of a graph, whose shape a graph may promise and not keep."""
+        output, expected = self._run(graph, feeds), self._specs[graph].output.shape(sizes)
+        if output.shape != expected:
+            raise BackendError(
+                f"{self.name}: {graph}.onnx answers with the shape {list(output.shape)}, not {list(expected)}: export"
+                " the checkpoint again"
+            )
+        return output
 
     def close(self) -> None:
         """See `Backend`."""

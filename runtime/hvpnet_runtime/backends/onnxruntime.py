@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hvpnet_runtime.backends.base import Array, HostBackend
-from hvpnet_runtime.bundle import Bundle, GraphName
-from hvpnet_runtime.errors import BackendError, MissingExtraError
+from hvpnet_runtime.bundle import Bundle, FoundTensor, GraphName, GraphSpec
+from hvpnet_runtime.errors import BackendError, BundleError, MissingExtraError
 from hvpnet_runtime.processes import never_free_in_forks
 
 CPU = "CPUExecutionProvider"
@@ -23,6 +23,14 @@ instead of 50."""
 _SLOW_FUSIONS = ("SkipLayerNormFusion",)
 """Optimisers to leave out. The fused kernel takes 0.23 ms for [80, 768], add and layer norm apart 0.05 ms: together a
 seventh of the INT8 text graph's time."""
+
+_DTYPES = {
+    "tensor(uint8)": "uint8",
+    "tensor(int64)": "int64",
+    "tensor(float16)": "float16",
+    "tensor(float)": "float32",
+}
+"""numpy's names of the types that graphs read and answer."""
 
 Providers = Mapping[str, Mapping[str, str]]
 """Options by execution provider, the one that must load first."""
@@ -38,8 +46,7 @@ class OnnxRuntimeBackend(HostBackend):
 
     Raises:
         MissingExtraError: ONNX Runtime is not installed.
-        BundleError: the bundle does not have the precision.
-        BackendError: a graph is damaged.
+        BundleError: the bundle does not have the precision, or a graph is damaged or of another model.
     """
 
     def __init__(self, bundle: Bundle, threads: int | None = None, precision: str | None = None) -> None:
@@ -51,8 +58,16 @@ class OnnxRuntimeBackend(HostBackend):
             options.intra_op_num_threads = threads
         options.add_session_config_entry(*_SPIN_WITHIN_RUNS)
         self._sessions = {
-            graph: load_session(runtime, bundle.onnx(graph, chosen), {CPU: {}}, options, _SLOW_FUSIONS)
-            for graph in self._specs
+            graph: load_session(
+                runtime,
+                bundle.onnx(graph, chosen),
+                bundle.graph(graph, chosen),
+                spec,
+                {CPU: {}},
+                options,
+                _SLOW_FUSIONS,
+            )
+            for graph, spec in self._specs.items()
         }
 
     def _run(self, graph: GraphName, feeds: Mapping[str, Array]) -> npt.NDArray[np.float32]:
@@ -84,25 +99,47 @@ def require_provider(provider: str, extra: str) -> Any:  # noqa: ANN401  onnxrun
 
 def load_session(
     runtime: Any,  # noqa: ANN401  onnxruntime has no types
-    path: Path,
+    file: Path,
+    content: bytes,
+    spec: GraphSpec,
     providers: Providers,
     options: Any,  # noqa: ANN401
     disabled_optimizers: Sequence[str] = (),
 ) -> Any:  # noqa: ANN401
-    """A session on the first of the providers.
+    """A session of a graph on the first of the providers.
+
+    Args:
+        runtime: see `require_provider`.
+        file: what messages call the graph.
+        content: of the file, which was checked; it holds its weights itself.
+        spec: what the graph must read and answer.
+        providers: which, and their options.
+        options: of the session.
+        disabled_optimizers: by name.
 
     Raises:
-        BackendError: the provider did not load, or the graph is damaged.
+        BundleError: the graph is damaged, or reads or answers something else.
+        BackendError: the provider did not load, or not this graph.
     """
     first = next(iter(providers))
     chosen = [(name, dict(settings)) for name, settings in providers.items()]
     try:
         session = runtime.InferenceSession(
-            str(path), options, providers=chosen, disabled_optimizers=list(disabled_optimizers)
+            content, options, providers=chosen, disabled_optimizers=list(disabled_optimizers)
         )
     except Exception as error:  # its exception classes are private to the extension
-        raise BackendError(f"ONNX Runtime cannot load {path}: {str(error).splitlines()[0]}") from error
+        reason = f"ONNX Runtime cannot load {file}: {(str(error).splitlines() or ['it gives no reason'])[0]}"
+        if first == CPU:
+            raise BundleError(f"{reason}; export the checkpoint again, or upgrade onnxruntime") from error
+        raise BackendError(reason) from error  # it may be the device that is too small
+    session._model_bytes = None  # it would be kept for a retry on another provider, as long as the session  # noqa: SLF001
     if session.get_providers()[0] != first:  # it falls back to the CPU without an error
         raise BackendError(f"{first} did not load: check the CUDA and cuDNN libraries it needs")
+    spec.check(file, map(_found, session.get_inputs()), map(_found, session.get_outputs()))
     never_free_in_forks(session)
     return session
+
+
+def _found(node: Any) -> FoundTensor:  # noqa: ANN401
+    axes = tuple(size if isinstance(size, int) else None for size in node.shape)
+    return FoundTensor(node.name, _DTYPES.get(node.type, node.type), axes)

@@ -39,7 +39,8 @@ class OnnxRuntimeGpuBackend:
 
     Raises:
         MissingExtraError: ONNX Runtime or cuda-bindings is not installed.
-        BundleError: the bundle does not have the precision, or it is INT8, whose graphs are for CPUs.
+        BundleError: the bundle does not have the precision, or it is INT8, whose graphs are for CPUs; or a graph is of
+            another model.
         BackendError: there is no GPU, or the provider is not in this build or does not load.
     """
 
@@ -58,8 +59,10 @@ class OnnxRuntimeGpuBackend:
         providers = self.providers(kind, self._stream)
         try:
             self._sessions = {
-                graph: load_session(self._runtime, bundle.onnx(graph, self.precision), providers, options)
-                for graph in self._specs
+                graph: load_session(
+                    self._runtime, bundle.onnx(graph, chosen), bundle.graph(graph, chosen), spec, providers, options
+                )
+                for graph, spec in self._specs.items()
             }
         except BaseException:
             self._cuda.destroy_stream(self._stream)

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hvpnet_runtime.backends.base import Array, HostBackend
-from hvpnet_runtime.bundle import Bundle, GraphName
-from hvpnet_runtime.errors import BackendError, MissingExtraError
+from hvpnet_runtime.bundle import Bundle, FoundTensor, GraphName
+from hvpnet_runtime.errors import BackendError, BundleError, MissingExtraError
 
 
 class OpenVinoBackend(HostBackend):
@@ -23,8 +23,8 @@ class OpenVinoBackend(HostBackend):
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
-        BundleError: the bundle does not have the precision.
-        BackendError: a graph is damaged, or the processor does not compute in bfloat16.
+        BundleError: the bundle does not have the precision, or a graph is damaged or of another model.
+        BackendError: the processor does not compute in bfloat16.
     """
 
     def __init__(self, bundle: Bundle, threads: int | None = None, precision: str | None = None) -> None:
@@ -42,12 +42,16 @@ class OpenVinoBackend(HostBackend):
         }
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = str(threads)
-        for graph in self._specs:
-            path = bundle.onnx(graph, graphs)
+        for graph, spec in self._specs.items():
+            file = bundle.onnx(graph, graphs)
             try:
-                request = core.compile_model(str(path), "CPU", settings).create_infer_request()
+                compiled = core.compile_model(core.read_model(bundle.graph(graph, graphs)), "CPU", settings)
+                request = compiled.create_infer_request()
             except RuntimeError as error:
-                raise BackendError(f"OpenVINO cannot load {path}: {_last_line(error)}") from error
+                raise BundleError(
+                    f"OpenVINO cannot load {file}: {_last_line(error)}; export it again, or upgrade openvino"
+                ) from error
+            spec.check(file, map(_found, compiled.inputs), map(_found, compiled.outputs))
             self._sessions[graph] = request, Lock()  # a request runs once at a time
 
     def _run(self, graph: GraphName, feeds: Mapping[str, Array]) -> npt.NDArray[np.float32]:
@@ -60,8 +64,13 @@ class OpenVinoBackend(HostBackend):
         return output
 
 
+def _found(port: Any) -> FoundTensor:  # noqa: ANN401
+    axes = tuple(None if size.is_dynamic else size.get_length() for size in port.partial_shape)
+    return FoundTensor(port.any_name, port.element_type.to_dtype().name, axes)
+
+
 def _last_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1]
+    return (str(error).strip().splitlines() or ["it gives no reason"])[-1]
 
 
 def import_openvino() -> Any:  # noqa: ANN401  openvino has no types

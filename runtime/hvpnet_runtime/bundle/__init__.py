@@ -1,6 +1,7 @@
 """A bundle's contract: what is in the folder, how it is read and checked, and how it is written."""
 
-from hvpnet_runtime.bundle.graph_spec import Axis, GraphName, GraphSpec, TensorSpec, graph_specs
+from hvpnet_runtime.bundle.files import file_digests, sha256
+from hvpnet_runtime.bundle.graph_spec import Axis, FoundTensor, GraphName, GraphSpec, TensorSpec, graph_specs
 from hvpnet_runtime.bundle.manifest import (
     MAX_OBJECTS,
     SCHEMA_VERSION,
@@ -14,7 +15,7 @@ from hvpnet_runtime.bundle.manifest import (
     Task,
     Variant,
 )
-from hvpnet_runtime.bundle.reader import Bundle, file_digests, sha256
+from hvpnet_runtime.bundle.reader import Bundle
 
 __all__ = [
     "MAX_OBJECTS",
@@ -22,6 +23,7 @@ __all__ = [
     "Axis",
     "Bundle",
     "FileDigest",
+    "FoundTensor",
     "GraphName",
     "GraphSpec",
     "Head",

@@ -51,10 +51,13 @@ def _parse(kind: Any, value: object, place: str) -> object:  # noqa: ANN401  an 
         if len(kinds) == len(value):
             return tuple(map(_parse, kinds, value, (f"{place}[{index}]" for index in range(len(value)))))
     elif origin is Mapping and isinstance(value, dict):
-        return {name: _parse(arguments[1], item, f"{place}.{name}") for name, item in value.items()}
+        return {
+            _parse(arguments[0], name, place): _parse(arguments[1], item, f"{place}.{name[:60]}")
+            for name, item in value.items()
+        }
     elif kind is Any or (origin is Literal and value in arguments) or (kind is not float and type(value) is kind):
         return value
-    elif kind is float and type(value) in (int, float) and math.isfinite(float(str(value))):
+    elif kind is float and type(value) in (int, float) and math.isfinite(float(str(value))):  # an int may be too large
         return float(str(value))
     raise ValueError(f"{place} is {_shown(value)}")
 

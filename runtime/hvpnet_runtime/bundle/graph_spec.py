@@ -1,17 +1,27 @@
 """What the graphs of a bundle read and answer: the one place where their inputs and outputs are spelled."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Literal, TypeAlias
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
 from hvpnet_runtime.bundle.manifest import Manifest, Precision
+from hvpnet_runtime.errors import BundleError
 
 GraphName: TypeAlias = Literal["vision", "text"]
 Axis: TypeAlias = Literal["pictures", "batch", "length"]
 """Axes whose size differs from run to run: distinct pictures, texts, and pieces of the longest text."""
+
+
+class FoundTensor(NamedTuple):
+    """An input or output of a graph as a library reports it; the size of an axis that may differ is None."""
+
+    name: str
+    dtype: str
+    axes: tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,13 @@ class TensorSpec:
     def shape(self, sizes: Mapping[Axis, int]) -> tuple[int, ...]:
         """The shape for these sizes of the axes."""
         return tuple(axis if isinstance(axis, int) else sizes[axis] for axis in self.axes)
+
+    @property
+    def expected(self) -> FoundTensor:
+        """What a library should report of it."""
+        return FoundTensor(
+            self.name, self.dtype.name, tuple(axis if isinstance(axis, int) else None for axis in self.axes)
+        )
 
     def nbytes(self, sizes: Mapping[Axis, int]) -> int:
         """Bytes of such a tensor."""
@@ -55,6 +72,35 @@ class GraphSpec:
         """The shape of every input for so many pictures, or texts of so many pieces."""
         sizes: dict[Axis, int] = {"pictures": rows, "batch": rows, "length": length or 0}
         return {tensor.name: tensor.shape(sizes) for tensor in self.inputs}
+
+    def check(self, file: Path, inputs: Iterable[FoundTensor], outputs: Iterable[FoundTensor]) -> None:
+        """Hold a loaded graph against this interface.
+
+        Args:
+            file: the graph, or the plan built from it.
+            inputs: in any order.
+            outputs: likewise.
+
+        Raises:
+            BundleError: a name, type, rank or size differs; the message says which.
+        """
+        needed = {tensor.name: tensor.expected for tensor in self.inputs}
+        for what, wanted, found in (
+            ("inputs", needed, inputs),
+            ("outputs", {self.output.name: self.output.expected}, outputs),
+        ):
+            named = {tensor.name: tensor for tensor in found}
+            if named.keys() != wanted.keys():
+                raise BundleError(
+                    f"{file} has the {what} {_listed(named)}, the manifest's model {_listed(wanted)}: export the"
+                    " checkpoint again"
+                )
+            for name, tensor in named.items():
+                if tensor != wanted[name]:
+                    raise BundleError(
+                        f"{file}: {name} is {_described(tensor)}, the manifest's model has {_described(wanted[name])}:"
+                        " export the checkpoint again"
+                    )
 
 
 def graph_specs(manifest: Manifest, precision: Precision) -> dict[GraphName, GraphSpec]:
@@ -85,6 +131,14 @@ def graph_specs(manifest: Manifest, precision: Precision) -> dict[GraphName, Gra
         "vision": GraphSpec("vision", (images,), TensorSpec("prefix", prefix, ("pictures", *sizes.prefix_shape))),
         "text": text,
     }
+
+
+def _listed(tensors: Mapping[str, FoundTensor]) -> str:
+    return ", ".join(sorted(tensors)) or "none"
+
+
+def _described(tensor: FoundTensor) -> str:
+    return f"{tensor.dtype} [{', '.join('any' if size is None else str(size) for size in tensor.axes)}]"
 
 
 def _integers(name: str, *axes: Axis) -> TensorSpec:

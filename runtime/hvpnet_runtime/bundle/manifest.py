@@ -140,19 +140,63 @@ class Manifest:
                 f"its schema is {version}, this version reads {SCHEMA_VERSION}: make the bundle anew with "
                 f"{_export_command(values)}"
             )
-        return record_from_json(cls, {name: value for name, value in values.items() if name != "schema_version"})
+        manifest = record_from_json(cls, {name: value for name, value in values.items() if name != "schema_version"})
+        _check_values(manifest)
+        return manifest
 
     def to_json(self) -> str:
         """The text of manifest.json."""
         return json.dumps(self.to_dict(), indent=2) + "\n"
 
-    @property
-    def required_files(self) -> tuple[str, ...]:
-        """What a bundle of this task and variant must hold, as paths inside it."""
+    def required_files(self, *, graphs: bool = True) -> tuple[str, ...]:
+        """What a bundle of this task and variant must hold, as paths inside it, with or without the graphs."""
         pictures = bool(self.sizes.pictures)
-        graphs = ("vision.onnx", "text.onnx") if pictures else ("text.onnx",)
+        names = ("vision.onnx", "text.onnx") if pictures else ("text.onnx",)
         arrays = (*(("decoder.npz",) if self.task == "ner" else ()), *(("blank.npz",) if pictures else ()))
-        return ("tokenizer.json", *arrays, *(f"onnx/{each}/{graph}" for each in self.precision for graph in graphs))
+        onnx = [f"onnx/{precision}/{name}" for precision in self.precision for name in names] if graphs else []
+        return ("tokenizer.json", *arrays, *onnx)
+
+
+def _check_values(manifest: Manifest) -> None:
+    """What no type says.
+
+    Raises:
+        ValueError: a value contradicts another, or no model can have it.
+    """
+    _check_sizes(manifest)
+    _check_names(manifest)
+    if (manifest.head is None) != (manifest.task == "ner"):
+        raise ValueError(f"head is {manifest.head}, the task {manifest.task}")
+    if not isinstance(manifest.architecture.get("bert"), dict):
+        raise ValueError("architecture.bert is no object")  # noqa: TRY004  of the document
+    for precision, report in manifest.parity.items():
+        for name in ("prefix_error", "output_error", "differing", "decisions"):
+            if type(report.get(name)) not in (int, float):
+                raise ValueError(f"parity.{precision}.{name} is no number")
+
+
+def _check_sizes(manifest: Manifest) -> None:
+    sizes, pictures, limits = manifest.sizes, manifest.preprocessing, manifest.limits
+    counts = {f"sizes.{name}": value for name, value in asdict(sizes).items() if name != "pictures"}
+    counts |= {"limits.max_length": limits.max_length, "preprocessing.max_pixels": pictures.max_pixels}
+    for name, value in {**counts, "preprocessing.crop": pictures.crop}.items():
+        if not 0 < value < 2**31:
+            raise ValueError(f"{name} is {value}")
+    if not pictures.crop <= pictures.resize < 2**15:
+        raise ValueError(f"preprocessing.resize is {pictures.resize}, preprocessing.crop {pictures.crop}")
+    if limits.max_objects != MAX_OBJECTS:
+        raise ValueError(f"limits.max_objects is {limits.max_objects}, models read {MAX_OBJECTS}")
+    read = {"text_only": 0, "only_obj": MAX_OBJECTS}.get(manifest.variant, 1 + MAX_OBJECTS)
+    if sizes.pictures != read:
+        raise ValueError(f"sizes.pictures is {sizes.pictures}, the variant {manifest.variant} reads {read}")
+
+
+def _check_names(manifest: Manifest) -> None:
+    for text in (*manifest.labels, *manifest.files):
+        text.encode()  # half of a surrogate pair cannot be written, and UnicodeEncodeError is a ValueError
+    for name in manifest.files:
+        if name.startswith("/") or ".." in name.split("/") or "\0" in name:
+            raise ValueError(f"files has {name[:60]!r}, which lies outside the bundle")
 
 
 def _export_command(values: Any) -> str:  # noqa: ANN401  JSON

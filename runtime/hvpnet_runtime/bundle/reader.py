@@ -1,20 +1,25 @@
 """Read a bundle: the manifest's schema, the presence of every file and its digest, before anything is parsed."""
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from hvpnet_runtime.bundle.arrays import read_arrays
+from hvpnet_runtime.bundle.files import check_file, read_checked, read_regular
 from hvpnet_runtime.bundle.graph_spec import GraphName, GraphSpec, graph_specs
 from hvpnet_runtime.bundle.manifest import FileDigest, Manifest, PictureSpec, Precision, Sizes, Task
+from hvpnet_runtime.bundle.onnx_file import require_own_weights
 from hvpnet_runtime.errors import BundleError
+
+_MANIFEST_BYTES = 64 * 2**20
+"""Most bytes of manifest.json; a parity report may list many decisions."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +35,19 @@ class Bundle:
     manifest: Manifest
 
     @classmethod
-    def load(cls, path: Path | str) -> "Bundle":
+    def load(cls, path: Path | str, *, graphs: bool = True) -> "Bundle":
         """Read and check a bundle.
+
+        Args:
+            path: its folder.
+            graphs: whether it must have them; a copy whose graphs somebody else runs does without.
 
         Raises:
             BundleError: no bundle, another schema, or a file that is missing, truncated or edited (it is named).
         """
         path = Path(path)
-        manifest = _read_manifest(path / "manifest.json")
-        _check_files(path, manifest.required_files, manifest.files)
+        manifest = _read_manifest(path)
+        _check_files(path, manifest.required_files(graphs=graphs), manifest.files)
         return cls(path, manifest)
 
     @property
@@ -89,41 +98,69 @@ class Bundle:
         missing = wanted or " or ".join(precisions)
         raise BundleError(f"{self.path} has no {missing} graphs, only {', '.join(self.manifest.precision)}")
 
+    def read(self, name: str) -> bytes:
+        """The content of a file that the manifest lists, held against its digest: the bytes that are to be used.
+
+        `load` has checked the file, but it may have been changed since.
+
+        Raises:
+            BundleError: it is not listed, no regular file, or not what the manifest says.
+        """
+        if name not in self.manifest.files:
+            raise BundleError(f"{self.path / 'manifest.json'} lists no {name}: export the checkpoint again")
+        return read_checked(self.path, name, self.manifest.files[name])
+
+    def graph(self, graph: GraphName, precision: str = "fp32") -> bytes:
+        """The content of a graph, checked as by `read`; it holds its weights itself.
+
+        Raises:
+            BundleError: the bundle does not have this precision, or the file is not what the manifest says, or no ONNX
+                file, or takes weights from another one.
+        """
+        file = self.onnx(graph, precision)
+        content = self.read(f"onnx/{precision}/{graph}.onnx")
+        require_own_weights(content, file)
+        return content
+
+    def decoder_scores(self) -> dict[str, npt.NDArray[np.float32]]:
+        """The scores of the CRF: `start_transitions`, `end_transitions` [labels] and `transitions` [labels, labels].
+
+        Raises:
+            BundleError: decoder.npz is damaged or of other labels.
+        """
+        count = len(self.labels)
+        shapes = {"start_transitions": (count,), "end_transitions": (count,), "transitions": (count, count)}
+        return self._finite("decoder.npz", shapes)
+
     def blank_prefix(self) -> npt.NDArray[np.float32]:
         """The prefix of the blank picture that stands for a missing one, float32 [layers, 2, prefix_length * hidden].
 
         Raises:
             BundleError: blank.npz is damaged or of another model.
         """
-        path, shape = self.path / "blank.npz", self.manifest.sizes.prefix_shape
-        prefix = read_arrays(path, "prefix")["prefix"]
-        if prefix.dtype != np.float32 or prefix.shape != shape:
-            raise BundleError(f"{path}: prefix is {prefix.dtype} {list(prefix.shape)}, the graphs read {list(shape)}")
-        return prefix.astype(np.float32)
+        return self._finite("blank.npz", {"prefix": self.sizes.prefix_shape})["prefix"]
+
+    def _finite(self, name: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, npt.NDArray[np.float32]]:
+        arrays = read_arrays(self.read(name), self.path / name, shapes)
+        for what, array in arrays.items():
+            if not np.isfinite(array).all():
+                raise BundleError(f"{self.path / name}: {what} contains NaN or infinity; export the bundle again")
+        return arrays
 
 
-def sha256(file: Path) -> str:
-    """Digest of a file, as hexadecimal digits."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def file_digests(folder: Path) -> dict[str, FileDigest]:
-    """What every file of a folder is, by its path inside it."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): FileDigest(sha256(path), path.stat().st_size) for path in files}
-
-
-def _read_manifest(file: Path) -> Manifest:
+def _read_manifest(folder: Path) -> Manifest:
+    file = folder / "manifest.json"
     try:
-        values = json.loads(file.read_text("utf-8"))
-    except OSError as error:
-        raise BundleError(f"{file.parent} is not a bundle: {file} cannot be read ({error.strerror})") from error
+        content = read_regular(folder, file.name, _MANIFEST_BYTES)
+    except BundleError as error:
+        raise BundleError(f"{folder} is not a bundle: {error}") from error
+    try:
+        values = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{file} is not JSON: the bundle is damaged ({error})") from error
     try:
         return Manifest.from_dict(values)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{file} is not a manifest that this version reads: {error}") from error
 
 
@@ -131,17 +168,5 @@ def _check_files(path: Path, required: tuple[str, ...], files: Mapping[str, File
     unlisted = [name for name in required if name not in files]
     if unlisted:
         raise BundleError(f"{path / 'manifest.json'} lists no {', '.join(unlisted)}: export the checkpoint again")
-    for name, facts in files.items():
-        file = path / name
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise BundleError(f"{path / 'manifest.json'} lists {name}, which lies outside the bundle")
-        if not file.is_file():
-            raise BundleError(f"{file} is missing: copy the whole bundle again")
-        size = file.stat().st_size
-        if size != facts.bytes:
-            raise BundleError(f"{file} has {size} bytes, the manifest says {facts.bytes}: copy the bundle again")
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing releases the GIL
-        digests = pool.map(sha256, [path / name for name in files])
-        for (name, facts), digest in zip(files.items(), digests, strict=True):
-            if digest != facts.sha256:
-                raise BundleError(f"{path / name} was changed after the export: its sha256 is not the manifest's")
+        list(pool.map(partial(check_file, path), files, files.values()))

@@ -5,16 +5,11 @@ into arrays the extension accepts.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from hvpnet_runtime.bundle.arrays import read_arrays
 from hvpnet_runtime.compiled import _crf
-from hvpnet_runtime.errors import BundleError
-
-_ARRAYS = ("start_transitions", "end_transitions", "transitions")
 
 
 class CrfDecoder:
@@ -38,19 +33,6 @@ class CrfDecoder:
             _float32("end_transitions", end_transitions, 1),
             _float32("transitions", transitions, 2),
         )
-
-    @classmethod
-    def from_npz(cls, path: str | Path) -> "CrfDecoder":
-        """Read the arrays `start_transitions`, `end_transitions` and `transitions` of a bundle's `decoder.npz`.
-
-        Raises:
-            BundleError: the file cannot be read, or an array is missing or unusable.
-        """
-        arrays = read_arrays(Path(path), *_ARRAYS)
-        try:
-            return cls(**arrays)
-        except ValueError as error:
-            raise BundleError(f"{path}: {error}; export the bundle again") from error
 
     @property
     def labels(self) -> int:

@@ -11,14 +11,14 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from tokenizers import Tokenizer
 
 from hvpnet_runtime.bundle import Bundle
-from hvpnet_runtime.errors import BundleError, InputError, TextError, brief
+from hvpnet_runtime.errors import InputError, TextError, brief
 from hvpnet_runtime.preprocessing.encode_text import Encoding, EntityWindow, TextEncoder
 from hvpnet_runtime.preprocessing.mark_pair import mark_characters, mention
 from hvpnet_runtime.preprocessing.pictures import OnBadImage, load_pixels, open_whole, to_pixels
 from hvpnet_runtime.preprocessing.split_words import Word, split_words
+from hvpnet_runtime.preprocessing.tokenizer import load_tokenizer
 from hvpnet_runtime.processes import Origin
 from hvpnet_runtime.types import Mention, Picture, Tweet
 
@@ -78,7 +78,7 @@ class Preparer:
         max_pixels: most pixels of a picture.
 
     Raises:
-        BundleError: `tokenizer.json` is no tokeniser file, or not the text graph's.
+        BundleError: as `load_tokenizer` and `TextEncoder`.
     """
 
     def __init__(
@@ -97,7 +97,11 @@ class Preparer:
             raise InputError(f"window must be True or False, not {brief(window)}")
         self._manifest, pictures, limit = bundle.manifest, bundle.manifest.preprocessing, bundle.manifest.limits
         self._spec = replace(pictures, max_pixels=min(max_pixels or pictures.max_pixels, pictures.max_pixels))
-        self.encoder = _text_encoder(bundle, min(max_length or limit.max_length, limit.max_length))
+        self.encoder = TextEncoder(
+            load_tokenizer(bundle),
+            min(max_length or limit.max_length, limit.max_length),
+            markers=bundle.task == "re",
+        )
         self._window, self._on_bad_image = window, on_bad_image
         self._origin = Origin()
         self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, "hvpnet-pictures")
@@ -173,18 +177,6 @@ class Preparer:
             return None
         image, name = open_whole(picture, self._spec, self._on_bad_image)
         return to_pixels(image, self._spec, name=name)
-
-
-def _text_encoder(bundle: Bundle, max_length: int) -> TextEncoder:
-    try:
-        tokenizer = Tokenizer.from_file(str(bundle.path / "tokenizer.json"))
-    except Exception as error:  # tokenizers raises bare Exception
-        raise BundleError(f"{bundle.path / 'tokenizer.json'} is not a tokeniser file: {error}") from error
-    if tokenizer.get_vocab_size() != bundle.sizes.vocabulary:
-        raise BundleError(
-            f"tokenizer.json has {tokenizer.get_vocab_size()} pieces, the text graph {bundle.sizes.vocabulary}"
-        )
-    return TextEncoder(tokenizer, max_length, markers=bundle.task == "re")
 
 
 def _items(name: str, given: Any) -> list[Any]:  # noqa: ANN401  whatever a user gave

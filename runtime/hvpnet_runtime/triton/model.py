@@ -34,7 +34,8 @@ class TritonPythonModel:
         settings = Settings.from_parameters(
             {name: value["string_value"] for name, value in config["parameters"].items()}
         )
-        bundle = Bundle.load(Path(args["model_repository"]) / args["model_version"] / BUNDLE)
+        path = Path(args["model_repository"]) / args["model_version"] / BUNDLE
+        bundle = Bundle.load(path, graphs=settings.backend != TRITON)
         if settings.backend == TRITON:
             backend: Backend = TritonBackend(bundle, args["model_name"], max_batch, settings, _infer)
         else:

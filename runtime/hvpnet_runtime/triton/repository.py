@@ -7,12 +7,13 @@
 - `SHA256SUMS` lists all files, as `sha256sum --check` reads it.
 """
 
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from hvpnet_runtime.bundle import Bundle, sha256
+from hvpnet_runtime.bundle.files import copy_regular, regular_files
+from hvpnet_runtime.bundle.onnx_file import require_own_weights
 from hvpnet_runtime.bundle.staging import staged
 from hvpnet_runtime.errors import RepositoryError
 from hvpnet_runtime.triton.config import graph_config, python_config
@@ -74,7 +75,8 @@ def write_repository(bundle: Bundle, out: Path, options: RepositoryOptions) -> l
         The names of its models.
 
     Raises:
-        BundleError: the bundle does not have this precision.
+        BundleError: the bundle does not have this precision; or what is to be copied is a link or no regular file, or a
+            graph takes weights from elsewhere.
         BackendError: it has no engine of TensorRT, or a stale one.
         RepositoryError: `out` exists, there are several engines to choose from, the batch is too large for the engine,
             or the disk is full; nothing is left.
@@ -94,7 +96,7 @@ def _write(bundle: Bundle, stage: Path, options: RepositoryOptions, graphs: Grap
     expected = _copy_bundle(bundle, model / "1" / BUNDLE, whole=graphs is None)
     settings, max_batch = Settings(), options.max_batch or MAX_BATCH
     if graphs is not None:
-        expected |= _write_graphs(stage, options.name, graphs)
+        expected |= _write_graphs(bundle, stage, options.name, graphs)
         settings, max_batch = Settings(TRITON, precision=graphs.precision, lengths=graphs.lengths), graphs.max_batch
     config = python_config(options.name, max_batch, options.instances, settings.to_parameters())
     (model / "config.pbtxt").write_text(config, "utf-8")
@@ -107,22 +109,21 @@ def _copy_bundle(bundle: Bundle, target: Path, *, whole: bool) -> dict[Path, str
     """Copy the bundle, or all but graphs and engines with a manifest that lists no more; the expected digests."""
     manifest = bundle.manifest
     if not whole:
-        manifest = replace(manifest, precision=())
-        manifest = replace(manifest, files={name: manifest.files[name] for name in manifest.required_files})
-    for name in manifest.files:
-        _copy(bundle.path / name, target / name)
-    if whole and (bundle.path / "engines").is_dir():
-        shutil.copytree(bundle.path / "engines", target / "engines")
+        names = manifest.required_files(graphs=False)
+        manifest = replace(manifest, files={name: manifest.files[name] for name in names})
+    engines = regular_files(bundle.path, "engines") if whole else []
+    for name in (*manifest.files, *engines):
+        _copy(bundle, name, target / name)
     (target / "manifest.json").write_text(manifest.to_json(), "utf-8")
     return {target / name: facts.sha256 for name, facts in manifest.files.items()}
 
 
-def _write_graphs(stage: Path, name: str, graphs: Graphs) -> dict[Path, str]:
+def _write_graphs(bundle: Bundle, stage: Path, name: str, graphs: Graphs) -> dict[Path, str]:
     expected = {}
     for graph, (file, digest) in graphs.files.items():
         model = stage / f"{name}_{graph}"
         copied = model / "1" / f"model{file.suffix}"
-        _copy(file, copied)
+        _copy(bundle, file.relative_to(bundle.path).as_posix(), copied)
         expected[copied] = digest
         most = graphs.max_pictures if graph == "vision" else graphs.max_batch
         config = graph_config(model.name, graphs.platform, most, graphs.specs[graph], graphs.profiles.get(graph, 0))
@@ -130,9 +131,10 @@ def _write_graphs(stage: Path, name: str, graphs: Graphs) -> dict[Path, str]:
     return expected
 
 
-def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
+def _copy(bundle: Bundle, name: str, target: Path) -> None:
+    copy_regular(bundle.path, name, target)
+    if target.suffix == ".onnx":
+        require_own_weights(target.read_bytes(), bundle.path / name)
 
 
 def _write_digests(stage: Path, expected: dict[Path, str]) -> None:

@@ -144,13 +144,19 @@ def test_openvino_keeps_what_it_answered(ner_bundle: Path) -> None:
         backend.encode_text(TextInputs(np.ones((1, 3), np.int64), np.ones((1, 3), np.int64)), [[first] * 4])
 
 
-def test_openvino_cannot_load_a_damaged_graph(
-    ner_bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    (tmp_path / "damaged.onnx").write_bytes(b"no graph")
-    monkeypatch.setattr(Bundle, "onnx", lambda *_: tmp_path / "damaged.onnx")
-    with pytest.raises(BackendError, match=r"OpenVINO cannot load .*damaged.onnx: ."):
+def test_openvino_cannot_load_a_damaged_graph(ner_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Bundle, "graph", lambda *_: b"no graph")
+    with pytest.raises(BundleError, match=r"OpenVINO cannot load .*vision.onnx: ."):
         load_backend(Bundle.load(ner_bundle), "openvino")
+
+
+def test_a_graph_that_does_not_answer_in_the_shape_it_promises(
+    ner_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = load_backend(Bundle.load(ner_bundle), "onnxruntime-cpu")
+    monkeypatch.setattr(backend, "_run", lambda graph, feeds: np.zeros((1, 4, 2, 512), np.float32))
+    with pytest.raises(BackendError, match=r"vision.onnx answers with the shape \[1, .*\], not \[2, 4, 2, 512\]"):
+        backend.encode_pictures(np.zeros((2, 224, 224, 3), np.uint8))
 
 
 def test_without_openvino_the_extra_is_named(ner_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,13 @@
 """Loading checks schema, presence and digests before anything is parsed."""
 
-import hashlib
 import json
 import shutil
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rewrite import rewrite
 
 from hvpnet_runtime import Bundle, BundleError, Pipeline
 from hvpnet_runtime.bundle import SCHEMA_VERSION, Manifest, PictureSpec
@@ -58,7 +57,7 @@ def test_edited_truncated_and_missing_files_are_named(copy: Path, name: str) -> 
 
 def test_nothing_is_parsed_before_the_digests_hold(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (copy / "onnx/fp32/text.onnx").write_bytes(b"x")
-    monkeypatch.setattr("hvpnet_runtime.preprocessing.prepare.Tokenizer.from_file", lambda _: pytest.fail("parsed"))
+    monkeypatch.setattr("hvpnet_runtime.preprocessing.prepare.load_tokenizer", lambda _: pytest.fail("parsed"))
     with pytest.raises(BundleError):
         Pipeline.load(copy)
 
@@ -94,6 +93,19 @@ def test_schemas_of_other_versions_say_what_to_do(copy: Path) -> None:
         lambda manifest: manifest.update(labels=["PAD", 1]),
         lambda manifest: manifest.update(precision=["fp32", "fp64"]),
         lambda manifest: manifest.update(files=[]),
+        lambda manifest: manifest.update(head="cls"),
+        lambda manifest: manifest.update(variant="text_only"),
+        lambda manifest: manifest.update(architecture={}),
+        lambda manifest: manifest.update(labels=["\ud800", *manifest["labels"][1:]]),
+        lambda manifest: manifest.update(parity={"fp32": {"prefix_error": None}}),
+        lambda manifest: manifest["sizes"].update(layers=0),
+        lambda manifest: manifest["sizes"].update(hidden=2**40),
+        lambda manifest: manifest["sizes"].update(pictures=3),
+        lambda manifest: manifest["limits"].update(max_length=-1),
+        lambda manifest: manifest["limits"].update(max_objects=10**9),
+        lambda manifest: manifest["preprocessing"].update(resize=100),
+        lambda manifest: manifest["preprocessing"].update(crop=0),
+        lambda manifest: manifest["preprocessing"].update(max_pixels=0),
     ],
 )
 def test_impossible_manifests_are_one_clear_line(copy: Path, change: Callable[[dict], None]) -> None:
@@ -134,44 +146,17 @@ def test_a_precision_that_is_not_there(ner_bundle: Path) -> None:
         Bundle.load(ner_bundle).onnx("text", "int8")
 
 
-def replace_array(copy: Path, name: str, write: Callable[[Path], object]) -> None:
-    """Writes an archive anew, with its digest."""
-    write(copy / name)
-    content = (copy / name).read_bytes()
-    digest = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-    edit(copy, lambda manifest: manifest["files"].update({name: digest}))
-
-
-@pytest.mark.parametrize(("file", "name"), [("blank.npz", "prefix"), ("decoder.npz", "transitions")])
-def test_an_archive_that_unpacks_to_more_than_it_has_bytes(copy: Path, file: str, name: str) -> None:
-    replace_array(copy, file, lambda path: np.savez_compressed(path, **{name: np.zeros(2**22, np.float32)}))
-    with pytest.raises(BundleError, match=rf"{file}: {name}.npy in it is compressed: .*; export the bundle again"):
-        Pipeline.load(copy)
-
-
-def test_an_array_that_says_it_is_huge(copy: Path) -> None:
-    header = np.lib.format.magic(1, 0) + b"\x76\x00"
-    header += b"{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387904,)}".ljust(117) + b"\n"
-
-    def write(path: Path) -> None:
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("prefix.npy", header)
-
-    replace_array(copy, "blank.npz", write)
-    with pytest.raises(BundleError, match=r"blank.npz: prefix cannot be read .*; export the bundle again"):
-        Pipeline.load(copy)
-
-
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
         ({}, "prefix is missing"),
-        ({"prefix": np.zeros((4, 2, 512))}, r"prefix is float64 \[4, 2, 512\], the graphs read \[4, 2, 512\]"),
+        ({"prefix": np.zeros((4, 2, 512))}, r"prefix is float64 \[4, 2, 512\], the graphs read float32 \[4, 2, 512\]"),
         ({"prefix": np.zeros((2, 4, 512), np.float32)}, r"\[2, 4, 512\]"),
-        ({"prefix": np.array([{}])}, "cannot be read"),
+        ({"prefix": np.array([{}])}, r"prefix is object \[1\]"),
     ],
 )
 def test_a_blank_prefix_of_another_model_is_refused(copy: Path, arrays: dict, message: str) -> None:
-    replace_array(copy, "blank.npz", lambda path: np.savez(path, **arrays))
+    np.savez(copy / "blank.npz", **arrays)
+    rewrite(copy, "blank.npz", (copy / "blank.npz").read_bytes())
     with pytest.raises(BundleError, match=f"blank.npz: .*{message}"):
         Pipeline.load(copy)

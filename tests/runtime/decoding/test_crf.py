@@ -18,7 +18,6 @@ from places import SHARED
 from torchcrf import CRF
 
 from hvpnet_runtime.decoding.crf import CrfDecoder
-from hvpnet_runtime.errors import BundleError
 
 GOLDEN = SHARED / "golden"
 FEW_VALUES = [-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0]
@@ -354,72 +353,6 @@ def test_probabilities_need_parameters_below_infinity(name):
     decoder = CrfDecoder(**(arrays | {name: arrays[name] + np.inf}))
     with pytest.raises(ValueError, match=rf"^{name} contains \+inf"):
         decoder.span_probabilities(SCORES[0], [0] * 4, [(0, 1)])
-
-
-# decoder.npz
-
-
-@pytest.fixture
-def arrays():
-    rng = np.random.default_rng(6)
-    shapes = {"start_transitions": (3,), "end_transitions": (3,), "transitions": (3, 3)}
-    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-
-
-def test_from_npz_reads_each_array_by_name(tmp_path, arrays, emissions):
-    path = tmp_path / "decoder.npz"
-    np.savez(path, **dict(reversed(arrays.items())))
-    mask = np.ones((2, 4), bool)
-    assert CrfDecoder.from_npz(path).decode(emissions, mask) == CrfDecoder(**arrays).decode(emissions, mask)
-    assert CrfDecoder.from_npz(str(path)).labels == 3
-
-
-@pytest.mark.parametrize("name", ["start_transitions", "end_transitions", "transitions"])
-def test_from_npz_names_a_missing_array(tmp_path, arrays, name):
-    del arrays[name]
-    np.savez(tmp_path / "decoder.npz", **arrays)
-    with pytest.raises(BundleError, match=rf"decoder\.npz: {name} is missing; export the bundle again"):
-        CrfDecoder.from_npz(tmp_path / "decoder.npz")
-
-
-@pytest.mark.parametrize(
-    ("name", "array"),
-    [
-        ("end_transitions", np.zeros(2, np.float32)),
-        ("transitions", np.zeros(9, np.float32)),
-        ("transitions", np.full((3, 3), np.nan, np.float32)),
-        ("start_transitions", np.zeros(3)),
-        ("transitions", np.array([None])),
-    ],
-)
-def test_from_npz_names_an_unusable_array(tmp_path, arrays, name, array):
-    np.savez(tmp_path / "decoder.npz", **(arrays | {name: array}))
-    with pytest.raises(BundleError, match=rf"decoder\.npz: .*\b{name}\b") as caught:
-        CrfDecoder.from_npz(tmp_path / "decoder.npz")
-    assert "\n" not in str(caught.value)
-
-
-def test_from_npz_names_an_unreadable_file(tmp_path, arrays):
-    whole, path = tmp_path / "whole.npz", tmp_path / "decoder.npz"
-    np.savez(whole, **arrays)
-    content = whole.read_bytes()
-    np.save(tmp_path / "array.npy", VECTOR)
-    array = (tmp_path / "array.npy").read_bytes()
-    flipped = bytearray(content)
-    flipped[content.index(b"NUMPY") + 130] ^= 1
-    for broken, reason in [
-        (b"", "not an npz archive"),
-        (b"text", "not an npz archive"),
-        (content[: len(content) // 2], "truncated"),
-        (array, "not an npz archive"),
-        (bytes(flipped), "start_transitions cannot be read"),
-    ]:
-        path.write_bytes(broken)
-        with pytest.raises(BundleError, match=rf"decoder\.npz: .*{reason}.*; export the bundle again"):
-            CrfDecoder.from_npz(path)
-    for missing in (tmp_path / "absent.npz", tmp_path):
-        with pytest.raises(BundleError, match=missing.name):
-            CrfDecoder.from_npz(missing)
 
 
 # The process around it

@@ -2,14 +2,17 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import onnxruntime as ort
 import pytest
 from google.protobuf import text_format
+from rewrite import rewrite
 from tritonclient.grpc.model_config_pb2 import TYPE_FP16, TYPE_FP32, TYPE_INT64, TYPE_UINT8, ModelConfig
 
 from hvpnet.cli import main
@@ -18,6 +21,7 @@ from hvpnet_runtime.backends.tensorrt.record import BuildRecord
 from hvpnet_runtime.bundle import Bundle, file_digests, sha256
 from hvpnet_runtime.errors import BackendError, BundleError, RepositoryError, StaleEngineError
 from hvpnet_runtime.triton import RepositoryOptions, write_repository
+from hvpnet_runtime.triton.repository import Form
 
 GOLDEN = Path(__file__).parent / "golden"
 ENGINE = "tensorrt-10.13.3.9-nvidia-l4"
@@ -172,8 +176,38 @@ def test_engines_to_choose_from(copied: Path, tmp_path: Path) -> None:
 def test_a_stale_engine_is_refused(copied: Path, tmp_path: Path) -> None:
     bundle = add_engine(copied)
     (copied / "engines" / ENGINE / "text.plan").write_bytes(b"another")
-    with pytest.raises(StaleEngineError, match=r"text\.plan is missing or was changed"):
+    with pytest.raises(StaleEngineError, match=r"text\.plan is missing, a link, or was changed"):
         write_repository(bundle, tmp_path / "out", RepositoryOptions("tensorrt"))
+
+
+@pytest.mark.parametrize("place", ["engines/key", f"engines/{ENGINE}/key", f"engines/{ENGINE}/text.plan", "engines"])
+def test_links_are_not_followed(copied: Path, tmp_path: Path, place: str) -> None:
+    """A copy of what they point to, a private key for instance, would be let out with the repository."""
+    bundle, outside = add_engine(copied), tmp_path / "outside"
+    outside.mkdir()
+    (outside / "key").write_text("private")
+    if (copied / place).exists():
+        (copied / place).rename(copied / "before")
+    (copied / place).symlink_to(outside if place == "engines" else outside / "key")
+    with pytest.raises(BundleError, match=f"{copied / place} is a link"):
+        write_repository(bundle, tmp_path / "out", RepositoryOptions("self-contained"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_pipe_among_the_engines_is_not_waited_for(copied: Path, tmp_path: Path) -> None:
+    bundle = add_engine(copied)
+    os.mkfifo(copied / "engines" / ENGINE / "pipe")
+    with pytest.raises(BundleError, match="a folder, device or pipe has its name"):
+        write_repository(bundle, tmp_path / "out", RepositoryOptions("self-contained"))
+
+
+@pytest.mark.parametrize("form", ["onnxruntime", "self-contained"])
+def test_a_graph_whose_weights_are_elsewhere_is_not_copied(copied: Path, tmp_path: Path, form: Form) -> None:
+    path = copied / "onnx/fp32/text.onnx"
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    rewrite(copied, "onnx/fp32/text.onnx", path.read_bytes())
+    with pytest.raises(BundleError, match=r"text\.onnx takes weights from another file"):
+        write_repository(Bundle.load(copied), tmp_path / "out", RepositoryOptions(form))
 
 
 def test_an_existing_folder_is_left_alone(ner_bundle: Path, tmp_path: Path) -> None:
@@ -186,15 +220,19 @@ def test_an_existing_folder_is_left_alone(ner_bundle: Path, tmp_path: Path) -> N
 def test_nothing_is_left_of_a_failure(ner_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle, out = Bundle.load(ner_bundle), tmp_path / "new" / "out"
 
-    def full(source: Path, target: Path) -> None:
+    def full(folder: Path, name: str, target: Path) -> None:
         raise OSError(28, "No space left on device")
 
+    def damaged(folder: Path, name: str, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(b"")
+
     with monkeypatch.context() as patched:
-        patched.setattr(shutil, "copyfile", full)
+        patched.setattr("hvpnet_runtime.triton.repository.copy_regular", full)
         with pytest.raises(RepositoryError, match=r"could not be written: .*No space left"):
             write_repository(bundle, out, RepositoryOptions())
     with monkeypatch.context() as patched:
-        patched.setattr(shutil, "copyfile", lambda source, target: target.write_bytes(b"damaged"))
+        patched.setattr("hvpnet_runtime.triton.repository.copy_regular", damaged)
         with pytest.raises(RepositoryError, match=r"the copy of .* is damaged"):
             write_repository(bundle, out, RepositoryOptions())
     assert list(out.parent.iterdir()) == []

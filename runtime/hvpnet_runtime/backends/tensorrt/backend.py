@@ -21,8 +21,8 @@ from hvpnet_runtime.backends.tensorrt.executor import Executor
 from hvpnet_runtime.backends.tensorrt.library import EngineName, Library, load_library
 from hvpnet_runtime.backends.tensorrt.profiles import Bucket, Profile, choose_bucket
 from hvpnet_runtime.backends.tensorrt.record import find_engine
-from hvpnet_runtime.bundle import Bundle, GraphName, GraphSpec
-from hvpnet_runtime.errors import BackendError
+from hvpnet_runtime.bundle import Bundle, FoundTensor, GraphName, GraphSpec
+from hvpnet_runtime.errors import BackendError, BundleError, StaleEngineError
 
 LANES = 2
 """Requests on the device at the same time: one computes while another copies."""
@@ -47,7 +47,7 @@ class TensorRTBackend:
 
     Raises:
         MissingExtraError: the library or cuda-bindings is not installed.
-        StaleEngineError: the engine was built from other graphs, with another version or for another GPU.
+        StaleEngineError: the engine was built from other graphs, with another version, for another GPU, or is damaged.
         BackendError: there is no GPU or no engine, or the library does not load it.
     """
 
@@ -70,7 +70,12 @@ class TensorRTBackend:
         longest = max(profile.length or 0 for profile in record.profiles["text"])
         self.max_length: int | None = longest if longest < bundle.manifest.limits.max_length else None
         runtime = self._api.trt.Runtime(self._api.logger)
-        self._engines = {graph: self._deserialise(runtime, self.folder / f"{graph}.plan") for graph in record.profiles}
+        self._engines = {
+            graph: self._deserialise(runtime, record.plan(bundle, self.folder, graph), self.folder / f"{graph}.plan")
+            for graph in self._specs
+        }
+        for graph in self._specs:
+            self._check_engine(graph)
         self._pool: PrefixPool | None = None
         if "vision" in self._specs:
             self._pool = PrefixPool(self._cuda, self._specs["vision"].output.nbytes({"pictures": 1}))
@@ -146,11 +151,23 @@ class TensorRTBackend:
             shape = output.shape({"batch": count, "length": length})
             return np.array(executor.host[output.name][tuple(map(slice, shape))], np.float32)
 
-    def _deserialise(self, runtime: Any, path: Path) -> Any:  # noqa: ANN401  TensorRT has no types
-        engine = runtime.deserialize_cuda_engine(path.read_bytes())
+    def _deserialise(self, runtime: Any, plan: bytes, file: Path) -> Any:  # noqa: ANN401  TensorRT has no types
+        engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
-            raise BackendError(f"{self.name} cannot load {path} on this GPU: {self._api.last_error()}")
+            raise BackendError(f"{self.name} cannot load {file} on this GPU: {self._api.last_error()}")
         return engine
+
+    def _check_engine(self, graph: GraphName) -> None:
+        engine, file, modes = self._engines[graph], self.folder / f"{graph}.plan", self._api.trt.TensorIOMode
+        sides: dict[Any, list[FoundTensor]] = {modes.INPUT: [], modes.OUTPUT: []}
+        for name in map(engine.get_tensor_name, range(engine.num_io_tensors)):
+            dtype = np.dtype(self._api.trt.nptype(engine.get_tensor_dtype(name))).name
+            axes = tuple(None if size < 0 else size for size in engine.get_tensor_shape(name))
+            sides[engine.get_tensor_mode(name)].append(FoundTensor(name, dtype, axes))
+        try:
+            self._specs[graph].check(file, sides[modes.INPUT], sides[modes.OUTPUT])
+        except BundleError as error:
+            raise StaleEngineError(f"{error}, and build the engines again") from error
 
     @contextmanager
     def _lane(self) -> Iterator["_Lane"]:

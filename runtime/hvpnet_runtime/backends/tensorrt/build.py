@@ -63,7 +63,7 @@ def build_engines(bundle: Bundle, options: BuildOptions, progress: Progress = la
 
     Raises:
         MissingExtraError: the library is not installed.
-        BundleError: the bundle does not have this precision.
+        BundleError: the bundle does not have this precision, or a graph is damaged or of another model.
         BuildError: the library failed, the graphs are not what it says, or the disk is full; nothing is changed.
     """
     if options.precision not in bundle.manifest.precision:  # before anything takes time
@@ -130,8 +130,9 @@ def _build(
     builder = api.trt.Builder(api.logger)
     if not builder:
         raise BuildError(f"{api.engine} cannot build here: {api.last_error()}")
-    network = parse(api, builder, bundle.onnx(spec.name, options.precision))
-    facts = check(network, spec, options.precision)
+    file = bundle.onnx(spec.name, options.precision)
+    network = parse(api, builder, bundle.graph(spec.name, options.precision), file)
+    facts = check(network, spec, options.precision, file)
     config = _config(api, builder, options)
     config.progress_monitor = _monitor(api, f"{spec.name}.plan", progress)
     for profile in profiles:
@@ -142,6 +143,7 @@ def _build(
         raise BuildError(f"{api.engine} {api.version} could not build {spec.name}.plan: {api.last_error()}")
     (stage / f"{spec.name}.plan").write_bytes(plan)
     if timing is not None:
+        cache.unlink(missing_ok=True)  # nothing is written through a link
         cache.write_bytes(timing.serialize())
     return facts, round(time.perf_counter() - start, 3)
 
@@ -170,7 +172,8 @@ def _timing_cache(api: Library, config: Any, path: Path) -> Any:  # noqa: ANN401
     """What was measured in earlier builds; TensorRT for RTX measures nothing and has none."""
     if api.portable:
         return None
-    for content in (path.read_bytes() if path.is_file() else b"", b""):
+    found = path.is_file() and not path.is_symlink()
+    for content in (path.read_bytes() if found else b"", b""):
         timing = config.create_timing_cache(content)
         if timing is not None and config.set_timing_cache(timing, ignore_mismatch=False):
             return timing  # a damaged one, or one of another GPU, is refused: then begin an empty one

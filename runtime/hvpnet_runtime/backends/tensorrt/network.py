@@ -5,17 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from hvpnet_runtime.backends.tensorrt.library import Library
-from hvpnet_runtime.bundle import GraphSpec
+from hvpnet_runtime.bundle import FoundTensor, GraphSpec
 from hvpnet_runtime.errors import BuildError
 
 _FULL = "FLOAT"
 _PRODUCTS = ("CONVOLUTION", "MATRIX_MULTIPLY")
 _SENSITIVE = ("SOFTMAX", "NORMALIZATION")
-_TYPES = {"float32": "FLOAT", "float16": "HALF", "int64": "INT64", "uint8": "UINT8"}
+_DTYPES = {"FLOAT": "float32", "HALF": "float16", "INT64": "int64", "UINT8": "uint8"}
+"""numpy's names of the types that graphs read and answer."""
 
 
-def parse(api: Library, builder: Any, path: Path) -> Any:  # noqa: ANN401  TensorRT has no types
-    """Read an ONNX file into a strongly typed network.
+def parse(api: Library, builder: Any, content: bytes, path: Path) -> Any:  # noqa: ANN401  TensorRT has no types
+    """Read an ONNX file, by its content, into a strongly typed network.
 
     Returns:
         The `INetworkDefinition`.
@@ -26,33 +27,31 @@ def parse(api: Library, builder: Any, path: Path) -> Any:  # noqa: ANN401  Tenso
     flag = 1 << int(api.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = builder.create_network(flag)
     parser = api.trt.OnnxParser(network, api.logger)
-    if not parser.parse_from_file(str(path)):
+    if not parser.parse(content):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
         nodes = "; ".join(f"node {error.node_name()} ({error.node_operator()}): {error.desc()}" for error in errors)
         raise BuildError(f"{api.engine} {api.version} cannot parse {path}: {nodes or api.last_error()}")
     return network
 
 
-def check(network: Any, spec: GraphSpec, precision: str) -> dict[str, Any]:  # noqa: ANN401
+def check(network: Any, spec: GraphSpec, precision: str, file: Path) -> dict[str, Any]:  # noqa: ANN401
     """Hold a network's inputs, outputs and layer types against the bundle's contract.
 
     Returns:
         Types by input and output, and by kind of layer how many have which type, for build.json.
 
     Raises:
-        BuildError: an input or output has another name or type, a product is not in the precision asked for, or a
+        BundleError: an input or output has another name, type, rank or size.
+        BuildError: a product is not in the precision asked for, or a
             softmax or layer norm is not in FP32.
     """
     narrow = "HALF" if precision == "fp16" else _FULL
-    expected = tuple(
-        {tensor.name: _TYPES[tensor.dtype.name] for tensor in tensors} for tensors in (spec.inputs, (spec.output,))
+    sides = (
+        [network.get_input(index) for index in range(network.num_inputs)],
+        [network.get_output(index) for index in range(network.num_outputs)],
     )
-    inputs = {tensor.name: tensor.dtype.name for tensor in map(network.get_input, range(network.num_inputs))}
-    outputs = {tensor.name: tensor.dtype.name for tensor in map(network.get_output, range(network.num_outputs))}
-    if (inputs, outputs) != expected:
-        raise BuildError(
-            f"{spec.name}.onnx has the inputs and outputs {inputs}, {outputs}; the runtime needs {expected}"
-        )
+    spec.check(file, *([_found(tensor) for tensor in tensors] for tensors in sides))
+    inputs, outputs = ({tensor.name: tensor.dtype.name for tensor in tensors} for tensors in sides)
     layers = Counter(
         (layer.type.name, layer.get_output(0).dtype.name)
         for layer in map(network.get_layer, range(network.num_layers))
@@ -68,3 +67,8 @@ def check(network: Any, spec: GraphSpec, precision: str) -> dict[str, Any]:  # n
     for (kind, dtype), number in sorted(layers.items()):
         counts.setdefault(kind, {})[dtype] = number
     return {"inputs": inputs, "outputs": outputs, "layers": counts}
+
+
+def _found(tensor: Any) -> FoundTensor:  # noqa: ANN401
+    axes = tuple(None if size < 0 else size for size in tensor.shape)
+    return FoundTensor(tensor.name, _DTYPES.get(tensor.dtype.name, tensor.dtype.name), axes)

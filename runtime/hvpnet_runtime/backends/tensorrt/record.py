@@ -10,9 +10,13 @@ from typing import Any
 from hvpnet_runtime.backends.cuda import Device
 from hvpnet_runtime.backends.tensorrt.library import Library
 from hvpnet_runtime.backends.tensorrt.profiles import Profile
-from hvpnet_runtime.bundle import Bundle, FileDigest, GraphName, Precision, sha256
+from hvpnet_runtime.bundle import Bundle, FileDigest, GraphName, Precision
+from hvpnet_runtime.bundle.files import check_file, read_checked, read_regular
 from hvpnet_runtime.bundle.from_json import record_from_json
-from hvpnet_runtime.errors import BackendError, StaleEngineError
+from hvpnet_runtime.errors import BackendError, BundleError, StaleEngineError
+
+_RECORD_BYTES = 2**20
+"""Most bytes of build.json."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +62,15 @@ class BuildRecord:
 
     @classmethod
     def read(cls, folder: Path) -> "BuildRecord":
-        """Read build.json.
+        """Read build.json of a folder under a bundle's engines/.
 
         Raises:
             StaleEngineError: it is missing or damaged.
         """
+        bundle, name = folder.parents[1], f"{folder.parent.name}/{folder.name}/build.json"
         try:
-            return record_from_json(cls, json.loads((folder / "build.json").read_text("utf-8")))
-        except (OSError, ValueError, RecursionError) as error:
+            return record_from_json(cls, json.loads(read_regular(bundle, name, _RECORD_BYTES)))
+        except (BundleError, ValueError, RecursionError) as error:
             raise StaleEngineError(f"{folder} has no readable build.json ({error})") from error
 
     def write(self, folder: Path) -> None:
@@ -93,14 +98,49 @@ class BuildRecord:
         Raises:
             StaleEngineError: it is stale; the message says why.
         """
+        self._check_values(bundle, folder)
         for name, digest in self.sources.items():
             listed = bundle.manifest.files.get(name)
             if listed is None or listed.sha256 != digest:
                 raise StaleEngineError(f"{folder.name} was built from another {name}")
         for name, facts in self.files.items():
-            path = folder / name
-            if not path.is_file() or sha256(path) != facts.sha256:
-                raise StaleEngineError(f"{path} is missing or was changed")
+            try:
+                check_file(bundle.path, f"engines/{folder.name}/{name}", facts)
+            except BundleError as error:
+                raise _changed(folder / name) from error
+
+    def _check_values(self, bundle: Bundle, folder: Path) -> None:
+        """What no type says: only the plans of this bundle's graphs are read, and profiles have sizes."""
+        graphs = bundle.specs(self.precision)
+        sources = [name.rpartition("/")[2] for name in self.sources]
+        for what, found, wanted in (
+            ("profiles", self.profiles, graphs),
+            ("files", self.files, [f"{graph}.plan" for graph in graphs]),
+            ("sources", sources, [f"{graph}.onnx" for graph in graphs]),
+        ):
+            if set(found) != set(wanted):
+                raise StaleEngineError(f"{folder}/build.json: {what} must be of {', '.join(wanted)}")
+        for graph, profiles in self.profiles.items():
+            for profile in profiles:
+                least, expected, most = profile.batch
+                if not 1 <= least <= expected <= most or (profile.length or 0) < (graph == "text"):
+                    raise StaleEngineError(f"{folder}/build.json: profiles.{graph} has {profile}")
+
+    def plan(self, bundle: Bundle, folder: Path, graph: GraphName) -> bytes:
+        """The content of a plan, held against its digest: the bytes that are to be loaded.
+
+        Raises:
+            StaleEngineError: it is no longer what was built.
+        """
+        name = f"{graph}.plan"
+        try:
+            return read_checked(bundle.path, f"engines/{folder.name}/{name}", self.files[name])
+        except BundleError as error:
+            raise _changed(folder / name) from error
+
+
+def _changed(plan: Path) -> StaleEngineError:
+    return StaleEngineError(f"{plan} is missing, a link, or was changed")
 
 
 def engine_folder(bundle: Bundle, api: Library, device: Device | None) -> Path:

@@ -5,6 +5,7 @@ Tests that take `gpu_platform` run on a real GPU too, where there is one.
 
 import gc
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from hvpnet_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from hvpnet_runtime.backends.tensorrt.backend import TensorRTBackend
 from hvpnet_runtime.backends.tensorrt.build import BuildOptions, build_engines
 from hvpnet_runtime.backends.tensorrt.library import Library
+from hvpnet_runtime.backends.tensorrt.record import find_engine
 from hvpnet_runtime.bundle import FileDigest, sha256
 from hvpnet_runtime.errors import MissingExtraError, StaleEngineError
 
@@ -296,7 +298,7 @@ def test_a_pipeline_that_does_not_load_frees_its_backend(copy_of: Any, monkeypat
     write_fake_engines(bundle, fake_api(cuda))
     monkeypatch.setattr("hvpnet_runtime.backends.tensorrt.backend.Cuda", lambda: cuda)
     monkeypatch.setattr("hvpnet_runtime.backends.tensorrt.backend.load_library", lambda engine: fake_api(cuda, engine))
-    monkeypatch.setattr("hvpnet_runtime.pipeline.CrfDecoder.from_npz", lambda _: pytest.fail("damaged"))
+    monkeypatch.setattr("hvpnet_runtime.pipeline.CrfDecoder", lambda **_: pytest.fail("damaged"))
     with pytest.raises(pytest.fail.Exception, match="damaged"):
         Pipeline.load(bundle.path, "tensorrt")
     assert cuda.leaks() == {}
@@ -344,9 +346,77 @@ def test_another_onnx_another_version_another_gpu_are_stale(fake: Platform, copy
     moved = replace(fake, cuda=FakeCuda(gpu=replace(FAKE_GPU, name="NVIDIA Other", compute_capability="8.9")))
     assert "was built on NVIDIA Fake 1 (9.0), this is NVIDIA Other (8.9)" in stale(moved, bundle)
     (folder / "text.plan").write_bytes(b"{}")
-    assert "text.plan is missing or was changed" in stale(fake, bundle)
+    assert "text.plan is missing, a link, or was changed" in stale(fake, bundle)
     (folder / "build.json").write_text("[]")
     assert "no readable build.json" in stale(fake, bundle)
+
+
+def changed(folder: Path, change: Any) -> None:
+    record = json.loads((folder / "build.json").read_text())
+    change(record)
+    (folder / "build.json").write_text(json.dumps(record))
+
+
+DIGEST = {"sha256": "0" * 64, "bytes": 0}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: record["files"].update({"/dev/zero": DIGEST}),
+        lambda record: record["files"].update({"../../../../key": DIGEST}),
+        lambda record: record.update(files={"text.plan": {"sha256": 1, "bytes": 1}}),
+        lambda record: record.update(files={}),
+        lambda record: record.update(sources={}),
+        lambda record: record.update(profiles={}),
+        lambda record: record.update(profiles={"sound": record["profiles"]["text"]}),
+        lambda record: record["profiles"].update(text=[]),
+        lambda record: record["profiles"].update(text=[{"batch": [2, 1, 0], "length": 8}]),
+        lambda record: record["profiles"].update(text=[{"batch": [1, 1, 1], "length": None}]),
+        lambda record: record.update(precision="int4"),
+    ],
+)
+def test_impossible_records_are_stale(fake: Platform, copy_of: Any, change: Any) -> None:
+    bundle = copy_of("ner", "text_only")
+    changed(fake.build(bundle), change)
+    assert "build.json" in stale(fake, bundle)
+
+
+@pytest.mark.parametrize("name", ["build.json", "text.plan"])
+@pytest.mark.parametrize("target", ["/dev/zero", "/dev/ptmx", "real", None])
+def test_only_regular_files_are_read_of_an_engine(fake: Platform, copy_of: Any, name: str, target: str | None) -> None:
+    bundle = copy_of("ner", "text_only")
+    file = fake.build(bundle) / name
+    file.rename(file.with_name("real"))
+    if target is None:
+        os.mkfifo(file)
+    else:
+        file.symlink_to(target)
+    assert name in stale(fake, bundle)
+
+
+def test_a_plan_that_changes_after_it_was_checked_is_not_loaded(
+    fake: Platform, copy_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = copy_of("ner", "text_only")
+    plan = fake.build(bundle) / "text.plan"
+
+    def find_and_swap(*arguments: Any) -> Any:
+        found = find_engine(*arguments)
+        plan.write_bytes(plan.read_bytes()[:-1] + b" ")
+        return found
+
+    monkeypatch.setattr("hvpnet_runtime.backends.tensorrt.backend.find_engine", find_and_swap)
+    with pytest.raises(StaleEngineError, match=r"text\.plan is missing, a link, or was changed"):
+        fake.load(bundle)
+
+
+def test_an_engine_of_another_interface_is_stale(fake: Platform, copy_of: Any) -> None:
+    bundle = copy_of("ner", "text_only")
+    fake.build(bundle)
+    other = replace(bundle, manifest=replace(bundle.manifest, labels=(*bundle.labels, "B-TIME")))
+    with pytest.raises(StaleEngineError, match=r"text\.plan: emissions is float32 \[any, any, 13\]"):
+        fake.load(other)
 
 
 def test_a_portable_engine_may_move_to_another_gpu(copy_of: Any) -> None:
@@ -363,7 +433,7 @@ def test_a_plan_that_the_library_refuses(fake: Platform, copy_of: Any) -> None:
     (folder / "text.plan").write_bytes(b"not a plan")
     record = json.loads((folder / "build.json").read_text())
 
-    record["files"]["text.plan"]["sha256"] = sha256(folder / "text.plan")
+    record["files"]["text.plan"] = {"sha256": sha256(folder / "text.plan"), "bytes": len(b"not a plan")}
     (folder / "build.json").write_text(json.dumps(record))
     fake.api.errors.append("bad magic")
     with pytest.raises(BackendError, match=r"cannot load .*text.plan on this GPU: bad magic"):

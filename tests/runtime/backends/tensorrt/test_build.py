@@ -16,6 +16,7 @@ import pytest
 import tensorrt_rtx
 from kinds import KINDS
 from onnx import TensorProto, helper
+from rewrite import rewrite
 
 from hvpnet.cli import main
 from hvpnet_runtime import BackendError, Bundle, BundleError
@@ -53,6 +54,12 @@ def copy_of(bundle_of: Callable[..., Path], tmp_path: Path) -> Callable[..., Bun
 @pytest.fixture
 def bundle(copy_of: Callable[..., Bundle]) -> Bundle:
     return copy_of("ner", "text_only", "markers")
+
+
+def resaved(bundle: Bundle, path: Path) -> Bundle:
+    """The bundle, with the digest of what was written at a path."""
+    rewrite(bundle.path, path.relative_to(bundle.path).as_posix(), path.read_bytes())
+    return Bundle.load(bundle.path)
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -167,6 +174,7 @@ def test_a_failed_build_names_the_node_and_leaves_the_bundle_as_it_was(bundle: B
     softmax.op_type, softmax.domain, softmax.name = "Wizardry", "nowhere", "the_culprit"
     model.opset_import.append(helper.make_opsetid("nowhere", 1))
     onnx.save(model, path)
+    bundle = resaved(bundle, path)
     before = files(bundle.path)
     with pytest.raises(BuildError, match=r"cannot parse .*text\.onnx: .*the_culprit \(Wizardry\)") as caught:
         build_engines(bundle, OPTIONS)
@@ -179,6 +187,7 @@ def test_a_failed_build_keeps_the_engines_that_were_there(bundle: Bundle) -> Non
     folder = build_engines(bundle, replace(OPTIONS, precision="fp32", max_batch=1))
     before = files(bundle.path)
     bundle.onnx("text", "fp16").write_bytes(bundle.onnx("text", "fp32").read_bytes())
+    bundle = resaved(bundle, bundle.onnx("text", "fp16"))
     with pytest.raises(BuildError, match=r"text.onnx is not a fp16 graph of this version: .*; export it again"):
         build_engines(bundle, OPTIONS)
     assert {name: digest for name, digest in files(bundle.path).items() if "engines" in name} == {
@@ -190,7 +199,7 @@ def test_a_failed_build_keeps_the_engines_that_were_there(bundle: Bundle) -> Non
 
 def test_a_graph_with_other_inputs_is_refused(bundle: Bundle) -> None:
     other = replace(bundle, manifest=replace(bundle.manifest, head="markers"))
-    with pytest.raises(BuildError, match=r"the runtime needs .*'head_index': 'INT64'"):
+    with pytest.raises(BundleError, match=r"text\.onnx has the inputs .*, the manifest's model .*head_index"):
         build_engines(other, OPTIONS)
 
 
@@ -207,7 +216,7 @@ def test_a_softmax_in_half_precision_is_refused(bundle: Bundle) -> None:
     del model.graph.value_info[:]
     onnx.save(model, path)
     with pytest.raises(BuildError, match="is not a fp16 graph"):
-        build_engines(bundle, OPTIONS)
+        build_engines(resaved(bundle, path), OPTIONS)
 
 
 def test_what_cannot_be_built_is_said_before_anything_is(bundle: Bundle, ner_bundle: Path) -> None:
@@ -221,10 +230,31 @@ def test_what_cannot_be_built_is_said_before_anything_is(bundle: Bundle, ner_bun
             BuildOptions("tensorrt-rtx", **{name: value})
 
 
-def test_a_damaged_onnx_file_is_a_typed_error(api: Library, tmp_path: Path) -> None:
-    (tmp_path / "text.onnx").write_bytes(b"no protobuf")
+def test_a_damaged_onnx_file_is_a_typed_error(api: Library) -> None:
     with pytest.raises(BuildError, match=r"cannot parse .*text\.onnx"):
-        parse(api, api.trt.Builder(api.logger), tmp_path / "text.onnx")
+        parse(api, api.trt.Builder(api.logger), b"no protobuf", Path("text.onnx"))
+
+
+def test_a_graph_whose_weights_are_elsewhere_is_not_built(bundle: Bundle) -> None:
+    path = bundle.onnx("text", "fp16")
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    with pytest.raises(BundleError, match=r"text\.onnx takes weights from another file"):
+        build_engines(resaved(bundle, path), OPTIONS)
+    assert not (bundle.path / "engines").exists()
+
+
+def test_nothing_is_written_through_a_link_in_the_place_of_the_timing_cache(bundle: Bundle, tmp_path: Path) -> None:
+    api = replace(load_library("tensorrt-rtx"), engine="tensorrt")
+    cache = engine_folder(bundle, api, find_device()).with_name(f"{engine_folder(bundle, api, None).name}.timing")
+    cache.parent.mkdir()
+    (tmp_path / "mine").write_text("mine")
+    cache.symlink_to(tmp_path / "mine")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hvpnet_runtime.backends.tensorrt.build.load_library", lambda _: api)
+        build_engines(bundle, BuildOptions("tensorrt", precision="fp32", max_batch=1, max_length=40))
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert cache.is_file()
+    assert not cache.is_symlink()
 
 
 # As a user

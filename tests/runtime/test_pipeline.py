@@ -259,7 +259,7 @@ def test_windows_keep_a_distant_pair(re_bundle: Path) -> None:
 def test_bad_tweets_are_one_clear_line(ner: Pipeline, tweet: Tweet, error: type[InputError], message: str) -> None:
     with pytest.raises(error, match=message) as raised:
         ner([Tweet(text="fine"), replace(tweet, id="x7")])
-    assert str(raised.value).startswith("tweet 1 (id x7): ")
+    assert str(raised.value).startswith("tweet 1 (id 'x7'): ")
     assert "\n" not in str(raised.value)
 
 

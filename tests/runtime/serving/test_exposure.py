@@ -9,6 +9,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from ray.serve.generated.serve_pb2 import ASGIRequest
 
 pytestmark = pytest.mark.heavy
 
@@ -55,12 +56,21 @@ def listening(processes: set[int]) -> dict[int, bool]:
     return found
 
 
-def knock(port: int) -> grpc.StatusCode | None:
-    """What a replica's server says to a message without the token, which it would unpickle; None: it speaks no gRPC."""
+class Touch:
+    """Makes a file where it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def knock(port: int, message: bytes) -> grpc.StatusCode | None:
+    """What a replica's server says to a message without the token; None where nobody speaks gRPC."""
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        call = channel.unary_unary("/ray.serve.ASGIService/HandleRequest")
         try:
-            call(pickle.dumps({"a": 1}), timeout=5)
+            channel.unary_unary("/ray.serve.ASGIService/HandleRequest")(message, timeout=5)
         except grpc.RpcError as error:
             refused = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNIMPLEMENTED)
             return error.code() if error.code() in refused else None
@@ -86,8 +96,11 @@ def test_only_the_service_listens_and_nothing_answers_without_the_token(ner_bund
             processes = below(process.pid)
             ports = listening(processes)
             assert [each for each, on_loopback in ports.items() if not on_loopback] == [port]
-            answers = {each: knock(each) for each in ports if each != port}
+            pickled = pickle.dumps(Touch(tmp_path / "touched"))
+            message = ASGIRequest(pickled_request_metadata=pickled, request_args=pickled).SerializeToString()
+            answers = {each: knock(each, message) for each in ports if each != port}
             assert grpc.StatusCode.OK not in answers.values()
+            assert not (tmp_path / "touched").exists()
             assert list(answers.values()).count(grpc.StatusCode.UNAUTHENTICATED) >= 3  # a replica of each deployment
             gcs = next(each for each in processes if "gcs_server" in Path(f"/proc/{each}/cmdline").read_text())
             environment = dict(

@@ -7,12 +7,16 @@ _short.maxstring = _short.maxother = _short.maxlong = 100
 _short.maxlist = _short.maxtuple = _short.maxdict = 8
 _short.maxlevel = 3
 
-_MOST_CHARACTERS = 1000
+_MOST_SHOWN, _MOST_CHARACTERS = 200, 1000
 
 
 def brief(value: object) -> str:
-    """A value as messages show it: its `repr`, without its middle where that is long."""
-    return _short.repr(value)
+    """A value as messages show it: its `repr`, shortened to some 200 characters at most."""
+    try:
+        text = _short.repr(value)  # bounds what is made of a large value; lists of lists may still be long together
+    except ValueError:  # a number of more digits than Python writes
+        text = f"a value of type {type(value).__name__}"
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
 def one_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import index
 from pathlib import Path
 from typing import Self
 
@@ -13,7 +14,7 @@ from hvpnet_runtime.backends.base import MAX_PICTURES
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.decoding.crf import CrfDecoder
 from hvpnet_runtime.decoding.entities import EntityDecoder, TaggedWindow, softmax
-from hvpnet_runtime.errors import BackendError, InputError, brief
+from hvpnet_runtime.errors import BackendError, BundleError, InputError, brief
 from hvpnet_runtime.prefix_cache import PrefixCache
 from hvpnet_runtime.preprocessing.encode_text import Encoding, TextEncoder
 from hvpnet_runtime.preprocessing.pictures import OnBadImage, digest
@@ -79,9 +80,14 @@ class Pipeline:
 
         Raises:
             BundleError: the bundle is missing, damaged, edited, of another schema, or without this precision.
+            InputError: another argument is impossible.
             BackendError: no backend runs here, or the one named does not.
             MissingExtraError: the named backend's package is not installed.
         """
+        if not isinstance(path, str | Path):
+            raise BundleError(f"a bundle is the path of a folder, not {brief(path)}")
+        threads = None if threads is None else _count("threads", threads, 1)
+        cache_bytes = _count("cache_bytes", cache_bytes, 0)
         bundle = Bundle.load(path)
         loaded = load_backend(bundle, backend, threads, precision)
         try:
@@ -139,8 +145,7 @@ class Pipeline:
 
     def stream_rows(self, rows: Iterable[Row], batch_size: int = BATCH_SIZE) -> Iterator[Result | Rejection]:
         """As `stream`, for rows still to be read, such as lines of a file; what reading raises rejects them."""
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, not {brief(batch_size)}")
+        batch_size = _count("batch_size", batch_size, 1)
         self._origin.check()
         return stream(rows, self.prepare, self.run, batch_size, self._threads)
 
@@ -156,9 +161,12 @@ class Pipeline:
         """Run prepared tweets as one batch: one result each, in order.
 
         Raises:
+            InputError: `batch` is no list of what `prepare` returned.
             BackendError: the backend failed, or answered with NaN.
         """
         self._origin.check()
+        if not isinstance(batch, Sequence) or not all(isinstance(each, Prepared) for each in batch):
+            raise InputError("run takes a list of what prepare returned; for Tweets, call the pipeline itself")
         if not batch:
             return []
         prefixes = self._prefixes(batch)
@@ -255,6 +263,17 @@ class Pipeline:
                 windows.append(TaggedWindow(window, scores[: len(path)], path))
             entities = decoder.entities(windows, tweet.text, tweet.words)
             yield EntityResult(tweet.tweet.id, entities, decoder.word_tags(windows), tweet.cut_words)
+
+
+def _count(name: str, value: object, least: int) -> int:
+    """A whole number of at least so much."""
+    try:
+        number = index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = least - 1
+    if isinstance(value, bool) or number < least:
+        raise InputError(f"{name} must be a whole number, at least {least}, not {brief(value)}")
+    return number
 
 
 def _many(tweets: Iterable[Tweet]) -> Iterable[Tweet]:

@@ -9,6 +9,7 @@ import hvpnet
 import hvpnet_runtime
 from hvpnet_runtime import HvpnetError, InputError, MissingExtraError, Rejection, errors
 from hvpnet_runtime.bulk.worker import Failed
+from hvpnet_runtime.errors import brief, one_line
 from hvpnet_runtime.serving.errors import TweetsError
 
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, HvpnetError)]
@@ -52,3 +53,18 @@ def test_every_error_of_a_pipeline_is_exported_by_both_doors() -> None:
         assert getattr(hvpnet, name) is getattr(hvpnet_runtime, name) is getattr(errors, name)
         assert name in hvpnet.__all__
         assert name in hvpnet_runtime.__all__
+
+
+def test_no_value_makes_a_long_message() -> None:
+    for value in (
+        [["A" * 1000] * 8] * 8,
+        {"a" * 999: {"b": ["c" * 999] * 9}},
+        "x" * 10**6,
+        b"y" * 10**6,
+        10**999,
+        10**9999,
+    ):
+        assert len(brief(value)) <= 203
+    assert brief("short") == "'short'"
+    assert len(one_line(ValueError("a\n" * 10**5))) <= 1003
+    assert one_line(ValueError("a\nb")) == "a b"

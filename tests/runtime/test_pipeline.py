@@ -21,6 +21,7 @@ from hvpnet import HVPNeT
 from hvpnet.modeling.visual_prefix import normalise
 from hvpnet_runtime import (
     BackendError,
+    BundleError,
     EntityResult,
     InputError,
     Mention,
@@ -385,17 +386,40 @@ def test_plain_meanings_are_accepted(ner: Pipeline) -> None:
     assert ner([Tweet(words=np.array(["Jordan", "was"]), image=whole, objects=tuple(crops))]) == expected
 
 
-@pytest.mark.parametrize("arguments", [{"window": "yes"}, {"window": 1}, {"on_bad_image": "skip"}])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"window": "yes"}, {"window": 1}, {"on_bad_image": "skip"},
+        *({"threads": value} for value in (0, -1, 1.5, "a", True)),
+        *({"cache_bytes": value} for value in (-1, 0.5, "x", None)),
+    ],
+)  # fmt: skip
 def test_options_of_another_type_are_refused(ner_bundle: Path, arguments: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(arguments))):
         Pipeline.load(ner_bundle, **arguments)
 
 
-@pytest.mark.parametrize("batch_size", [0, -1, 2.5, "8"])
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5, "8", True])
 def test_a_batch_has_at_least_one_tweet(ner: Pipeline, batch_size: Any) -> None:
     for given in ([], [Tweet(text="a")], [Tweet(text="a"), Tweet(text="b")]):
-        with pytest.raises(InputError, match="batch_size must be at least 1"):
+        with pytest.raises(InputError, match="batch_size must be a whole number, at least 1"):
             ner(given, batch_size)
+
+
+def test_any_whole_number_is_a_batch_size(ner: Pipeline) -> None:
+    assert ner([Tweet(text="a")] * 3, np.int64(2)) == ner([Tweet(text="a")] * 3)
+
+
+@pytest.mark.parametrize("path", [None, 5, b"bundle"])
+def test_what_is_no_path_is_no_bundle(path: Any) -> None:
+    with pytest.raises(BundleError, match="a bundle is the path of a folder"):
+        Pipeline.load(path)
+
+
+def test_run_takes_what_was_prepared(ner: Pipeline) -> None:
+    for given in ([Tweet(text="a")], ner.prepare(Tweet(text="a")), "a", None):
+        with pytest.raises(InputError, match="run takes a list of what prepare returned"):
+            ner.run(given)  # type: ignore[arg-type]
 
 
 def test_no_tweets_no_results(ner: Pipeline) -> None:

@@ -1,5 +1,6 @@
 """The marked pair of a relation: from what users count in to words, and back to what the model read."""
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from itertools import pairwise
@@ -8,6 +9,17 @@ from operator import index
 from hvpnet_runtime.errors import TextError, brief
 from hvpnet_runtime.preprocessing.split_words import Word
 from hvpnet_runtime.types import Mention, Span
+
+_UNSPACED = re.compile(
+    r"[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
+    r"\uf900-\ufaff\U00020000-\U0003ffff]"
+)
+"""Scripts that put no spaces between words (Thai, Lao, Tibetan, Burmese, Khmer, kana, Han), and Hangul, whose particles
+follow a name without one."""
+
+_JOINER = "\u200d"
+_WITHIN_EMOJI = re.compile(r"[\U0001f1e6-\U0001f1ff\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]")
+"""The second letter of a flag, skin tones, and tags."""
 
 
 def check_span(name: str, span: Span, length: int, unit: str) -> Span:
@@ -43,12 +55,12 @@ def mark_characters(text: str, words: Sequence[Word], head: Span, tail: Span) ->
         tail: as `head`.
 
     Raises:
-        TextError: a span is impossible, only white space, or cuts through letters that belong together.
+        TextError: a span is impossible, has no visible character, or cuts through letters that belong together.
     """
     spans = {name: check_span(name, span, len(text), "characters") for name, span in (("head", head), ("tail", tail))}
     for name, (start, end) in spans.items():
-        if not text[start:end].strip():
-            raise TextError(f"{name} [{start}, {end}) is white space; give the characters of the entity")
+        if all(unicodedata.category(character)[0] in "CZ" for character in text[start:end]):  # what BERT leaves out
+            raise TextError(f"{name} [{start}, {end}) has no visible character; give the characters of the entity")
         for word in words:
             cuts = [edge for edge in (start, end) if word.start < edge < word.end]
             if any(_belong_together(text[cut - 1], text[cut]) for cut in cuts):
@@ -68,10 +80,10 @@ def mention(text: str, words: Sequence[Word], span: Span) -> Mention:
 
 
 def _belong_together(left: str, right: str) -> bool:
-    """Whether these neighbours are letters or digits of a script that puts spaces between words, or an accent."""
-    if unicodedata.category(right)[0] == "M":
+    """Whether these neighbours in a word are letters or digits of one word, a letter and its accent, or one emoji."""
+    if unicodedata.category(right)[0] == "M" or _JOINER in (left, right) or _WITHIN_EMOJI.match(right):
         return True
-    return left.isalnum() and right.isalnum() and "Lo" not in (unicodedata.category(left), unicodedata.category(right))
+    return left.isalnum() and right.isalnum() and not (_UNSPACED.match(left) or _UNSPACED.match(right))
 
 
 def _split_at(words: Sequence[Word], edges: set[int]) -> list[Word]:

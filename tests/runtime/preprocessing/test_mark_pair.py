@@ -48,7 +48,7 @@ def test_spans_count_characters(text: str, head: Any, tail: Any, split: list[str
     [
         ((0, 1), r"head \[0, 1\) is 'D', a part of the word 'Deripaska': give all of its characters"),
         ((2, 9), "a part of the word 'Deripaska'"),
-        ((9, 10), r"head \[9, 10\) is white space"),
+        ((9, 10), r"head \[9, 10\) has no visible character"),
         ((3, 3), "empty or outside the text of 13 characters"),
         ((0, 14), "empty or outside the text of 13 characters"),
         ((-4, 9), "empty or outside"),
@@ -60,6 +60,33 @@ def test_spans_count_characters(text: str, head: Any, tail: Any, split: list[str
 def test_impossible_spans_are_refused(head: Any, message: str) -> None:
     with pytest.raises(TextError, match=message):
         mark("Deripaska met", head, (10, 13))
+
+
+@pytest.mark.parametrize(
+    ("text", "cut"),
+    [
+        ("\u05de\u05d5\u05d7\u05de\u05d3 met", 2),
+        ("\u0645\u062d\u0645\u062f met", 2),
+        ("\u0928\u0930\u0947\u0928 met", 1),
+        ("\U0001f468\u200d\U0001f469 met", 1),
+        ("\U0001f468\u200d\U0001f469 met", 2),
+        ("\U0001f1fa\U0001f1f8 met", 1),
+        ("\U0001f44d\U0001f3fd met", 1),
+    ],
+)
+def test_words_of_every_spaced_script_and_emoji_stay_whole(text: str, cut: int) -> None:
+    with pytest.raises(TextError, match="a part of the word"):
+        mark(text, (0, cut), (len(text) - 3, len(text)))
+
+
+@pytest.mark.parametrize("unseen", ["\u200b", "\u00ad\u200d", "\x07"])
+def test_an_invisible_mention_is_refused(unseen: str) -> None:
+    with pytest.raises(TextError, match="has no visible character"):
+        mark(f"{unseen} met Ana", (0, len(unseen)), (len(unseen) + 5, len(unseen) + 8))
+
+
+def test_a_particle_follows_its_name_in_hangul() -> None:
+    assert mark("\uc11c\uc6b8\uc5d0\uc11c met", (0, 2), (5, 8))[1].text == "\uc11c\uc6b8"
 
 
 def test_an_accent_belongs_to_its_letter() -> None:

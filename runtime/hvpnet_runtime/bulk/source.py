@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, time
 from itertools import accumulate, islice
 from numbers import Real
@@ -61,6 +61,12 @@ class ParquetRow(FileRow):
             what = f"{type(error).__name__}: {' '.join(str(error).split())[:_SHOWN]}"
             raise InputError(f"a value cannot be read ({what}): cast its column to text") from error
         return {name: _as_json(value, _MOST_LEVELS) if name == "id" else value for name, value in values.items()}
+
+    def id(self) -> Any:  # noqa: ANN401  JSON types
+        """See `FileRow`; it is read alone, whatever the other columns hold."""
+        if "id" not in self.batch.schema.names:
+            return None
+        return super(ParquetRow, replace(self, batch=self.batch.select(["id"]))).id()
 
 
 def _as_json(value: object, levels: int) -> Any:  # noqa: ANN401  JSON types

@@ -121,6 +121,25 @@ def test_text_that_is_not_utf8_is_one_bad_row(tmp_path: Path) -> None:
     assert bad.id() is None
 
 
+@pytest.mark.parametrize(
+    "image",
+    [
+        pa.array([2**62, None], pa.timestamp("us")),
+        pa.array([2**30, None], pa.date32()),
+        pa.array([0, None], pa.timestamp("us", "Nowhere/Land")),
+        pa.StructArray.from_arrays([pa.array([b"a"] * 2)] * 2, ["bytes", "bytes"], mask=pa.array([False, True])),
+    ],
+    ids=lambda image: str(image.type),
+)
+def test_a_value_that_python_does_not_have_is_one_bad_row(tmp_path: Path, image: pa.Array) -> None:
+    pq.write_table(pa.table({"id": ["bad", "good"], "text": ["a", "b"], "image": image}), tmp_path / "tweets.parquet")
+    bad, good = open_source(tmp_path / "tweets.parquet").read(Part(0, 1, 2, 0))
+    with pytest.raises(InputError, match="a value cannot be read"):
+        bad.tweet()
+    assert bad.id() == "bad"
+    assert good.tweet() == Tweet(id="good", text="b", objects=[], boxes=[])
+
+
 def test_inputs_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "tweets.csv").write_text("id,text\n")
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 but no more")

@@ -9,7 +9,7 @@ from typing import TextIO
 
 from hvpnet.cli.options import PipelineOptions, WindowOptions, argument, json_for, option
 from hvpnet_runtime.errors import InputError
-from hvpnet_runtime.jsonl import LineRow, read_rows
+from hvpnet_runtime.jsonl import FileRow, read_rows
 from hvpnet_runtime.pipeline import BATCH_SIZE, Pipeline
 from hvpnet_runtime.types import EntityResult, Rejection, Result, Tweet
 
@@ -69,7 +69,7 @@ def _tweet(options: Options) -> Tweet:
     return Tweet(text=options.text, image=options.image, objects=options.object or (), head=head, tail=tail)
 
 
-def _predict_lines(pipeline: Pipeline, lines: Iterator[LineRow], output: TextIO) -> int:
+def _predict_lines(pipeline: Pipeline, lines: Iterator[FileRow], output: TextIO) -> int:
     """One line out for every line in, in order: a result, or the rejection in its place."""
     rows, rejected = 0, 0
     for outcome in pipeline.stream_rows(lines):

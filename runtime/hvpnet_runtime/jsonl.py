@@ -3,11 +3,12 @@
 import json
 import math
 from abc import ABC, abstractmethod
-from codecs import BOM_UTF8
-from collections.abc import Iterable, Iterator, Mapping
+from codecs import BOM_UTF8, getincrementaldecoder
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 from hvpnet_runtime.errors import InputError, brief
 from hvpnet_runtime.types import Tweet
@@ -35,7 +36,7 @@ def parse_line(line: str) -> dict[str, Any]:
             that JSON does not have (NaN, 1e999).
     """
     if len(line) > LONGEST_LINE:
-        raise InputError(f"a line of {len(line)} characters: more than {LONGEST_LINE} are not read")
+        raise _too_long(len(line))
     try:
         values = json.loads(line, parse_float=_finite, parse_constant=_finite)
     except RecursionError as error:
@@ -116,7 +117,18 @@ class LineRow(FileRow):
         return parse_line(self.line)
 
 
-def read_rows(path: Path) -> Iterator[LineRow]:
+@dataclass(frozen=True)
+class LongLineRow(FileRow):
+    """A line that is too long to be kept, of so many characters."""
+
+    characters: int
+
+    def values(self) -> dict[str, Any]:
+        """Raises what `parse_line` would."""
+        raise _too_long(self.characters)
+
+
+def read_rows(path: Path) -> Iterator[FileRow]:
     """The rows of a file, which is opened at once; it may be a pipe.
 
     Raises:
@@ -127,19 +139,77 @@ def read_rows(path: Path) -> Iterator[LineRow]:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}; give a file of JSON lines") from error
 
-    def rows() -> Iterator[LineRow]:
+    def rows() -> Iterator[FileRow]:
         with file:
             yield from line_rows(file, path.parent)
 
     return rows()
 
 
-def line_rows(lines: Iterable[bytes], folder: Path, first: int = 1) -> Iterator[LineRow]:
-    """Lines that are not blank, numbered from `first`; bytes that are not UTF-8 are kept as surrogates."""
-    for number, line in enumerate(lines, first):
-        if not is_blank(number, line):
-            line = _without_mark(number, line)  # noqa: PLW2901
-            yield LineRow(number, folder, line.decode("utf-8", "surrogateescape").rstrip("\r\n"))
+def line_rows(file: BinaryIO, folder: Path, first: int = 1) -> Iterator[FileRow]:
+    """The rows of a file from where it stands, which is line `first`; bytes that are not UTF-8 become surrogates."""
+    for line in read_lines(file, first):
+        text = line.start.decode("utf-8", "surrogateescape").rstrip("\r\n")
+        characters = line.characters or len(text)
+        if characters > LONGEST_LINE:
+            yield LongLineRow(line.number, folder, characters)
+        else:
+            yield LineRow(line.number, folder, text)
+
+
+class RawLine(NamedTuple):
+    """A line that is not blank.
+
+    Attributes:
+        number: from 1.
+        offset: where it begins, in bytes from where reading began.
+        start: its bytes, without the file's byte order mark; of a line that is too long, none.
+        characters: of a line that is too long; of others 0.
+    """
+
+    number: int
+    offset: int
+    start: bytes
+    characters: int = 0
+
+
+def read_lines(file: BinaryIO, first: int = 1) -> Iterator[RawLine]:
+    """The lines of a file from where it stands, which is line `first`, in memory that no line's length moves.
+
+    A line of nothing but white space is passed over, and counted.
+    """
+    most = 4 * LONGEST_LINE + len(BOM_UTF8) + len(b"\r\n")  # bytes; a character has four at most
+    offset = 0
+    for number in count(first):
+        line = file.readline(most)
+        if not line:
+            return
+        begin, offset = offset, offset + len(line)
+        start = line.removeprefix(BOM_UTF8) if number == 1 else line
+        if len(line) == most and not line.endswith(b"\n"):
+            passed, characters, is_blank = _pass_over(file, start, most)
+            offset += passed
+            if not is_blank:
+                yield RawLine(number, begin, b"", characters)
+        elif start and not start.isspace():
+            yield RawLine(number, begin, start)
+
+
+def _pass_over(file: BinaryIO, start: bytes, most: int) -> tuple[int, int, bool]:
+    """Read the rest of a line: its bytes, the characters of the whole line, and whether all are white space."""
+    decoder = getincrementaldecoder("utf-8")("surrogateescape")
+    passed, characters, is_blank = 0, len(decoder.decode(start)), start.isspace()
+    while more := file.readline(most):
+        passed += len(more)
+        is_blank = is_blank and more.isspace()
+        characters += len(decoder.decode(more.removesuffix(b"\n")))
+        if more.endswith(b"\n"):
+            break
+    return passed, characters + len(decoder.decode(b"", final=True)), is_blank
+
+
+def _too_long(characters: int) -> InputError:
+    return InputError(f"a line of {characters} characters: more than {LONGEST_LINE} are not read")
 
 
 _TOO_DEEP = f"lists and objects are nested more than {_MOST_LEVELS} levels deep"
@@ -156,16 +226,6 @@ def _is_deeper(value: object, levels: int) -> bool:
         return False
     items = value.values() if isinstance(value, dict) else value
     return levels == 0 or any(_is_deeper(item, levels - 1) for item in items)
-
-
-def is_blank(number: int, line: bytes) -> bool:
-    """Whether a line, numbered from 1, has nothing but white space, and perhaps the byte order mark of the file."""
-    line = _without_mark(number, line)
-    return not line or line.isspace()
-
-
-def _without_mark(number: int, line: bytes) -> bytes:
-    return line.removeprefix(BOM_UTF8) if number == 1 else line
 
 
 def _list(values: Mapping[str, Any], key: str) -> list[Any]:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hvpnet_runtime.errors import InputError
-from hvpnet_runtime.jsonl import KEYS, FileRow, is_blank, line_rows
+from hvpnet_runtime.jsonl import KEYS, FileRow, line_rows, read_lines
 
 JSON_LINES, PARQUET = (".jsonl", ".ndjson"), (".parquet",)
 MOST_PARTS = 10_000
@@ -128,19 +128,17 @@ class JsonLines:
             tick: told how much was read, for progress.
         """
         marks: list[tuple[int, int]] = []  # offset and line of the first row of each part
-        offset = ticked = rows = 0
-        with self._path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if not is_blank(number, line):
-                    if rows % part_rows == 0:
-                        marks.append((offset, number))
-                        tick(offset - ticked)
-                        ticked = offset
-                    if len(marks) > MOST_PARTS:
-                        marks, part_rows = marks[::2], 2 * part_rows
-                    rows += 1
-                offset += len(line)
-        tick(offset - ticked)
+        ticked = rows = 0
+        with self._path.open("rb") as file:
+            for line in read_lines(file):
+                if rows % part_rows == 0:
+                    marks.append((line.offset, line.number))
+                    tick(line.offset - ticked)
+                    ticked = line.offset
+                if len(marks) > MOST_PARTS:
+                    marks, part_rows = marks[::2], 2 * part_rows
+                rows += 1
+            tick(file.tell() - ticked)
         return [
             Part(number, first, min(part_rows, rows - number * part_rows), start)
             for number, (start, first) in enumerate(marks)
@@ -148,9 +146,9 @@ class JsonLines:
 
     def read(self, part: Part) -> Iterator[FileRow]:
         """The rows of a part, in order."""
-        with self._path.open("rb") as lines:
-            lines.seek(part.start)
-            yield from islice(line_rows(lines, self._path.parent, part.first), part.rows)
+        with self._path.open("rb") as file:
+            file.seek(part.start)
+            yield from islice(line_rows(file, self._path.parent, part.first), part.rows)
 
 
 class Parquet:

@@ -28,14 +28,14 @@ DATA_SET = 64 * MIB
 _BYTEARRAY = b"\nbytearray\n"  # PyTorch lets a pickle make one of any size
 
 
-def read_text(path: Path, most: int, encoding: str = "utf-8") -> str:
-    """The text of a file of at most so many bytes, its lines ended by line feeds.
+def read_text(path: Path, most: int) -> str:
+    """The text of a file of at most so many bytes, without a byte order mark, its lines ended by line feeds.
 
     Raises:
         OSError: it cannot be read.
         ValueError: it is not UTF-8, or larger.
     """
-    return read_bytes(path, most).decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
+    return read_bytes(path, most).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_bytes(path: Path, most: int) -> bytes:

@@ -53,7 +53,8 @@ def parse_line(line: str) -> dict[str, Any]:
 def tweet_from_dict(values: Mapping[str, Any], folder: Path) -> Tweet:
     """A tweet from JSON types; a picture is a path, a relative one counted from `folder`.
 
-    From Parquet it may be bytes, or an object of `bytes` and `path`, of which the bytes count where there are any.
+    From Parquet it may be bytes. An object of `bytes` and `path` stands for its bytes, or for its path if they are None.
+    Only None, or no key, means none; a crop is never None.
 
     Raises:
         InputError: a key is unknown, or a value of the wrong type.
@@ -63,8 +64,8 @@ def tweet_from_dict(values: Mapping[str, Any], folder: Path) -> Tweet:
         raise InputError(f"unknown keys {brief(', '.join(unknown))}: a tweet has {', '.join(KEYS)}")
     read = {
         "words": None if values.get("words") is None else _list(values, "words"),
-        "image": _picture(values.get("image"), folder),
-        "objects": [crop for given in _list(values, "objects") if (crop := _picture(given, folder)) is not None],
+        "image": None if values.get("image") is None else _picture(values["image"], folder),
+        "objects": [_picture(given, folder) for given in _list(values, "objects")],
         "boxes": _list(values, "boxes"),
     }
     return Tweet(**{**values, **read})
@@ -229,17 +230,22 @@ def _is_deeper(value: object, levels: int) -> bool:
 
 
 def _list(values: Mapping[str, Any], key: str) -> list[Any]:
-    value = values.get(key) or []
+    value = values.get(key)
+    if value is None:
+        return []
     if not isinstance(value, list):
         raise InputError(f"{key} must be a list, not {type(value).__name__}")
     return value
 
 
-def _picture(given: object, folder: Path) -> Path | bytes | None:
+def _picture(given: object, folder: Path) -> Path | bytes:
+    picture = given
     if isinstance(given, dict) and set(given) == {"bytes", "path"}:  # as Hugging Face's datasets write pictures
-        given = given["path"] if given["bytes"] is None else given["bytes"]
-    if given is None or isinstance(given, bytes):
-        return given
-    if not isinstance(given, str) or not given:
+        content, path = given["bytes"], given["path"]
+        is_path = content is None and isinstance(path, str)  # a text of `bytes` would be base64, which is no path
+        picture = path if is_path else content if isinstance(content, bytes) else None
+    if isinstance(picture, bytes):
+        return picture
+    if not isinstance(picture, str) or not picture:
         raise InputError(f"a picture must be the path of a file, not {brief(given)}")
-    return folder / given
+    return folder / picture

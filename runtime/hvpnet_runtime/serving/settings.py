@@ -177,7 +177,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         SettingsError: it cannot be read.
     """
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8-sig"))
     except RecursionError as error:
         raise SettingsError(f"settings {path} cannot be read: it is nested too deep") from error
     except (OSError, ValueError) as error:

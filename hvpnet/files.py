@@ -35,21 +35,11 @@ def read_text(path: Path, most: int) -> str:
         OSError: it cannot be read.
         ValueError: it is not UTF-8, or larger.
     """
-    return read_bytes(path, most).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-
-
-def read_bytes(path: Path, most: int) -> bytes:
-    """The bytes of a file, if they are at most so many.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is larger.
-    """
     with path.open("rb") as file:
         content = file.read(most + 1)
     if len(content) > most:
         raise ValueError(f"it has more than {most} bytes, and no file of its kind needs as many")
-    return content
+    return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_json(path: Path, most: int) -> object:

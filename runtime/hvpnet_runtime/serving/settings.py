@@ -113,7 +113,7 @@ class Token(_Table):
                 can carry it.
         """
         try:
-            token = self.file.read_text("utf-8") if self.file else os.environ.get(self.env or "", "")
+            token = self.file.read_text("utf-8-sig") if self.file else os.environ.get(self.env or "", "")
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"the token file {self.file} cannot be read: {error}") from error
         token, place = token.strip(), self.file or f"the environment variable {self.env}"

@@ -17,7 +17,8 @@ KEYS = ("id", "text", "words", "image", "objects", "boxes", "head", "tail")
 """Keys of a tweet."""
 
 _MOST_LEVELS = 32
-"""Of lists and objects within each other: an answer carries the id, and writing a deep one would end the run."""
+"""Of lists and objects within each other in one value: an answer carries the id, and writing a deep one would end the
+run."""
 
 LONGEST_LINE = 2**20
 """Characters of a line; as Python objects it may take twenty times its length."""
@@ -45,7 +46,7 @@ def parse_line(line: str) -> dict[str, Any]:
         raise InputError(f"not JSON: {error}") from error
     if not isinstance(values, dict):
         raise InputError(f"not a JSON object but {type(values).__name__}")
-    if _is_deeper(values, _MOST_LEVELS):
+    if any(_is_deeper(value, _MOST_LEVELS) for value in values.values()):
         raise InputError(_TOO_DEEP)
     return values
 
@@ -53,8 +54,8 @@ def parse_line(line: str) -> dict[str, Any]:
 def tweet_from_dict(values: Mapping[str, Any], folder: Path) -> Tweet:
     """A tweet from JSON types; a picture is a path, a relative one counted from `folder`.
 
-    From Parquet it may be bytes. An object of `bytes` and `path` stands for its bytes, or for its path if they are None.
-    Only None, or no key, means none; a crop is never None.
+    From Parquet it may be bytes. An object of `bytes` and `path` stands for its bytes, or where they are None for its
+    path. Only None, or no key, means none; a crop is never None.
 
     Raises:
         InputError: a key is unknown, or a value of the wrong type.

@@ -1,5 +1,6 @@
 """Lines of tweets: those that would take much memory are refused before they are parsed."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,11 @@ def test_a_line_that_is_too_long() -> None:
 
 
 def test_a_deep_line() -> None:
+    for opening, value, closing in [("[", "", "]"), ('{"a": ', "1", "}")]:
+        line = f'{{"id": {opening * 32}{value}{closing * 32}}}'
+        assert json.dumps(parse_line(line)) == line
+        with pytest.raises(InputError, match="nested more than 32 levels deep"):
+            parse_line(f'{{"id": {opening * 33}{value}{closing * 33}}}')
     with pytest.raises(InputError, match="not JSON"):
         parse_line('{"id": ' * 100_000)
 

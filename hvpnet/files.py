@@ -28,28 +28,18 @@ DATA_SET = 64 * MIB
 _BYTEARRAY = b"\nbytearray\n"  # PyTorch lets a pickle make one of any size
 
 
-def read_text(path: Path, most: int, encoding: str = "utf-8") -> str:
-    """The text of a file of at most so many bytes, its lines ended by line feeds.
+def read_text(path: Path, most: int) -> str:
+    """The text of a file of at most so many bytes, without a byte order mark, its lines ended by line feeds.
 
     Raises:
         OSError: it cannot be read.
         ValueError: it is not UTF-8, or larger.
     """
-    return read_bytes(path, most).decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
-
-
-def read_bytes(path: Path, most: int) -> bytes:
-    """The bytes of a file, if they are at most so many.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is larger.
-    """
     with path.open("rb") as file:
         content = file.read(most + 1)
     if len(content) > most:
         raise ValueError(f"it has more than {most} bytes, and no file of its kind needs as many")
-    return content
+    return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_json(path: Path, most: int) -> object:

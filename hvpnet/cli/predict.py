@@ -1,15 +1,17 @@
 """Extract entities or relations from one tweet, or from JSON lines in batches. Needs no PyTorch."""
 
+import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
-from hvpnet.cli.options import PipelineOptions, WindowOptions, argument, json_for, option
+from hvpnet.cli.options import PipelineOptions, WindowOptions, argument, in_options, json_for, option
 from hvpnet_runtime.errors import InputError
-from hvpnet_runtime.jsonl import LineRow, read_rows
+from hvpnet_runtime.jsonl import FileRow, read_rows
 from hvpnet_runtime.pipeline import BATCH_SIZE, Pipeline
 from hvpnet_runtime.types import EntityResult, Rejection, Result, Tweet
 
@@ -19,7 +21,7 @@ class Options(WindowOptions, PipelineOptions):
     """What `hvpnet predict` was asked to do.
 
     Raises:
-        InputError: options of one tweet and of JSON lines are mixed, or the output would replace the input.
+        InputError: options of one tweet and of JSON lines are mixed, or the output (or standard output) is the input.
     """
 
     bundle: Path = argument()
@@ -42,6 +44,8 @@ class Options(WindowOptions, PipelineOptions):
         for written in (self.output, self.output and _unfinished(self.output)):
             if self.input and written and self.input.exists() and written.exists() and written.samefile(self.input):
                 raise InputError(f"--output {self.output} would replace the tweets of --input; name another file")
+        if self.input and self.output is None and _is_standard_output(self.input):
+            raise InputError(f"standard output is --input {self.input}, which would never end; name another file")
 
 
 def run(options: Options) -> int:
@@ -63,16 +67,27 @@ def run(options: Options) -> int:
         return 0
 
 
+def _is_standard_output(path: Path) -> bool:
+    """Whether both are one regular file: answers that were written to it would be read as tweets."""
+    try:
+        given, written = path.stat(), os.fstat(sys.stdout.fileno())
+    except (OSError, ValueError):  # there is no such file, or standard output has none
+        return False
+    return stat.S_ISREG(written.st_mode) and os.path.samestat(given, written)
+
+
 def _tweet(options: Options) -> Tweet:
     """The one tweet of the command line."""
     head, tail = ((pair[0], pair[1]) if pair else None for pair in (options.head, options.tail))
     return Tweet(text=options.text, image=options.image, objects=options.object or (), head=head, tail=tail)
 
 
-def _predict_lines(pipeline: Pipeline, lines: Iterator[LineRow], output: TextIO) -> int:
+def _predict_lines(pipeline: Pipeline, lines: Iterator[FileRow], output: TextIO) -> int:
     """One line out for every line in, in order: a result, or the rejection in its place."""
     rows, rejected = 0, 0
     for outcome in pipeline.stream_rows(lines):
+        if isinstance(outcome, Rejection):
+            outcome = replace(outcome, message=in_options(outcome.message, Options))  # noqa: PLW2901
         output.write(f"{json_for(output, outcome.to_dict())}\n")
         rows, rejected = rows + 1, rejected + isinstance(outcome, Rejection)
         if rows % BATCH_SIZE == 0:

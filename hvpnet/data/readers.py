@@ -167,6 +167,6 @@ def read_object_lists(path: Path) -> dict[str, tuple[str, ...]]:
 def _lines(path: Path) -> list[str]:
     try:
         # Not splitlines(): tweets hold characters that it takes for line ends.
-        return read_text(path, DATA_SET, "utf-8-sig").rstrip("\n").split("\n")
+        return read_text(path, DATA_SET).rstrip("\n").split("\n")
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error

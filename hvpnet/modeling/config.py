@@ -11,7 +11,7 @@ import pydantic.dataclasses
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from hvpnet.errors import ConfigError
-from hvpnet.files import CONFIGURATION, read_bytes
+from hvpnet.files import CONFIGURATION, read_text
 from hvpnet_runtime.bundle import MAX_OBJECTS, Head, Task, Variant
 from hvpnet_runtime.errors import brief
 from hvpnet_runtime.labels import bio_tags
@@ -173,7 +173,7 @@ class HVPNeTConfig:
             ConfigError: the file is not such a configuration.
         """
         try:
-            return TypeAdapter(cls).validate_json(read_bytes(path, CONFIGURATION))
+            return TypeAdapter(cls).validate_json(read_text(path, CONFIGURATION))
         except (OSError, ValueError) as error:
             reason = explain(error) if isinstance(error, ValidationError) else error
             raise ConfigError(f"{path} is not a readable configuration: {reason}") from error

@@ -249,7 +249,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
         ConfigError: the file is none of these, or its indices are not 0, 1, 2, ...
     """
     try:
-        text = read_text(path, CONFIGURATION, "utf-8-sig")
+        text = read_text(path, CONFIGURATION)
     except (OSError, ValueError) as error:
         raise ConfigError(f"the label file {path} cannot be read: {error}") from error
     try:

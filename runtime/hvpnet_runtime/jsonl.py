@@ -3,11 +3,12 @@
 import json
 import math
 from abc import ABC, abstractmethod
-from codecs import BOM_UTF8
-from collections.abc import Iterable, Iterator, Mapping
+from codecs import BOM_UTF8, getincrementaldecoder
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 from hvpnet_runtime.errors import InputError, brief
 from hvpnet_runtime.types import Tweet
@@ -16,7 +17,8 @@ KEYS = ("id", "text", "words", "image", "objects", "boxes", "head", "tail")
 """Keys of a tweet."""
 
 _MOST_LEVELS = 32
-"""Of lists and objects within each other: an answer carries the id, and writing a deep one would end the run."""
+"""Of lists and objects within each other in one value: an answer carries the id, and writing a deep one would end the
+run."""
 
 LONGEST_LINE = 2**20
 """Characters of a line; as Python objects it may take twenty times its length."""
@@ -35,7 +37,7 @@ def parse_line(line: str) -> dict[str, Any]:
             that JSON does not have (NaN, 1e999).
     """
     if len(line) > LONGEST_LINE:
-        raise InputError(f"a line of {len(line)} characters: more than {LONGEST_LINE} are not read")
+        raise _too_long(len(line))
     try:
         values = json.loads(line, parse_float=_finite, parse_constant=_finite)
     except RecursionError as error:
@@ -44,7 +46,7 @@ def parse_line(line: str) -> dict[str, Any]:
         raise InputError(f"not JSON: {error}") from error
     if not isinstance(values, dict):
         raise InputError(f"not a JSON object but {type(values).__name__}")
-    if _is_deeper(values, _MOST_LEVELS):
+    if any(_is_deeper(value, _MOST_LEVELS) for value in values.values()):
         raise InputError(_TOO_DEEP)
     return values
 
@@ -52,7 +54,8 @@ def parse_line(line: str) -> dict[str, Any]:
 def tweet_from_dict(values: Mapping[str, Any], folder: Path) -> Tweet:
     """A tweet from JSON types; a picture is a path, a relative one counted from `folder`.
 
-    From Parquet it may be bytes, or an object of `bytes` and `path`, of which the bytes count where there are any.
+    From Parquet it may be bytes. An object of `bytes` and `path` stands for its bytes, or where they are None for its
+    path. Only None, or no key, means none; a crop is never None.
 
     Raises:
         InputError: a key is unknown, or a value of the wrong type.
@@ -62,8 +65,8 @@ def tweet_from_dict(values: Mapping[str, Any], folder: Path) -> Tweet:
         raise InputError(f"unknown keys {brief(', '.join(unknown))}: a tweet has {', '.join(KEYS)}")
     read = {
         "words": None if values.get("words") is None else _list(values, "words"),
-        "image": _picture(values.get("image"), folder),
-        "objects": [crop for given in _list(values, "objects") if (crop := _picture(given, folder)) is not None],
+        "image": None if values.get("image") is None else _picture(values["image"], folder),
+        "objects": [_picture(given, folder) for given in _list(values, "objects")],
         "boxes": _list(values, "boxes"),
     }
     return Tweet(**{**values, **read})
@@ -116,7 +119,18 @@ class LineRow(FileRow):
         return parse_line(self.line)
 
 
-def read_rows(path: Path) -> Iterator[LineRow]:
+@dataclass(frozen=True)
+class LongLineRow(FileRow):
+    """A line that is too long to be kept, of so many characters."""
+
+    characters: int
+
+    def values(self) -> dict[str, Any]:
+        """Raises what `parse_line` would."""
+        raise _too_long(self.characters)
+
+
+def read_rows(path: Path) -> Iterator[FileRow]:
     """The rows of a file, which is opened at once; it may be a pipe.
 
     Raises:
@@ -127,19 +141,77 @@ def read_rows(path: Path) -> Iterator[LineRow]:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}; give a file of JSON lines") from error
 
-    def rows() -> Iterator[LineRow]:
+    def rows() -> Iterator[FileRow]:
         with file:
             yield from line_rows(file, path.parent)
 
     return rows()
 
 
-def line_rows(lines: Iterable[bytes], folder: Path, first: int = 1) -> Iterator[LineRow]:
-    """Lines that are not blank, numbered from `first`; bytes that are not UTF-8 are kept as surrogates."""
-    for number, line in enumerate(lines, first):
-        if not is_blank(number, line):
-            line = _without_mark(number, line)  # noqa: PLW2901
-            yield LineRow(number, folder, line.decode("utf-8", "surrogateescape").rstrip("\r\n"))
+def line_rows(file: BinaryIO, folder: Path, first: int = 1) -> Iterator[FileRow]:
+    """The rows of a file from where it stands, which is line `first`; bytes that are not UTF-8 become surrogates."""
+    for line in read_lines(file, first):
+        text = line.start.decode("utf-8", "surrogateescape").rstrip("\r\n")
+        characters = line.characters or len(text)
+        if characters > LONGEST_LINE:
+            yield LongLineRow(line.number, folder, characters)
+        else:
+            yield LineRow(line.number, folder, text)
+
+
+class RawLine(NamedTuple):
+    """A line that is not blank.
+
+    Attributes:
+        number: from 1.
+        offset: where it begins, in bytes from where reading began.
+        start: its bytes, without the file's byte order mark; of a line that is too long, none.
+        characters: of a line that is too long; of others 0.
+    """
+
+    number: int
+    offset: int
+    start: bytes
+    characters: int = 0
+
+
+def read_lines(file: BinaryIO, first: int = 1) -> Iterator[RawLine]:
+    """The lines of a file from where it stands, which is line `first`, in memory that no line's length moves.
+
+    A line of nothing but white space is passed over, and counted.
+    """
+    most = 4 * LONGEST_LINE + len(BOM_UTF8) + len(b"\r\n")  # bytes; a character has four at most
+    offset = 0
+    for number in count(first):
+        line = file.readline(most)
+        if not line:
+            return
+        begin, offset = offset, offset + len(line)
+        start = line.removeprefix(BOM_UTF8) if number == 1 else line
+        if len(line) == most and not line.endswith(b"\n"):
+            passed, characters, is_blank = _pass_over(file, start, most)
+            offset += passed
+            if not is_blank:
+                yield RawLine(number, begin, b"", characters)
+        elif start and not start.isspace():
+            yield RawLine(number, begin, start)
+
+
+def _pass_over(file: BinaryIO, start: bytes, most: int) -> tuple[int, int, bool]:
+    """Read the rest of a line: its bytes, the characters of the whole line, and whether all are white space."""
+    decoder = getincrementaldecoder("utf-8")("surrogateescape")
+    passed, characters, is_blank = 0, len(decoder.decode(start)), start.isspace()
+    while more := file.readline(most):
+        passed += len(more)
+        is_blank = is_blank and more.isspace()
+        characters += len(decoder.decode(more.removesuffix(b"\n")))
+        if more.endswith(b"\n"):
+            break
+    return passed, characters + len(decoder.decode(b"", final=True)), is_blank
+
+
+def _too_long(characters: int) -> InputError:
+    return InputError(f"a line of {characters} characters: more than {LONGEST_LINE} are not read")
 
 
 _TOO_DEEP = f"lists and objects are nested more than {_MOST_LEVELS} levels deep"
@@ -158,28 +230,23 @@ def _is_deeper(value: object, levels: int) -> bool:
     return levels == 0 or any(_is_deeper(item, levels - 1) for item in items)
 
 
-def is_blank(number: int, line: bytes) -> bool:
-    """Whether a line, numbered from 1, has nothing but white space, and perhaps the byte order mark of the file."""
-    line = _without_mark(number, line)
-    return not line or line.isspace()
-
-
-def _without_mark(number: int, line: bytes) -> bytes:
-    return line.removeprefix(BOM_UTF8) if number == 1 else line
-
-
 def _list(values: Mapping[str, Any], key: str) -> list[Any]:
-    value = values.get(key) or []
+    value = values.get(key)
+    if value is None:
+        return []
     if not isinstance(value, list):
         raise InputError(f"{key} must be a list, not {type(value).__name__}")
     return value
 
 
-def _picture(given: object, folder: Path) -> Path | bytes | None:
+def _picture(given: object, folder: Path) -> Path | bytes:
+    picture = given
     if isinstance(given, dict) and set(given) == {"bytes", "path"}:  # as Hugging Face's datasets write pictures
-        given = given["path"] if given["bytes"] is None else given["bytes"]
-    if given is None or isinstance(given, bytes):
-        return given
-    if not isinstance(given, str) or not given:
+        content, path = given["bytes"], given["path"]
+        is_path = content is None and isinstance(path, str)  # a text of `bytes` would be base64, which is no path
+        picture = path if is_path else content if isinstance(content, bytes) else None
+    if isinstance(picture, bytes):
+        return picture
+    if not isinstance(picture, str) or not picture:
         raise InputError(f"a picture must be the path of a file, not {brief(given)}")
-    return folder / given
+    return folder / picture

@@ -68,7 +68,16 @@ def prepare_row(prepare: Callable[[Tweet], Prepared], row: Row) -> Outcome:
     except MemoryError:
         raise  # says nothing about the row
     except Exception as error:
-        return Rejection.of(row.number, row.id(), error)
+        return Rejection.of(row.number, _id_of(row), error)
+
+
+def _id_of(row: Row) -> Any:  # noqa: ANN401  whatever the row says
+    try:
+        return row.id()
+    except MemoryError:
+        raise
+    except Exception:  # the row is rejected already, for the reason that counts
+        return None
 
 
 def stream(

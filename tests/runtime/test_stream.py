@@ -174,6 +174,21 @@ def test_whatever_is_raised_rejects_the_row() -> None:
     assert list(stream(rows([7]), prepare, Recorder(), 2, 2)) == [Rejection(0, 7, "KeyError", "7")]
 
 
+def test_an_id_that_cannot_be_read_rejects_no_other_row() -> None:
+    class Damaged(TweetRow):
+        def tweet(self) -> Tweet:
+            raise ValueError("no tweet")
+
+        def id(self) -> Any:
+            raise OverflowError("no id")
+
+    given = [Damaged(0, Tweet()), TweetRow(1, Tweet(text="", id=3))]
+    assert list(stream(given, prepared, Recorder(), 4, 2)) == [
+        Rejection(0, None, "ValueError", "no tweet"),
+        answer_of(3),
+    ]
+
+
 def test_the_pipeline_streams_as_it_answers_one_by_one(ner_bundle: Path) -> None:
     words = ["Jordan", "was", "great", "today", "with", "Paris", "and", "Chelsea"]
     picture = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)

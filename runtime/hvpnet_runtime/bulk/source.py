@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, time
 from itertools import accumulate, islice
 from numbers import Real
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hvpnet_runtime.errors import InputError
-from hvpnet_runtime.jsonl import KEYS, FileRow, is_blank, line_rows
+from hvpnet_runtime.jsonl import KEYS, FileRow, line_rows, read_lines
 
 JSON_LINES, PARQUET = (".jsonl", ".ndjson"), (".parquet",)
 MOST_PARTS = 10_000
@@ -61,6 +61,12 @@ class ParquetRow(FileRow):
             what = f"{type(error).__name__}: {' '.join(str(error).split())[:_SHOWN]}"
             raise InputError(f"a value cannot be read ({what}): cast its column to text") from error
         return {name: _as_json(value, _MOST_LEVELS) if name == "id" else value for name, value in values.items()}
+
+    def id(self) -> Any:  # noqa: ANN401  JSON types
+        """See `FileRow`; it is read alone, whatever the other columns hold."""
+        if "id" not in self.batch.schema.names:
+            return None
+        return super(ParquetRow, replace(self, batch=self.batch.select(["id"]))).id()
 
 
 def _as_json(value: object, levels: int) -> Any:  # noqa: ANN401  JSON types
@@ -122,19 +128,17 @@ class JsonLines:
             tick: told how much was read, for progress.
         """
         marks: list[tuple[int, int]] = []  # offset and line of the first row of each part
-        offset = ticked = rows = 0
-        with self._path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if not is_blank(number, line):
-                    if rows % part_rows == 0:
-                        marks.append((offset, number))
-                        tick(offset - ticked)
-                        ticked = offset
-                    if len(marks) > MOST_PARTS:
-                        marks, part_rows = marks[::2], 2 * part_rows
-                    rows += 1
-                offset += len(line)
-        tick(offset - ticked)
+        ticked = rows = 0
+        with self._path.open("rb") as file:
+            for line in read_lines(file):
+                if rows % part_rows == 0:
+                    marks.append((line.offset, line.number))
+                    tick(line.offset - ticked)
+                    ticked = line.offset
+                if len(marks) > MOST_PARTS:
+                    marks, part_rows = marks[::2], 2 * part_rows
+                rows += 1
+            tick(file.tell() - ticked)
         return [
             Part(number, first, min(part_rows, rows - number * part_rows), start)
             for number, (start, first) in enumerate(marks)
@@ -142,9 +146,9 @@ class JsonLines:
 
     def read(self, part: Part) -> Iterator[FileRow]:
         """The rows of a part, in order."""
-        with self._path.open("rb") as lines:
-            lines.seek(part.start)
-            yield from islice(line_rows(lines, self._path.parent, part.first), part.rows)
+        with self._path.open("rb") as file:
+            file.seek(part.start)
+            yield from islice(line_rows(file, self._path.parent, part.first), part.rows)
 
 
 class Parquet:

@@ -66,7 +66,7 @@ def mark_characters(text: str, words: Sequence[Word], head: Span, tail: Span) ->
             if any(_belong_together(text[cut - 1], text[cut]) for cut in cuts):
                 raise TextError(
                     f"{name} [{start}, {end}) is {brief(text[start:end])}, a part of the word {brief(word.text)}: give "
-                    "all of its characters [start, end), or `words` of your own, in which head and tail count words"
+                    "all of its characters [start, end)"
                 )
     split = list(_split_at(words, {edge for span in spans.values() for edge in span}))
     head, tail = (_covering(split, span) for span in spans.values())

@@ -113,7 +113,7 @@ class Token(_Table):
                 can carry it.
         """
         try:
-            token = self.file.read_text("utf-8") if self.file else os.environ.get(self.env or "", "")
+            token = self.file.read_text("utf-8-sig") if self.file else os.environ.get(self.env or "", "")
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"the token file {self.file} cannot be read: {error}") from error
         token, place = token.strip(), self.file or f"the environment variable {self.env}"
@@ -177,7 +177,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         SettingsError: it cannot be read.
     """
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8-sig"))
     except RecursionError as error:
         raise SettingsError(f"settings {path} cannot be read: it is nested too deep") from error
     except (OSError, ValueError) as error:

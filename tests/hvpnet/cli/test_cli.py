@@ -81,6 +81,20 @@ def test_cut_pairs_are_kept_by_an_option(capsys: pytest.CaptureFixture[str], re_
     code, _, err = run(capsys, "predict", re_bundle, "--text", "Paris " * 100, *pair)
     assert code == 1
     assert error_line(err).endswith("cut off the marker of head or tail; --window keeps the pair")
+    tweet = {"id": 5, "text": "Paris " * 100, "head": [0, 5], "tail": [594, 599]}
+    (tmp_path / "tweets.jsonl").write_text(json.dumps(tweet))
+    code, out, _ = run(capsys, "predict", re_bundle, "--input", tmp_path / "tweets.jsonl")
+    assert code == 1
+    assert json.loads(out)["error"]["message"].endswith("cut off the marker of head or tail; --window keeps the pair")
+
+
+def test_a_cut_word_is_named_with_its_characters(capsys: pytest.CaptureFixture[str], re_bundle: Path) -> None:
+    pair = ("--head", 0, 4, "--tail", 11, 16)
+    code, _, err = run(capsys, "predict", re_bundle, "--text", "Jordan met Smith", *pair)
+    assert code == 1
+    assert error_line(err) == (
+        "hvpnet: error: head [0, 4) is 'Jord', a part of the word 'Jordan': give all of its characters [start, end)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -350,6 +364,22 @@ def test_an_output_that_is_the_input_is_refused(
         assert code == 1
         assert "would replace the tweets of --input" in error_line(err)
         assert tweets.read_text() == '{"text": "fine"}\n'
+
+
+def test_a_standard_output_that_is_the_input_is_refused(ner_bundle: Path, tmp_path: Path) -> None:
+    tweets, content = tmp_path / "t.jsonl", '{"text": "fine"}\n'
+    tweets.write_text(content)
+    (tmp_path / "soft.jsonl").symlink_to(tweets)
+    for given, mode in [("t.jsonl", "ab"), ("t.jsonl", "r+b"), ("soft.jsonl", "ab")]:  # >> and 1<> of a shell
+        main_ = "import sys; from hvpnet.cli import main; sys.exit(main())"
+        command = [sys.executable, "-c", main_, "predict", str(ner_bundle), "--input", str(tmp_path / given)]
+        with tweets.open(mode) as output:
+            ended = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, timeout=300, check=False)
+        assert ended.returncode == 1
+        assert error_line(ended.stderr) == (
+            f"hvpnet: error: standard output is --input {tmp_path / given}, which would never end; name another file"
+        )
+        assert tweets.read_text() == content
 
 
 def test_a_device_as_output_stays_one(capsys: pytest.CaptureFixture[str], ner_bundle: Path, tmp_path: Path) -> None:

@@ -540,8 +540,9 @@ def test_build_takes_the_tensors_given(random_model: Any) -> None:
 def test_text_encoders_configuration(tmp_path: Path) -> None:
     assert read_bert_config(tmp_path) is None
     path = tmp_path / "config.json"
-    path.write_text('{"hidden_size": 384}', "utf-8")
-    assert read_bert_config(tmp_path) == {"hidden_size": 384}
+    for mark in ("", "\ufeff"):
+        path.write_text(mark + '{"hidden_size": 384}', "utf-8")
+        assert read_bert_config(tmp_path) == {"hidden_size": 384}
     for content, message in (
         (b"[]", "holds no configuration"),
         (b"{", "is not JSON"),

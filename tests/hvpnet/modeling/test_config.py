@@ -183,6 +183,8 @@ def test_survives_a_file(tmp_path: Path) -> None:
     config = replace(FULL, labels=("O", "B-Ω"))
     config.write(tmp_path / "config.json")
     assert HVPNeTConfig.read(tmp_path / "config.json") == config
+    (tmp_path / "config.json").write_text("\ufeff" + (tmp_path / "config.json").read_text("utf-8"), "utf-8")
+    assert HVPNeTConfig.read(tmp_path / "config.json") == config  # an editor may put a byte order mark before it
 
 
 def edited(**changes: Any) -> dict[str, Any]:

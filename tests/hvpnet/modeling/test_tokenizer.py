@@ -259,6 +259,23 @@ def test_line_ends(tmp_path: Path, ending: str, last: str) -> None:
     assert tokenizer.token_to_id("<s>") == 8
 
 
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "slow").mkdir()
+    (tmp_path / "fast").mkdir()
+    write_vocab(tmp_path / "slow", "a")
+    (tmp_path / "slow" / "added_tokens.json").write_text('{"url": 6}', "utf-8")
+    (tmp_path / "slow" / "tokenizer_config.json").write_text(
+        '{"added_tokens_decoder": {"6": {"content": "url"}}}', "utf-8"
+    )
+    write_json(tmp_path / "fast", word_piece(NUMBERED | {"a": 5}, [{"content": "url", "id": 6}]))
+    for folder in (tmp_path / "slow", tmp_path / "fast"):
+        expected = load_tokenizer(folder, "ner")
+        assert expected.token_to_id("url") == 6
+        for path in folder.iterdir():
+            path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+        assert load_tokenizer(folder, "ner").to_str() == expected.to_str()
+
+
 def test_lines_end_at_line_feeds_only(tmp_path: Path) -> None:
     odd = ["\u2028", "\x85", "\x0b", "\x1c", " ", "end"]  # characters at which str.splitlines would break
     tokenizer = load_tokenizer(write_vocab(tmp_path, *odd), "ner")

@@ -62,6 +62,13 @@ def test_read(tmp_path):
     assert type(config.train.lr) is float
 
 
+def test_a_byte_order_mark(tmp_path):
+    path = write(tmp_path, TABLES)
+    expected = TrainingConfig.read(path)
+    path.write_text("\ufeff" + path.read_text("utf-8"), "utf-8")
+    assert TrainingConfig.read(path) == expected
+
+
 def test_paths_made_in_python_are_absolute_too(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert DataOptions(Path("tweets")).root == tmp_path / "tweets"

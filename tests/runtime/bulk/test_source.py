@@ -1,6 +1,7 @@
 """Parts: every row in exactly one, whatever the input looks like."""
 
 import json
+import tracemalloc
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hvpnet_runtime import InputError, Tweet
+from hvpnet_runtime import InputError, Tweet, jsonl
 from hvpnet_runtime.bulk import source as module
 from hvpnet_runtime.bulk.source import Part, Source, open_source
-from hvpnet_runtime.jsonl import LineRow, read_rows
+from hvpnet_runtime.jsonl import FileRow, LineRow, LongLineRow, read_rows
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
@@ -35,6 +36,10 @@ LINES = st.lists(
 )
 
 
+def without_line_ends(content: bytes) -> bytes:
+    return content.translate(None, b"\r\n")
+
+
 def read_all(source: Source, part_rows: int) -> list[tuple[int, Any]]:
     parts = source.index(part_rows, lambda _: None)
     assert [part.number for part in parts] == list(range(len(parts)))
@@ -44,7 +49,13 @@ def read_all(source: Source, part_rows: int) -> list[tuple[int, Any]]:
         assert len(rows) == part.rows
         assert rows[0].number == part.first
         found = rows + found
-    return [(row.number, row.line if isinstance(row, LineRow) else row.values()) for row in found]
+    return [(row.number, seen(row)) for row in found]
+
+
+def seen(row: FileRow) -> Any:
+    if isinstance(row, LineRow | LongLineRow):
+        return row.line if isinstance(row, LineRow) else row.characters
+    return row.values()
 
 
 @given(lines=LINES, last=st.booleans(), part_rows=st.integers(1, 7))
@@ -59,6 +70,44 @@ def test_every_line_that_is_not_blank_is_a_row(
         if line.strip()
     ]
     assert read_all(open_source(path), part_rows) == expected
+
+
+@given(
+    lines=st.lists(
+        st.text("a \t\u20ac\U0001f600", max_size=60).map(str.encode) | st.binary(max_size=60).map(without_line_ends),
+        max_size=9,
+    ),
+    marked=st.booleans(),
+    last=st.booleans(),
+    part_rows=st.integers(1, 4),
+)
+def test_a_line_that_is_too_long_is_one_row_and_moves_no_other(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], marked: bool, last: bool, part_rows: int
+) -> None:
+    path = tmp_path_factory.mktemp("lines") / "tweets.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" * marked + b"\n".join(lines) + b"\n" * last)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jsonl, "LONGEST_LINE", 5)
+        found = read_all(open_source(path), part_rows)
+        assert [(row.number, seen(row)) for row in read_rows(path)] == found
+    numbered = [
+        (number, line.decode("utf-8", "surrogateescape")) for number, line in enumerate(lines, 1) if line.strip()
+    ]
+    assert found == [(number, text if len(text) <= 5 else len(text)) for number, text in numbered]
+
+
+def test_a_long_line_takes_no_more_memory_than_the_limit(tmp_path: Path) -> None:
+    path, size = tmp_path / "tweets.jsonl", 100 * 2**20
+    with path.open("wb") as file:
+        file.truncate(size)  # a hole of zeros, which costs no disk
+        file.seek(size)
+        file.write(b'\n{"id": 2}')
+    tracemalloc.start()
+    found = read_all(open_source(path), 1)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found == [(1, size), (2, '{"id": 2}')]
+    assert peak < 40 * 2**20
 
 
 @given(groups=st.lists(st.integers(1, 9), max_size=6), part_rows=st.integers(1, 11))
@@ -119,6 +168,25 @@ def test_text_that_is_not_utf8_is_one_bad_row(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not UTF-8"):
         bad.tweet()
     assert bad.id() is None
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        pa.array([2**62, None], pa.timestamp("us")),
+        pa.array([2**30, None], pa.date32()),
+        pa.array([0, None], pa.timestamp("us", "Nowhere/Land")),
+        pa.StructArray.from_arrays([pa.array([b"a"] * 2)] * 2, ["bytes", "bytes"], mask=pa.array([False, True])),
+    ],
+    ids=lambda image: str(image.type),
+)
+def test_a_value_that_python_does_not_have_is_one_bad_row(tmp_path: Path, image: pa.Array) -> None:
+    pq.write_table(pa.table({"id": ["bad", "good"], "text": ["a", "b"], "image": image}), tmp_path / "tweets.parquet")
+    bad, good = open_source(tmp_path / "tweets.parquet").read(Part(0, 1, 2, 0))
+    with pytest.raises(InputError, match="a value cannot be read"):
+        bad.tweet()
+    assert bad.id() == "bad"
+    assert good.tweet() == Tweet(id="good", text="b", objects=[], boxes=[])
 
 
 def test_inputs_that_cannot_be_read(tmp_path: Path) -> None:

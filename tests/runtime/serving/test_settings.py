@@ -45,6 +45,8 @@ def test_read_settings(tmp_path):
     file.write_text("threads = 2\n[limits]\nqueue = 64\n[inference]\nmost = 3\n", "utf-8")
     settings = Settings.parse(read_settings(file) | BUNDLES)
     assert (settings.threads, settings.limits.queue, settings.inference.least, settings.inference.most) == (2, 64, 1, 3)
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert Settings.parse(read_settings(file) | BUNDLES) == settings
 
 
 @pytest.mark.parametrize("text", [None, "limits = ", "\udc80", "x = " + "[" * 100_000])
@@ -58,8 +60,9 @@ def test_settings_that_cannot_be_read(tmp_path, text):
 
 def test_token_from_a_file(tmp_path):
     file = tmp_path / "token"
-    file.write_text(" secret\n", "utf-8")
-    assert Token(file=file).read() == "secret"
+    for mark in ("", "\ufeff"):
+        file.write_text(f"{mark} secret\n", "utf-8")
+        assert Token(file=file).read() == "secret"
 
 
 def test_token_from_the_environment(monkeypatch):

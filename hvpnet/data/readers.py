@@ -116,7 +116,7 @@ def _span(position: Sequence[int], words: int) -> Span:
 
 
 def read_relation_dictionary(path: Path) -> tuple[str, ...]:
-    """Reads `{relation: index}`, JSON in the first line of the file.
+    """Reads `{relation: index}` of a JSON file.
 
     Returns:
         The relations by index.
@@ -125,9 +125,9 @@ def read_relation_dictionary(path: Path) -> tuple[str, ...]:
         DataError: the file is not such a dictionary, or its indices are not 0, 1, 2, ...
     """
     try:
-        indices = parse_json("".join(_lines(path)[:1]))
+        indices = parse_json("\n".join(_lines(path)))
     except ValueError as error:
-        raise DataError(f"{path}: its first line is not JSON: {error}") from error
+        raise DataError(f"{path}: is not JSON: {error}") from error
     if not isinstance(indices, dict) or not all(type(index) is int for index in indices.values()):
         raise DataError(f"{path}: expected one JSON object of relation names and indices")
     if sorted(indices.values()) != list(range(len(indices))):

@@ -158,22 +158,30 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} cannot be read as a PyTorch checkpoint: {error}") from error
     if state is None:
         raise CheckpointError(
-            f"{path} is not a bare state dict of tensors, as the published code saves it, nor has it one of them named"
+            f"{path} is not a bare state dict of tensors, as the published code saves it, nor has it one under the name"
             f" {', '.join(_WRAPPERS[:-1])} or {_WRAPPERS[-1]}"
         )
     return state
 
 
 def _state_dict(loaded: object) -> dict[str, Tensor] | None:
-    """The state dict that was saved, bare or in a wrapper; None where there is none, or more than one."""
+    """The state dict that was saved, bare or in a wrapper; None where there is none.
+
+    Raises:
+        ValueError: there is more than one.
+    """
     for _ in range(3):  # a wrapper may have one of its own; a pickle can also hold itself
         if not isinstance(loaded, Mapping):
             return None
         state = {name: each for name, each in loaded.items() if isinstance(name, str) and isinstance(each, Tensor)}
         if len(state) == len(loaded):
             return _without_prefixes(state)
-        inside = [loaded[name] for name in _WRAPPERS if isinstance(loaded.get(name), Mapping)]
-        loaded = inside[0] if len(inside) == 1 else None
+        inside = [name for name in _WRAPPERS if isinstance(loaded.get(name), Mapping)]
+        if len(inside) > 1:
+            raise ValueError(
+                f"it has more than one state dict, named {' and '.join(inside)}: save the one to use alone"
+            )
+        loaded = loaded[inside[0]] if inside else None
     return None
 
 

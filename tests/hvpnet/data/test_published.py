@@ -154,8 +154,12 @@ def test_malformed_relation_text(tmp_path, old, new, message):
 
 
 def test_relation_dictionary(tmp_path):
-    path = write(tmp_path / "rel2id.json", '{"b": 1, "None": 2, "a": 0}\nwhatever follows\n')
-    assert read_relation_dictionary(path) == ("a", "b", "None")
+    indices = {"b": 1, "None": 2, "a": 0}
+    for indent in (None, 2):  # one line, as published, or several
+        path = write(tmp_path / "rel2id.json", json.dumps(indices, indent=indent) + "\n")
+        assert read_relation_dictionary(path) == ("a", "b", "None")
+    with pytest.raises(DataError, match=r"rel2id.json: is not JSON: Extra data: line 2"):
+        read_relation_dictionary(write(path, '{"a": 0}\n{"b": 1}\n'))
 
 
 @pytest.mark.parametrize(

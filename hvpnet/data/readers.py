@@ -46,7 +46,7 @@ def read_entity_text(path: Path, labels: Sequence[str] = ()) -> list[tuple[str, 
             tags.append(tag)
             continue
         if image and not words:
-            raise DataError(f"{where}: the tweet of image {image}.jpg has no words: add them or remove it")
+            raise DataError(f"{where}: the tweet of image {brief(image)} has no words: add them or remove it")
         if image:
             rows.append((f"{image}.jpg", EntityExample(Tweet(words=tuple(words), id=len(rows)), tuple(tags))))
         image, words, tags = line.removeprefix(_IMAGE_LINE).strip(), [], []

@@ -18,6 +18,7 @@ from hvpnet.files import CONFIGURATION, check_storage, load_torch, read_json
 from hvpnet.modeling.config import HVPNeTConfig
 from hvpnet.modeling.infer_config import Hints, infer_config
 from hvpnet.modeling.model import HVPNeT
+from hvpnet_runtime.errors import brief
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
@@ -122,7 +123,7 @@ def _agree(config: HVPNeTConfig, hints: Hints) -> None:
     for name in ("task", "variant", "max_length", "labels"):
         wanted, found = getattr(hints, name), getattr(config, name)
         if wanted is not None and (tuple(wanted) if name == "labels" else wanted) != found:
-            raise CheckpointError(f"the checkpoint's {name} is {found!r}, not {wanted!r}")
+            raise CheckpointError(f"the checkpoint's {name} is {brief(found)}, not {brief(wanted)}")
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -8,13 +8,14 @@ from typing import get_args
 from hvpnet.cli.options import PictureOptions, ShownOptions, argument, option, progress, show
 from hvpnet.errors import ConfigError, DataError
 from hvpnet_runtime.bundle import Precision, Task, Variant
+from hvpnet_runtime.errors import brief
 
 
 def _precisions(value: str) -> tuple[str, ...]:
     names = tuple(value.split(","))
     unknown = [name for name in names if name not in get_args(Precision)]
     if unknown or len(set(names)) < len(names):
-        raise argparse.ArgumentTypeError(f"{value!r}: give each of {', '.join(get_args(Precision))} at most once")
+        raise argparse.ArgumentTypeError(f"{brief(value)}: give each of {', '.join(get_args(Precision))} at most once")
     return names
 
 

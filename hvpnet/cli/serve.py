@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hvpnet.cli.options import VerbOptions, argument, backend_option, option, precision_option, progress
-from hvpnet_runtime.errors import InputError
+from hvpnet_runtime.errors import InputError, brief
 
 _PORTS = range(1, 65536)
 
@@ -70,6 +70,6 @@ def _bundles(given: list[str]) -> dict[str, Path]:
         folder = Path(path if separator else named).resolve()
         name = name if separator else folder.name
         if name in bundles:
-            raise InputError(f"two bundles are named {name!r}: name them with NAME=FOLDER")
+            raise InputError(f"two bundles are named {brief(name)}: name them with NAME=FOLDER")
         bundles[name] = folder
     return bundles

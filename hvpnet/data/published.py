@@ -17,7 +17,7 @@ from hvpnet.data.readers import (
 )
 from hvpnet.errors import DataError
 from hvpnet_runtime.bundle import PictureSpec, Task
-from hvpnet_runtime.errors import PictureError
+from hvpnet_runtime.errors import PictureError, brief
 from hvpnet_runtime.preprocessing.pictures import SUBSTITUTE, OnBadImage, open_whole
 
 _log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ def find_split(root: Path | str, split: SplitName) -> SplitFiles:
     """
     root = Path(root).absolute()
     if split not in get_args(SplitName):
-        raise DataError(f"unknown split {split!r}: take train, dev or test")
+        raise DataError(f"unknown split {brief(split)}: take train, dev or test")
     published, name = _PUBLISHED_SPLITS[split], root.name
     text = _first(Path.is_file, *_texts(root, split))
     if text is None:
@@ -188,22 +188,26 @@ class _Pictures:
             if _is_file(path):
                 return path
             raise DataError(
-                f'{where}: its image {path} is missing: add it, or take {SUBSTITUTE} with on_bad_image="substitute"'
+                f"{where}: its image {brief(image)} is missing from {folder}: add it, or take {SUBSTITUTE} with"
+                ' on_bad_image="substitute"'
             )
         try:
             return Path(open_whole(path, self._spec, self._on_bad_image)[1])
         except PictureError as error:
-            substitute = path.with_name(SUBSTITUTE)
             raise DataError(
-                f"{where}: its image {path} cannot be opened, and neither can {substitute}: add one"
+                f"{where}: its image {brief(image)} in {folder} cannot be opened, and neither can {SUBSTITUTE} beside"
+                " it: add one"
             ) from error
 
     def _crop(self, name: str, where: str) -> Path:
         if self._files.crops is None:
-            raise DataError(f"{where}: its crop {name} is listed, but there is no folder of crops: add it")
+            raise DataError(f"{where}: its crop {brief(name)} is listed, but there is no folder of crops: add it")
         path = _within(self._files.crops, name, where)
         if not _is_file(path):
-            raise DataError(f"{where}: its crop {path} is missing: add it, or remove it from the object lists")
+            raise DataError(
+                f"{where}: its crop {brief(name)} is missing from {self._files.crops}: add it, or remove it from the"
+                " object lists"
+            )
         return path
 
 
@@ -211,7 +215,7 @@ def _within(folder: Path, name: str, where: str) -> Path:
     """A file of a folder or of one within it, by the name that a data set gives it."""
     pure = PurePath(name)
     if pure.is_absolute() or ".." in pure.parts or not pure.parts:
-        raise DataError(f"{where}: the name {name!r} leads out of {folder}: name a file in it")
+        raise DataError(f"{where}: the name {brief(name)} leads out of {folder}: name a file in it")
     return folder / pure
 
 

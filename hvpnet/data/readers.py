@@ -46,7 +46,7 @@ def read_entity_text(path: Path, labels: Sequence[str] = ()) -> list[tuple[str, 
             tags.append(tag)
             continue
         if image and not words:
-            raise DataError(f"{where}: the tweet of image {image}.jpg has no words: add them or remove it")
+            raise DataError(f"{where}: the tweet of image {brief(image)} has no words: add them or remove it")
         if image:
             rows.append((f"{image}.jpg", EntityExample(Tweet(words=tuple(words), id=len(rows)), tuple(tags))))
         image, words, tags = line.removeprefix(_IMAGE_LINE).strip(), [], []
@@ -116,7 +116,7 @@ def _span(position: Sequence[int], words: int) -> Span:
 
 
 def read_relation_dictionary(path: Path) -> tuple[str, ...]:
-    """Reads `{relation: index}`, JSON in the first line of the file.
+    """Reads `{relation: index}` of a JSON file.
 
     Returns:
         The relations by index.
@@ -125,9 +125,9 @@ def read_relation_dictionary(path: Path) -> tuple[str, ...]:
         DataError: the file is not such a dictionary, or its indices are not 0, 1, 2, ...
     """
     try:
-        indices = parse_json("".join(_lines(path)[:1]))
+        indices = parse_json("\n".join(_lines(path)))
     except ValueError as error:
-        raise DataError(f"{path}: its first line is not JSON: {error}") from error
+        raise DataError(f"{path}: is not JSON: {error}") from error
     if not isinstance(indices, dict) or not all(type(index) is int for index in indices.values()):
         raise DataError(f"{path}: expected one JSON object of relation names and indices")
     if sorted(indices.values()) != list(range(len(indices))):

@@ -8,6 +8,7 @@ from hvpnet.data.examples import Example, RelationExample, Split
 from hvpnet.errors import DataError
 from hvpnet.evaluation.metrics import EntityScores, RelationScores, entity_scores, relation_scores, require_scorer
 from hvpnet_runtime.bundle import Task
+from hvpnet_runtime.errors import brief
 from hvpnet_runtime.pipeline import Pipeline
 from hvpnet_runtime.preprocessing.encode_text import TextEncoder
 from hvpnet_runtime.types import EntityResult, Rejection
@@ -16,6 +17,9 @@ Prediction: TypeAlias = tuple[str, ...] | str
 """One BIO tag per word, or the name of a relation."""
 
 Scores: TypeAlias = EntityScores | RelationScores
+
+_Seen: TypeAlias = list[bool]
+"""Per word of a tweet whether the model sees it; empty for a relation."""
 
 NO_RELATION = "None"
 """The relation that published scores leave out."""
@@ -39,17 +43,27 @@ def score_predictions(
         DataError: an example has a relation that the model does not know.
         ValueError: there is not one prediction per example, or not one tag per word.
     """
+    return _score(labels, examples, [_seen(encoder, example) for example in examples], predictions)
+
+
+def _seen(encoder: TextEncoder, example: Example) -> _Seen:
+    if isinstance(example, RelationExample):
+        return []
+    return [place is not None for place in encoder.encode_entities(example.tweet.words or (), blank=True).first_pieces]
+
+
+def _score(
+    labels: Sequence[str], examples: Sequence[Example], seen: Sequence[_Seen], predictions: Sequence[Prediction]
+) -> Scores:
     gold, predicted, relations = list[list[str]](), list[list[str]](), list[str]()
-    for example, prediction in zip(examples, predictions, strict=True):
+    for example, words, prediction in zip(examples, seen, predictions, strict=True):
         if isinstance(example, RelationExample):
             if example.relation not in labels:
-                raise DataError(f"{example.relation!r} is not among the model's relations: {', '.join(labels)}")
+                raise DataError(f"{brief(example.relation)} is not among the model's relations: {', '.join(labels)}")
             relations.append(example.relation)
             continue
-        words = example.tweet.words or ()
-        places = encoder.encode_entities(words).first_pieces if encoder.reads(words) else [None] * len(words)
         for tags, kept in ((example.tags, gold), (prediction, predicted)):
-            kept.append([tag for tag, place in zip(tags, places, strict=True) if place is not None])
+            kept.append([tag for tag, is_seen in zip(tags, words, strict=True) if is_seen])
     return relation_scores(relations, predictions, NO_RELATION) if relations else entity_scores(gold, predicted)
 
 
@@ -76,13 +90,13 @@ def score_pipeline(pipeline: Pipeline, split: Split, *, without_pictures: bool =
         DataError: see `check_split`; or a tweet cannot be processed, or has a relation that the bundle does not know.
         MissingExtraError: seqeval, which scores entities, is not installed.
     """
-    bundle, encoder = pipeline.bundle, pipeline.text_encoder
+    bundle = pipeline.bundle
     require_scorer(bundle.task)
     read = bundle.sizes.pictures > 0 and not without_pictures
     check_split(split, bundle.task, with_pictures=read, cure="add their folder, or score with without_pictures=True")
-    examples = [
-        example for example in split.examples if bundle.task == "re" or encoder.reads(example.tweet.words or ())
-    ]
+    seen = [_seen(pipeline.text_encoder, example) for example in split.examples]
+    kept = [index for index, words in enumerate(seen) if any(words) or bundle.task == "re"]
+    examples = [split.examples[index] for index in kept]
     tweets = [example.tweet for example in examples]
     if without_pictures:
         tweets = [replace(tweet, image=None, objects=()) for tweet in tweets]
@@ -91,4 +105,4 @@ def score_pipeline(pipeline: Pipeline, split: Split, *, without_pictures: bool =
         if isinstance(outcome, Rejection):
             raise DataError(f"tweet {outcome.id} of the data: {outcome.message}")
         predictions.append(outcome.tags if isinstance(outcome, EntityResult) else outcome.relation)
-    return score_predictions(bundle.labels, encoder, examples, predictions)
+    return _score(bundle.labels, examples, [seen[index] for index in kept], predictions)

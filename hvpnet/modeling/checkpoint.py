@@ -18,6 +18,7 @@ from hvpnet.files import CONFIGURATION, check_storage, load_torch, read_json
 from hvpnet.modeling.config import HVPNeTConfig
 from hvpnet.modeling.infer_config import Hints, infer_config
 from hvpnet.modeling.model import HVPNeT
+from hvpnet_runtime.errors import brief
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
@@ -122,7 +123,7 @@ def _agree(config: HVPNeTConfig, hints: Hints) -> None:
     for name in ("task", "variant", "max_length", "labels"):
         wanted, found = getattr(hints, name), getattr(config, name)
         if wanted is not None and (tuple(wanted) if name == "labels" else wanted) != found:
-            raise CheckpointError(f"the checkpoint's {name} is {found!r}, not {wanted!r}")
+            raise CheckpointError(f"the checkpoint's {name} is {brief(found)}, not {brief(wanted)}")
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -158,22 +159,30 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} cannot be read as a PyTorch checkpoint: {error}") from error
     if state is None:
         raise CheckpointError(
-            f"{path} is not a bare state dict of tensors, as the published code saves it, nor has it one of them named"
+            f"{path} is not a bare state dict of tensors, as the published code saves it, nor has it one under the name"
             f" {', '.join(_WRAPPERS[:-1])} or {_WRAPPERS[-1]}"
         )
     return state
 
 
 def _state_dict(loaded: object) -> dict[str, Tensor] | None:
-    """The state dict that was saved, bare or in a wrapper; None where there is none, or more than one."""
+    """The state dict that was saved, bare or in a wrapper; None where there is none.
+
+    Raises:
+        ValueError: there is more than one.
+    """
     for _ in range(3):  # a wrapper may have one of its own; a pickle can also hold itself
         if not isinstance(loaded, Mapping):
             return None
         state = {name: each for name, each in loaded.items() if isinstance(name, str) and isinstance(each, Tensor)}
         if len(state) == len(loaded):
             return _without_prefixes(state)
-        inside = [loaded[name] for name in _WRAPPERS if isinstance(loaded.get(name), Mapping)]
-        loaded = inside[0] if len(inside) == 1 else None
+        inside = [name for name in _WRAPPERS if isinstance(loaded.get(name), Mapping)]
+        if len(inside) > 1:
+            raise ValueError(
+                f"it has more than one state dict, named {' and '.join(inside)}: save the one to use alone"
+            )
+        loaded = loaded[inside[0]] if inside else None
     return None
 
 

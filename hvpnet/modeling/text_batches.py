@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 from hvpnet.data.examples import Example, RelationExample
 from hvpnet.errors import DataError
 from hvpnet.modeling.config import HVPNeTConfig
-from hvpnet_runtime.errors import TextError
+from hvpnet_runtime.errors import TextError, brief
 from hvpnet_runtime.preprocessing.encode_text import Encoding, TextEncoder
 
 PAD, INNER_PIECE, CLS, SEP = "PAD", "X", "[CLS]", "[SEP]"
@@ -18,12 +18,12 @@ PAD, INNER_PIECE, CLS, SEP = "PAD", "X", "[CLS]", "[SEP]"
 
 
 def text_encoder(tokenizer: Tokenizer, config: HVPNeTConfig) -> TextEncoder:
-    """The encoder that the runtime will use for this model, but that takes tweets of data sets without a piece."""
-    return TextEncoder(tokenizer, config.max_length, markers=config.task == "re", blank_texts=True)
+    """The encoder that the runtime will use for this model."""
+    return TextEncoder(tokenizer, config.max_length, markers=config.task == "re")
 
 
 def encode(encoder: TextEncoder, example: Example) -> Encoding:
-    """Token ids of one example, cut at the encoder's limit as published.
+    """Token ids of one example, cut at the encoder's limit; words without a piece are taken. Both are as published.
 
     Raises:
         DataError: there is no word, or a marker of the pair lies beyond the limit; the message names the tweet.
@@ -31,8 +31,8 @@ def encode(encoder: TextEncoder, example: Example) -> Encoding:
     tweet = example.tweet
     try:
         if tweet.head is None or tweet.tail is None:
-            return encoder.encode_entities(tweet.words or ())
-        return encoder.encode_relation(tweet.words or (), tweet.head, tweet.tail)
+            return encoder.encode_entities(tweet.words or (), blank=True)
+        return encoder.encode_relation(tweet.words or (), tweet.head, tweet.tail, blank=True)
     except TextError as error:
         raise DataError(f"tweet {tweet.id} ({' '.join(tweet.words or ())[:60]}): {error}") from error
 
@@ -55,7 +55,7 @@ def example_labels(encoding: Encoding, example: Example, labels: Sequence[str]) 
                 names[position] = tag
     for name in names:
         if name not in labels:
-            raise DataError(f"{name!r} is not among the model's labels: {', '.join(labels)}")
+            raise DataError(f"{brief(name)} is not among the model's labels: {', '.join(labels)}")
     return tuple(labels.index(name) for name in names)
 
 

@@ -21,6 +21,7 @@ from transformers.models.bert.modeling_bert import BertEmbeddings, BertLayer, Be
 
 from hvpnet.errors import ConfigError
 from hvpnet.modeling.config import BertConfig
+from hvpnet_runtime.errors import brief
 
 MASKED = -10000.0
 """What a masked score is lowered by (published code): finite, so FP16 holds it and no row becomes NaN."""
@@ -33,7 +34,7 @@ def build_bert(config: BertConfig) -> BertModel:
         ConfigError: transformers has no such activation.
     """
     if config.hidden_act not in ACT2FN:
-        raise ConfigError(f"hidden_act must be one of {', '.join(ACT2FN)}, not {config.hidden_act!r}")
+        raise ConfigError(f"hidden_act must be one of {', '.join(ACT2FN)}, not {brief(config.hidden_act)}")
     return BertModel(TransformersBertConfig(**asdict(config)), add_pooling_layer=False)
 
 

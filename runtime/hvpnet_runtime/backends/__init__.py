@@ -11,7 +11,7 @@ from hvpnet_runtime.backends.openvino import OpenVinoBackend, import_openvino
 from hvpnet_runtime.backends.tensorrt.backend import TensorRTBackend
 from hvpnet_runtime.backends.tensorrt.library import load_library
 from hvpnet_runtime.bundle import Bundle
-from hvpnet_runtime.errors import BackendError, BundleError, HvpnetError, StaleEngineError
+from hvpnet_runtime.errors import BackendError, BundleError, HvpnetError, StaleEngineError, brief
 
 __all__ = ["AUTO", "BACKENDS", "CPU_BACKENDS", "Backend", "Prefix", "TextInputs", "available_backends", "load_backend"]
 
@@ -83,7 +83,7 @@ def load_backend(
     """
     if name != "auto":
         if name not in BACKENDS:
-            raise BackendError(f"there is no backend {name!r}: choose auto, {', '.join(BACKENDS)}")
+            raise BackendError(f"there is no backend {brief(name)}: choose auto, {', '.join(BACKENDS)}")
         return _load(bundle, name, threads, precision)
     reasons: list[HvpnetError] = []
     for candidate in AUTO:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hvpnet_runtime.errors import InputError
+from hvpnet_runtime.errors import InputError, brief
 from hvpnet_runtime.jsonl import KEYS, FileRow, line_rows, read_lines
 
 JSON_LINES, PARQUET = (".jsonl", ".ndjson"), (".parquet",)
@@ -203,7 +203,7 @@ Source: TypeAlias = JsonLines | Parquet
 def _id_type(path: Path, schema: pa.Schema) -> pa.DataType:
     unknown = [name for name in schema.names if name not in KEYS]
     if unknown:
-        raise InputError(f"{path} has columns {', '.join(unknown)}: drop or rename them, a tweet has {', '.join(KEYS)}")
+        raise InputError(f"{path} has columns {brief(unknown)}: drop or rename them, a tweet has {', '.join(KEYS)}")
     if repeated := sorted({name for name in schema.names if schema.names.count(name) > 1}):
         raise InputError(f"{path} has more than one column {', '.join(repeated)}: drop or rename the others")
     if "id" not in schema.names:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from shutil import copyfileobj
 
 from hvpnet_runtime.bundle.manifest import FileDigest
-from hvpnet_runtime.errors import BundleError
+from hvpnet_runtime.errors import BundleError, brief
 
 
 def open_regular(folder: Path, name: str) -> BufferedReader:
@@ -25,7 +25,7 @@ def open_regular(folder: Path, name: str) -> BufferedReader:
     """
     file, parts = folder / name, PurePosixPath(name).parts
     if not parts or parts[0] == "/" or ".." in parts or "\0" in name:
-        raise BundleError(f"{name!r} is no file inside {folder}: export the checkpoint again")
+        raise BundleError(f"{brief(name)} is no file inside {folder}: export the checkpoint again")
     with _as_bundle_errors(file), ExitStack() as opened:
         at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         opened.callback(os.close, at)

@@ -16,7 +16,7 @@ from hvpnet_runtime.bundle.files import check_file, read_checked, read_regular
 from hvpnet_runtime.bundle.graph_spec import GraphName, GraphSpec, graph_specs
 from hvpnet_runtime.bundle.manifest import FileDigest, Manifest, PictureSpec, Precision, Sizes, Task
 from hvpnet_runtime.bundle.onnx_file import require_own_weights
-from hvpnet_runtime.errors import BundleError
+from hvpnet_runtime.errors import BundleError, brief
 
 _MANIFEST_BYTES = 64 * 2**20
 """Most bytes of manifest.json; a parity report may list many decisions."""
@@ -91,7 +91,7 @@ class Bundle:
             BundleError: the backend does not run what is wanted, or the bundle has none of them.
         """
         if wanted is not None and wanted not in precisions:
-            raise BundleError(f"{wanted} graphs do not run on this backend: choose {' or '.join(precisions)}")
+            raise BundleError(f"{brief(wanted)} graphs do not run on this backend: choose {' or '.join(precisions)}")
         for precision in precisions:
             if wanted in (None, precision) and precision in self.manifest.precision:
                 return precision

@@ -69,15 +69,12 @@ class TextEncoder:
         tokenizer: a BERT tokenizer; copied, so its own truncation and padding are neither used nor changed.
         max_length: tokens of a text, [CLS] and [SEP] included (`max_seq` of the published code).
         markers: the tokenizer has the markers of relations as special tokens, and `encode_relation` will be used.
-        blank_texts: take words that give no piece (zero-width characters) for a text without a piece, as the published
-            loaders do, instead of refusing them.
 
     Raises:
         BundleError: the tokenizer lacks a special token, or `max_length` leaves no room for a word.
     """
 
-    def __init__(self, tokenizer: Tokenizer, max_length: int, *, markers: bool, blank_texts: bool = False) -> None:
-        self._blank_texts = blank_texts
+    def __init__(self, tokenizer: Tokenizer, max_length: int, *, markers: bool) -> None:
         self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -89,13 +86,18 @@ class TextEncoder:
                 f"max_length is {max_length}, but [CLS], [SEP] and one piece of text need 3; export again"
             )
 
-    def encode_entities(self, words: Sequence[str]) -> Encoding:
+    def encode_entities(self, words: Sequence[str], *, blank: bool = False) -> Encoding:
         """Encodes words for entity recognition; pieces beyond the budget are cut off, as published.
+
+        Args:
+            words: the words of the text.
+            blank: take words that give no piece (zero-width characters) for a text without a piece, as the published
+                loaders do, instead of refusing them.
 
         Raises:
             TextError: there is no word, none of them gives a piece, or one is not a string.
         """
-        return self._assemble(self._pieces(words))
+        return self._assemble(self._pieces(words, blank=blank))
 
     def entity_windows(self, words: Sequence[str]) -> list[EntityWindow]:
         """Encodes words for entity recognition without cutting any: in windows that overlap by about half.
@@ -116,7 +118,9 @@ class TextEncoder:
             for (start, end), owned in zip(windows, pairwise(bounds), strict=True)
         ]
 
-    def encode_relation(self, words: Sequence[str], head: Span, tail: Span, *, window: bool = False) -> Encoding:
+    def encode_relation(
+        self, words: Sequence[str], head: Span, tail: Span, *, window: bool = False, blank: bool = False
+    ) -> Encoding:
         """Encodes words with a marked pair for relation extraction.
 
         Args:
@@ -125,6 +129,7 @@ class TextEncoder:
             tail: words [start, end) of the tail; it may overlap the head.
             window: of a text beyond the budget keep the pair, with as much context on both sides as fits, and not the
                 beginning as published.
+            blank: as `encode_entities`.
 
         Raises:
             TextError: as `encode_entities`; a span is empty or lies outside the text; a word contains a marker; or the
@@ -132,7 +137,7 @@ class TextEncoder:
         """
         if not self._markers:
             raise TextError("this bundle has no relation markers: it extracts entities; use one exported for relations")
-        pieces = self._pieces(words)
+        pieces = self._pieces(words, blank=blank)
         head, tail = check_span("head", head, len(words), "words"), check_span("tail", tail, len(words), "words")
         for word, own in zip(words, pieces, strict=True):
             if not set(self._markers).isdisjoint(own):
@@ -152,10 +157,6 @@ class TextEncoder:
                 f"truncation to {self._budget} pieces cut off the marker of head or tail; window=True keeps the pair"
             ) from error
         return replace(encoding, head_index=head_index, tail_index=tail_index)
-
-    def reads(self, words: Sequence[str]) -> bool:
-        """Whether any of the words gives a piece."""
-        return any(self._tokenise(words))
 
     def pad(self, encodings: Sequence[Encoding]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Stacks texts, padded with [PAD] to the longest of them.
@@ -177,25 +178,21 @@ class TextEncoder:
             raise BundleError(f"tokenizer.json has no token {token}; export the bundle again with its BERT tokenizer")
         return number
 
-    def _pieces(self, words: Sequence[str]) -> list[list[int]]:
+    def _pieces(self, words: Sequence[str], *, blank: bool = False) -> list[list[int]]:
         """The pieces of each word, tokenised alone.
 
         The published code does this for entities; for relations it tokenises the words joined by spaces, which gives
         the same pieces because BERT splits at spaces first. A word that spells a special token ("[SEP]") becomes that
         token, as in the published code.
         """
-        pieces = self._tokenise(words)
-        if not any(pieces) and not self._blank_texts:
-            raise TextError("the text has no visible character to read; give at least one word")
-        return pieces
-
-    def _tokenise(self, words: Sequence[str]) -> list[list[int]]:
         _check_words(words)
         encoding = self._tokenizer.encode(list(words), is_pretokenized=True, add_special_tokens=False)
         pieces: list[list[int]] = [[] for _ in words]
         for piece, word in zip(encoding.ids, encoding.word_ids, strict=True):
             if word is not None:  # every piece has one: only [CLS] and [SEP], which we add ourselves, would not
                 pieces[word].append(piece)
+        if not any(pieces) and not blank:
+            raise TextError("the text has no visible character to read; give at least one word")
         return pieces
 
     def _assemble(

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from hvpnet_runtime.errors import HvpnetError
+from hvpnet_runtime.errors import HvpnetError, brief
 from hvpnet_runtime.serving.admission import Add, Admission
 from hvpnet_runtime.serving.errors import (
     InternalError,
@@ -113,7 +113,7 @@ async def _read_tweets(request: Request, settings: Settings, add: Add) -> tuple[
     message, pictures = await read_request(request, settings.limits, partial(add, "bytes"))
     bundle = settings.default_bundle if message.bundle is None else message.bundle
     if bundle not in settings.bundles:
-        raise UnknownBundleError(f"no bundle {bundle!r} is served, only {', '.join(settings.bundles)}")
+        raise UnknownBundleError(f"no bundle {brief(bundle)} is served, only {', '.join(settings.bundles)}")
     add("tweets", len(message.tweets) - 1)
     return bundle, to_tweets(message.tweets, pictures, settings.limits)
 

@@ -15,7 +15,7 @@ from hvpnet_runtime.bundle import Bundle, sha256
 from hvpnet_runtime.bundle.files import copy_regular, regular_files
 from hvpnet_runtime.bundle.onnx_file import require_own_weights
 from hvpnet_runtime.bundle.staging import staged
-from hvpnet_runtime.errors import RepositoryError
+from hvpnet_runtime.errors import RepositoryError, brief
 from hvpnet_runtime.triton.config import graph_config, python_config
 from hvpnet_runtime.triton.graphs import MAX_BATCH, Graphs, find_graphs
 from hvpnet_runtime.triton.settings import BUNDLE, TRITON, Settings
@@ -56,7 +56,7 @@ class RepositoryOptions:
         if self.form == "self-contained" and self.graphs is not None:
             raise RepositoryError("the self-contained form holds the whole bundle: leave out the choice of graphs")
         if not (self.name.isidentifier() and self.name.isascii()):
-            raise RepositoryError(f"the model's name must be letters, digits and underscores, not {self.name!r}")
+            raise RepositoryError(f"the model's name must be letters, digits and underscores, not {brief(self.name)}")
         for name in ("max_batch", "instances"):
             value = getattr(self, name)
             if value is not None and value < 1:

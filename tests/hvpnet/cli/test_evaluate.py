@@ -63,7 +63,7 @@ def test_cures_are_options(capsys: pytest.CaptureFixture[str], ner_bundle: Path,
     image.unlink()
     code, _, err = evaluate(capsys, ner_bundle, "--data", own_data)
     assert code == 1
-    assert err.rstrip().endswith("is missing: add it, or take inf.png with --on-bad-image substitute")
+    assert err.rstrip().endswith("/images: add it, or take inf.png with --on-bad-image substitute")
     Image.new("RGB", (40_000, 8)).save(image, "PNG")  # Pillow opens it
     assert evaluate(capsys, ner_bundle, "--data", own_data)[0] == 1
     code, out, _ = evaluate(capsys, ner_bundle, "--data", own_data, "--on-bad-image", "substitute", "--json")

@@ -62,7 +62,7 @@ def test_entity_text(tmp_path):
         ("IMGID:1\nBo\tB-PER\tO\n", "train.txt:2: unknown tag"),
         ("\nBo\tB-PER\n", "train.txt:2: a word before any IMGID:"),
         ("IMGID:1\nBo\tO\n\nLee\tO\n", "train.txt:4: a word before any IMGID:"),
-        ("IMGID:1\n\nIMGID:2\nBo\tO\n", "train.txt:2: the tweet of image 1.jpg has no words"),
+        ("IMGID:1\n\nIMGID:2\nBo\tO\n", "train.txt:2: the tweet of image '1' has no words"),
         ("IMGID:\nBo\tO\n", "train.txt:1: IMGID: without"),
     ],
 )
@@ -154,8 +154,12 @@ def test_malformed_relation_text(tmp_path, old, new, message):
 
 
 def test_relation_dictionary(tmp_path):
-    path = write(tmp_path / "rel2id.json", '{"b": 1, "None": 2, "a": 0}\nwhatever follows\n')
-    assert read_relation_dictionary(path) == ("a", "b", "None")
+    indices = {"b": 1, "None": 2, "a": 0}
+    for indent in (None, 2):  # one line, as published, or several
+        path = write(tmp_path / "rel2id.json", json.dumps(indices, indent=indent) + "\n")
+        assert read_relation_dictionary(path) == ("a", "b", "None")
+    with pytest.raises(DataError, match=r"rel2id.json: is not JSON: Extra data: line 2"):
+        read_relation_dictionary(write(path, '{"a": 0}\n{"b": 1}\n'))
 
 
 @pytest.mark.parametrize(
@@ -258,6 +262,20 @@ def test_pictures_are_attached(twitter):
     assert split.examples[1].tweet.objects == ()
 
 
+@pytest.mark.parametrize("name", ["x" * 60_000, "../" + "x" * 60_000])
+def test_long_names_are_not_shown_whole(tmp_path, name):
+    write(tmp_path / "train.txt", f"IMGID:{name}\nBo\tO\n")
+    (tmp_path / "images").mkdir()
+    for on_bad_image in ("error", "substitute"):
+        with pytest.raises(DataError, match=r"train\.txt: tweet 0: ") as caught:
+            load_split(tmp_path, "train", on_bad_image)
+        assert len(str(caught.value)) < 1000
+    write(tmp_path / "train.txt", f"IMGID:{name}\n\nIMGID:1\nBo\tO\n")
+    with pytest.raises(DataError, match="has no words") as caught:
+        load_split(tmp_path, "train")
+    assert len(str(caught.value)) < 1000
+
+
 def test_text_without_pictures(twitter):
     split = read_split(SplitFiles(twitter.text, None, twitter.crops, twitter.objects))
     assert not split.has_pictures
@@ -266,7 +284,7 @@ def test_text_without_pictures(twitter):
 
 def test_missing_image_is_an_error(twitter):
     (twitter.images / "2.jpg").unlink()
-    with pytest.raises(DataError, match=r"train.txt: tweet 1: its image .*2.jpg is missing"):
+    with pytest.raises(DataError, match=r"train.txt: tweet 1: its image '2.jpg' is missing from .*_images: add it"):
         read_split(twitter)
 
 
@@ -292,7 +310,7 @@ BROKEN = ["missing", "empty", "text", "truncated", "huge", "elongated", "pipe", 
 @pytest.mark.parametrize("broken", BROKEN)
 def test_substitute(twitter, broken):
     break_picture(twitter.images / "2.jpg", broken)
-    with pytest.raises(DataError, match=r"tweet 1: its image .*2.jpg cannot be opened, and neither can .*inf.png"):
+    with pytest.raises(DataError, match=r"its image '2.jpg' in .*_images cannot be opened, and neither can inf.png"):
         read_split(twitter, on_bad_image="substitute")
     save_picture(twitter.images / "inf.png")
     assert images(read_split(twitter, on_bad_image="substitute")) == ["1.jpg", "inf.png"]
@@ -417,12 +435,12 @@ def test_lists_of_other_tweets_are_an_error(twitter, caplog):
 @pytest.mark.parametrize("on_bad_image", ["error", "substitute"])
 def test_missing_crop_is_always_an_error(twitter, on_bad_image):
     (twitter.crops / "1_pred_yolo_crop_3.png").unlink()
-    with pytest.raises(DataError, match=r"tweet 0: its crop .*crop_3.png is missing"):
+    with pytest.raises(DataError, match=r"tweet 0: its crop '.*crop_3.png' is missing from .*crops: add it"):
         read_split(twitter, on_bad_image)
 
 
 def test_listed_crops_need_their_folder(twitter):
-    with pytest.raises(DataError, match=r"tweet 0: its crop 1_pred_yolo_crop_0.png is listed, but there is no folder"):
+    with pytest.raises(DataError, match=r"its crop '1_pred_yolo_crop_0.png' is listed, but there is no folder"):
         read_split(SplitFiles(twitter.text, twitter.images, None, twitter.objects))
 
 
@@ -565,7 +583,7 @@ def test_golden_relations():
 
 @pytest.mark.golden
 def test_golden_missing_image():
-    with pytest.raises(DataError, match=r"tweet 1: its image .*74801.jpg is missing"):
+    with pytest.raises(DataError, match=r"tweet 1: its image '74801.jpg' is missing"):
         read_split(golden_files("ner"))
 
 

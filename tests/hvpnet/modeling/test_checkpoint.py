@@ -338,7 +338,6 @@ def test_other_architectures(random_model: Any, tmp_path: Path) -> None:
     [
         {"epoch": 3, "weights": {"fc.weight": torch.zeros(2, 2)}},
         {"epoch": 3, "state_dict": {"fc.weight": "text"}},
-        {"model": {"fc.weight": torch.zeros(2)}, "state_dict": {"fc.weight": torch.ones(2)}},
         {"lr": 1e-3},
         {1: torch.zeros(1)},
         [torch.zeros(1)],
@@ -346,10 +345,17 @@ def test_other_architectures(random_model: Any, tmp_path: Path) -> None:
         "text",
         None,
     ],
-    ids=["other name", "no tensors", "two", "numbers", "integer names", "list", "tensor", "text", "None"],
+    ids=["other name", "no tensors", "numbers", "integer names", "list", "tensor", "text", "None"],
 )
 def test_objects_that_are_no_state_dict(tmp_path: Path, content: object) -> None:
     assert "is not a bare state dict of tensors" in loading(content, tmp_path / "x.pth")
+
+
+def test_more_than_one_state_dict(tmp_path: Path) -> None:
+    one, other = {"fc.weight": torch.zeros(2)}, {"fc.weight": torch.ones(2)}
+    for content in ({"model": one, "state_dict": other}, {"model": {"state_dict": other, "model": one}}):
+        message = loading(content, tmp_path / "x.pth")
+        assert "it has more than one state dict, named model and state_dict: save the one to use alone" in message
 
 
 def test_empty_state_dict(tmp_path: Path) -> None:

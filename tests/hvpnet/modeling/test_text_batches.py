@@ -106,10 +106,13 @@ def test_batch_of_entities(entities):
     assert stack_labels([(11, 1, 1, 10, 12), (11, 1, 12)], 0, CPU).tolist() == [[11, 1, 1, 10, 12], [11, 1, 12, 0, 0]]
 
 
+def test_a_text_without_a_piece_is_taken(entities):
+    assert encode(entities, tagged(("\u200d", "O"))).first_pieces == (None,)
+
+
 @pytest.mark.parametrize(
     ("example", "message"),
     [
-        (tagged(("\u200d", "O")), "tweet 7 .*no visible character"),
         (EntityExample(Tweet(words=(), id=7), ()), "tweet 7 .*empty"),
         (pair("zqzqzqzqzqz is", (0, 1), (1, 2)), r"tweet 7 \(zqzqzqzqzqz is\): truncation to 10 pieces"),
     ],

@@ -230,6 +230,62 @@ def test_wrong_files_of_added_tokens(tmp_path: Path, content: bytes) -> None:
     assert "\n" not in str(caught.value)
 
 
+# How a text is split
+
+
+@pytest.mark.parametrize("accents", [None, True, False])
+@pytest.mark.parametrize("chinese", [True, False])
+@pytest.mark.parametrize("names", [("tokenizer.json", "tokenizer_config.json"), ("vocab.txt", "tokenizer_config.json")])
+def test_accents_and_chinese_characters_are_treated_as_transformers_treats_them(
+    tmp_path: Path, names: tuple[str, ...], chinese: bool, accents: bool | None
+) -> None:
+    made = tmp_path / "made"
+    source = write_vocab(tmp_path, "cafe", "café", "中", "文", "中文")
+    BertTokenizer(str(source / "vocab.txt"), strip_accents=accents, tokenize_chinese_chars=chinese).save_pretrained(
+        made
+    )
+    write_vocab(made, "cafe", "café", "中", "文", "中文")
+    read = tmp_path / "read"
+    read.mkdir()
+    for name in names:
+        (read / name).write_bytes((made / name).read_bytes())
+    theirs = BertTokenizer.from_pretrained(str(read), do_lower_case=True)
+    tokenizer = load_tokenizer(read, "ner")
+    assert tokenizer.encode("Café 中文").ids == theirs("Café 中文")["input_ids"]
+    expected = ["café" if accents is False else "cafe", *(["中", "文"] if chinese else ["中文"])]
+    assert tokenizer.encode("Café 中文").tokens[1:-1] == expected
+    tokenizer.save(str(write_vocab(tmp_path) / "tokenizer.json"))  # as a training run keeps it
+    assert load_tokenizer(tmp_path, "ner").encode("Café 中文").tokens[1:-1] == expected
+
+
+BERT_PARTS = {"normalizer": {"type": "BertNormalizer"}, "pre_tokenizer": {"type": "BertPreTokenizer"}}
+
+
+@pytest.mark.parametrize(
+    ("parts", "config", "message"),
+    [
+        ({}, {"do_lower_case": False}, "is a cased one .* set it to true in a copy if the checkpoint was trained so"),
+        ({"normalizer": {"type": "BertNormalizer", "lowercase": False}}, None, "is a cased one"),
+        ({"normalizer": {"type": "BertNormalizer", "strip_accents": False}}, {}, "strip_accents True and False in"),
+        (BERT_PARTS, {"tokenize_chinese_chars": False}, "handle_chinese_chars False and True in"),
+        ({}, {"strip_accents": "no"}, "strip_accents 'no' in .* must be true or false"),
+        ({"normalizer": None}, None, "has the normalizer None: it must be BERT's, BertNormalizer"),
+        ({"normalizer": {"type": "Lowercase"}}, None, "has the normalizer 'Lowercase'"),
+        ({"pre_tokenizer": {"type": "Whitespace"}}, None, "has the pre_tokenizer 'Whitespace'"),
+        ({}, {"do_basic_tokenize": False}, "has do_basic_tokenize or never_split"),
+        ({}, {"never_split": ["a"]}, "has do_basic_tokenize or never_split"),
+        ({}, [], "describes no tokeniser: expected a JSON object"),
+    ],
+)
+def test_other_ways_to_split_a_text(tmp_path: Path, parts: dict[str, Any], config: object, message: str) -> None:
+    write_json(tmp_path, word_piece(NUMBERED) | parts)
+    if config is not None:
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config), "utf-8")
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_tokenizer(tmp_path, "ner")
+    assert "\n" not in str(caught.value)
+
+
 # Small vocabularies
 
 
@@ -307,8 +363,8 @@ def test_a_vocabulary_without_special_tokens(tmp_path: Path, missing: str) -> No
 @pytest.mark.parametrize(
     ("described", "message"),
     [
-        ({"model": {"type": "BPE", "vocab": {}}, "added_tokens": []}, "is a BPE tokeniser .*need BERT's WordPiece"),
-        ({"model": {"type": "Unigram", "vocab": []}, "added_tokens": []}, "is a Unigram tokeniser"),
+        ({"model": {"type": "BPE", "vocab": {}}, "added_tokens": []}, "is a 'BPE' tokeniser .*need BERT's WordPiece"),
+        ({"model": {"type": "Unigram", "vocab": []}, "added_tokens": []}, "is a 'Unigram' tokeniser"),
         ({"model": {"vocab": NUMBERED}, "added_tokens": []}, "is not a tokeniser file: KeyError"),
         ({"added_tokens": []}, "is not a tokeniser file: KeyError"),
         ({"model": None, "added_tokens": []}, "is not a tokeniser file: TypeError"),

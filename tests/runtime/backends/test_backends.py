@@ -65,6 +65,12 @@ def test_a_placed_prefix_is_read_as_a_computed_one(bundle_of: Any, name: str) ->
 def test_an_unknown_backend_names_the_known(ner_bundle: Path) -> None:
     with pytest.raises(BackendError, match="there is no backend 'tpu': choose auto, tensorrt, tensorrt-rtx,"):
         Pipeline.load(ner_bundle, "tpu")
+    with pytest.raises(BackendError, match="there is no backend 'xx") as caught:
+        Pipeline.load(ner_bundle, "x" * 3000)
+    assert len(str(caught.value)) < 300
+    with pytest.raises(BundleError, match="graphs do not run on this backend: choose") as caught:
+        Pipeline.load(ner_bundle, "onnxruntime-cpu", precision="x" * 3000)
+    assert len(str(caught.value)) < 300
 
 
 def test_a_provider_that_silently_falls_back_is_an_error(ner_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +100,7 @@ def test_the_precision_that_loads(bundle_of: Any, ner_bundle: Path) -> None:
             assert pipeline.backend.precision == found
     with pytest.raises(BundleError, match="has no int8 graphs, only fp32"):
         Pipeline.load(ner_bundle, "onnxruntime-cpu", precision="int8")
-    with pytest.raises(BundleError, match="bf16 graphs do not run on this backend: choose fp32 or int8 or fp16"):
+    with pytest.raises(BundleError, match="'bf16' graphs do not run on this backend: choose fp32 or int8 or fp16"):
         Pipeline.load(both, "onnxruntime-cpu", precision="bf16")
     with pytest.raises(BundleError, match="int8 graphs do not run on this backend: choose fp16 or fp32"):
         OnnxRuntimeGpuBackend(Bundle.load(both), "onnxruntime-cuda", "int8", cuda=FakeCuda())

@@ -195,15 +195,18 @@ def test_inputs_that_cannot_be_read(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["a"], "txet": ["b"]}), tmp_path / "unknown.parquet")
     twice = pa.Table.from_arrays([pa.array([1]), pa.array([2]), pa.array(["a"])], ["id", "id", "text"])
     pq.write_table(twice, tmp_path / "twice.parquet")
+    pq.write_table(pa.table({f"column {number}": [0] for number in range(5000)}), tmp_path / "wide.parquet")
     for name, message in [
+        ("wide.parquet", r"has columns \['column 0', 'column 1', .*\.\.\.\]: drop or rename them"),
         ("absent.jsonl", "is not a file"),
         ("tweets.csv", r"must end in \.jsonl, \.ndjson, \.parquet"),
         ("broken.parquet", "not a Parquet file, or damaged"),
-        ("unknown.parquet", "has columns txet: drop or rename"),
+        ("unknown.parquet", r"has columns \['txet'\]: drop or rename"),
         ("twice.parquet", "has more than one column id: drop or rename the others"),
     ]:
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(InputError, match=message) as caught:
             open_source(tmp_path / name)
+        assert len(str(caught.value)) < 1000
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,17 @@ def test_texts_that_cannot_be_encoded(words: Any, message: str) -> None:
         check_line(caught.value)
 
 
+def test_words_without_a_piece_are_taken_where_asked() -> None:
+    words = ["\u200b", "\ufeff"]
+    expected = Encoding((CLS, SEP), (None, None), (None, None), cut_words=0)
+    assert encoder(9).encode_entities(words, blank=True) == expected
+    marked = encoder(9, markers=True).encode_relation(words, (0, 1), (1, 2), blank=True)
+    assert marked.input_ids == ids("[CLS] <s> </s> <o> [SEP]")
+    assert (marked.head_index, marked.tail_index) == (1, 3)
+    with pytest.raises(TextError, match="the text is empty"):
+        encoder(9).encode_entities([], blank=True)
+
+
 def test_numpy_words() -> None:
     assert encoder(9).encode_entities(np.array(["a", "b"])) == encoder(9).encode_entities(["a", "b"])  # type: ignore[arg-type]
 

@@ -127,7 +127,7 @@ def test_fp16_is_preferred_and_another_precision_can_be_chosen(bundle_of: Callab
         written = configs(tmp_path / name)
         assert f'"prefix" data_type: TYPE_{data_type}' in written["hvpnet_vision"]
         assert_tensors_are_the_graphs(tmp_path / name)
-    with pytest.raises(BundleError, match="int4 graphs do not run on this backend"):
+    with pytest.raises(BundleError, match="'int4' graphs do not run on this backend"):
         write_repository(bundle, tmp_path / "other", RepositoryOptions(graphs="int4"))
     assert not (tmp_path / "other").exists()
 

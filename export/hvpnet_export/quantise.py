@@ -22,13 +22,13 @@ from typing import Any
 import onnx
 import torch
 
-from hvpnet.errors import MissingExtraError
 from hvpnet.modeling.model import HVPNeT
 from hvpnet.modeling.visual_prefix import normalise
 from hvpnet_export.graphs import quiet
 from hvpnet_export.parity_cases import ParityCase
 from hvpnet_export.processor import adds_int8_in_16_bits
 from hvpnet_export.smoothing import smooth
+from hvpnet_runtime.backends.onnxruntime import CPU, require_provider
 
 METHOD = "MinMax"
 """How ranges are taken: the least and the greatest value of an activation over all calibration tweets."""
@@ -88,10 +88,9 @@ def _quantise(
     nodes: Sequence[str],
     feeds: Iterable[dict[str, Any]],
 ) -> None:
-    try:
-        from onnxruntime import quantization
-    except ImportError as error:
-        raise MissingExtraError("onnxruntime", "cpu", "quantising to INT8") from error
+    require_provider(CPU, "cpu")  # which imports it without telemetry
+    from onnxruntime import quantization
+
     inputs = iter(feeds)
     with quiet():
         quantization.quantize_static(

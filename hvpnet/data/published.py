@@ -18,6 +18,7 @@ from hvpnet.data.readers import (
 from hvpnet.errors import DataError
 from hvpnet_runtime.bundle import PictureSpec, Task
 from hvpnet_runtime.errors import PictureError, brief
+from hvpnet_runtime.files import open_regular
 from hvpnet_runtime.preprocessing.pictures import SUBSTITUTE, OnBadImage, open_whole
 
 _log = logging.getLogger(__name__)
@@ -155,7 +156,7 @@ class _Pictures:
             looked_for = ", ".join(str(path) for path in files.expected_objects)
             raise DataError(f"{files.text}: its lists of crops are missing, looked for {looked_for}: add one of them")
         self._objects = read_object_lists(files.objects) if files.images and files.objects else {}
-        self._listed = 0
+        self._unused = set(self._objects)
         self._resolved: dict[str, Path] = {}
 
     def attach(self, example: Example, image: str) -> Example:
@@ -166,31 +167,40 @@ class _Pictures:
         if image not in self._resolved:
             self._resolved[image] = self._resolve(self._files.images, image, where)
         key = image if self._files.task == "ner" else str(example.tweet.id)
-        self._listed += key in self._objects
+        self._unused.discard(key)
         crops = tuple(self._crop(name, where) for name in self._objects.get(key, ()))
         return replace(example, tweet=replace(example.tweet, image=self._resolved[image], objects=crops))
 
     def check_lists(self) -> None:
-        """Refuse lists of other tweets.
+        """Refuse lists of other tweets, and tell which lists are of none.
 
         Raises:
             DataError: there are lists, and none is of a tweet that was read.
         """
-        if self._objects and not self._listed:
+        if not self._unused:
+            return
+        if len(self._unused) == len(self._objects):
             raise DataError(
                 f"{self._files.objects}: has the crops of {len(self._objects)} pictures, and none of them is in "
                 f"{self._files.text}: its keys must be names of images (123.jpg), or rows for relations"
             )
+        _log.warning(
+            "%s: %d of its %d lists of crops fit no tweet of %s, for instance that of %s: check its keys",
+            self._files.objects,
+            len(self._unused),
+            len(self._objects),
+            self._files.text,
+            min(self._unused),
+        )
 
     def _resolve(self, folder: Path, image: str, where: str) -> Path:
         path = _within(folder, image, where)
         if self._on_bad_image == "error":
-            if _is_file(path):
-                return path
-            raise DataError(
-                f"{where}: its image {brief(image)} is missing from {folder}: add it, or take {SUBSTITUTE} with"
-                ' on_bad_image="substitute"'
-            )
+            if fault := _fault(path, folder):
+                raise DataError(
+                    f'{where}: its image {brief(image)} {fault}, or take {SUBSTITUTE} with on_bad_image="substitute"'
+                )
+            return path
         try:
             return Path(open_whole(path, self._spec, self._on_bad_image)[1])
         except PictureError as error:
@@ -203,11 +213,8 @@ class _Pictures:
         if self._files.crops is None:
             raise DataError(f"{where}: its crop {brief(name)} is listed, but there is no folder of crops: add it")
         path = _within(self._files.crops, name, where)
-        if not _is_file(path):
-            raise DataError(
-                f"{where}: its crop {brief(name)} is missing from {self._files.crops}: add it, or remove it from the"
-                " object lists"
-            )
+        if fault := _fault(path, self._files.crops):
+            raise DataError(f"{where}: its crop {brief(name)} {fault}, or remove it from the object lists")
         return path
 
 
@@ -219,11 +226,15 @@ def _within(folder: Path, name: str, where: str) -> Path:
     return folder / pure
 
 
-def _is_file(path: Path) -> bool:
+def _fault(path: Path, folder: Path) -> str:
+    """Why a file of a folder cannot be read, and the cure; empty if it can."""
     try:
-        return path.is_file()
-    except (OSError, ValueError):  # the name is too long, or has a null character
-        return False
+        open_regular(path).close()
+    except FileNotFoundError:
+        return f"is missing from {folder}: add it"
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        return f"in {folder} cannot be opened ({getattr(error, 'strerror', None) or error}): replace it"
+    return ""
 
 
 def _object_lists(root: Path, split: SplitName) -> tuple[Path, ...]:

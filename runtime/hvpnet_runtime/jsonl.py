@@ -65,7 +65,7 @@ def tweet_from_dict(values: Mapping[str, Any], folder: Path) -> Tweet:
         raise InputError(f"unknown keys {brief(', '.join(unknown))}: a tweet has {', '.join(KEYS)}")
     read = {
         "words": None if values.get("words") is None else _list(values, "words"),
-        "image": None if values.get("image") is None else _picture(values["image"], folder),
+        "image": None if values.get("image") in (None, _NO_PICTURE) else _picture(values["image"], folder),
         "objects": [_picture(given, folder) for given in _list(values, "objects")],
         "boxes": _list(values, "boxes"),
     }
@@ -237,6 +237,10 @@ def _list(values: Mapping[str, Any], key: str) -> list[Any]:
     if not isinstance(value, list):
         raise InputError(f"{key} must be a list, not {type(value).__name__}")
     return value
+
+
+_NO_PICTURE = {"bytes": None, "path": None}
+"""As Hugging Face's datasets write a picture that is not there."""
 
 
 def _picture(given: object, folder: Path) -> Path | bytes:

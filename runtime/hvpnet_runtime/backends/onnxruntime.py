@@ -1,7 +1,10 @@
 """The bundle's ONNX graphs in ONNX Runtime on the CPU, and how a session of any provider is made."""
 
+import logging
 import os
+import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,13 @@ from hvpnet_runtime.bundle import Bundle, FoundTensor, GraphName, GraphSpec
 from hvpnet_runtime.errors import BackendError, BundleError, MissingExtraError
 from hvpnet_runtime.processes import never_free_in_forks
 
+_log = logging.getLogger(__name__)
+
 CPU = "CPUExecutionProvider"
+
+_NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
+"""ONNX Runtime would report its use to its makers, from a thread that it starts as it is imported and that a forked
+process waits for as it ends, for ever. The environment says whether it does; its own call leaves the thread running."""
 
 _SPIN_WITHIN_RUNS = ("session.force_spinning_stop", "1")
 """Threads spin for work within a run, not after it: there they would take the cores from the other graph, whose session
@@ -85,8 +94,8 @@ def require_provider(provider: str, extra: str) -> Any:  # noqa: ANN401  onnxrun
         MissingExtraError: it is not installed; the extra is named.
         BackendError: this build has no such provider.
     """
-    # It would report its use to its makers, from a thread that a forked process waits for as it ends, for ever.
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    if "onnxruntime" not in sys.modules:  # afterwards it is too late, and unset says that the thread is there
+        os.environ.setdefault(_NO_TELEMETRY, "1")
     try:
         import onnxruntime
     except ImportError as error:
@@ -137,7 +146,18 @@ def load_session(
         raise BackendError(f"{first} did not load: check the CUDA and cuDNN libraries it needs")
     spec.check(file, map(_found, session.get_inputs()), map(_found, session.get_outputs()))
     never_free_in_forks(session)
+    _warn_of_telemetry()
     return session
+
+
+@cache  # once
+def _warn_of_telemetry() -> None:
+    if _NO_TELEMETRY not in os.environ and hasattr(os, "fork"):
+        _log.warning(
+            "onnxruntime was imported before a backend was loaded, with its telemetry on, which keeps forked processes "
+            "from ending: set %s=1 before the import, or load the pipeline first",
+            _NO_TELEMETRY,
+        )
 
 
 def _found(node: Any) -> FoundTensor:  # noqa: ANN401

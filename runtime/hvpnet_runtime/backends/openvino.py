@@ -10,6 +10,7 @@ import numpy.typing as npt
 from hvpnet_runtime.backends.base import Array, HostBackend
 from hvpnet_runtime.bundle import Bundle, FoundTensor, GraphName
 from hvpnet_runtime.errors import BackendError, BundleError, MissingExtraError
+from hvpnet_runtime.processes import never_free_in_forks
 
 
 class OpenVinoBackend(HostBackend):
@@ -52,6 +53,8 @@ class OpenVinoBackend(HostBackend):
                     f"OpenVINO cannot load {file}: {_last_line(error)}; export it again, or upgrade openvino"
                 ) from error
             spec.check(file, map(_found, compiled.inputs), map(_found, compiled.outputs))
+            never_free_in_forks(compiled)
+            never_free_in_forks(request)
             self._sessions[graph] = request, Lock()  # a request runs once at a time
 
     def _run(self, graph: GraphName, feeds: Mapping[str, Array]) -> npt.NDArray[np.float32]:

@@ -5,32 +5,32 @@ what decoding takes. The frames themselves do. Sources: ISO/IEC 14496-12 and 230
 bitstream specification (OBUs).
 """
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+
+from hvpnet_runtime.preprocessing.parts import Parts
 
 _SEQUENCE_HEADER, _FRAME_HEADER, _FRAME = 1, 3, 6  # types of OBUs
 
 
-def decoded_pixels(data: bytes, most_parts: int) -> int:
+def decoded_pixels(data: bytes, parts: Parts) -> int:
     """Pixels of all frames of all coded pictures: colour, alpha, tiles and thumbnails.
 
     Args:
         data: the file.
-        most_parts: boxes, items and OBUs of a file that are read.
+        parts: boxes, items, their places, OBUs and operating points that may be read.
 
     Raises:
-        ValueError: the file is cut off, has no AV1 picture, or more parts.
+        ValueError: the file is cut off, or has no AV1 picture.
         IndexError: likewise.
+        TooManyPartsError: there is more to read.
     """
-    parts = _Budget(most_parts)
     pixels, total = 0, 0
     for kind, body in _boxes(data, parts):
         if kind != b"meta":
             continue
         inner = dict(_boxes(body[4:], parts))
         coded = _coded_items(inner[b"iinf"], parts) if b"iinf" in inner else set[int]()
-        for item, content in _contents(inner.get(b"iloc", b""), data, inner.get(b"idat", b""), parts):
-            if item not in coded:
-                continue
+        for content in _contents(coded, inner.get(b"iloc", b""), data, inner.get(b"idat", b""), parts):
             total += len(content)
             if total > len(data):
                 raise ValueError("its pictures overlap")
@@ -38,18 +38,6 @@ def decoded_pixels(data: bytes, most_parts: int) -> int:
     if not pixels:
         raise ValueError("no AV1 picture in it")
     return pixels
-
-
-class _Budget:
-    """Parts that may still be read."""
-
-    def __init__(self, most: int) -> None:
-        self._left = most
-
-    def take(self) -> None:
-        self._left -= 1
-        if self._left < 0:
-            raise ValueError("it has too many parts")
 
 
 class _Reader:
@@ -65,7 +53,7 @@ class _Reader:
         return int.from_bytes(self._data[start : self.position], "big")
 
 
-def _boxes(data: bytes, parts: _Budget) -> Iterator[tuple[bytes, bytes]]:
+def _boxes(data: bytes, parts: Parts) -> Iterator[tuple[bytes, bytes]]:
     """Kind and body of each box."""
     position = 0
     while position + 8 <= len(data):
@@ -80,7 +68,7 @@ def _boxes(data: bytes, parts: _Budget) -> Iterator[tuple[bytes, bytes]]:
         position = end
 
 
-def _coded_items(iinf: bytes, parts: _Budget) -> set[int]:
+def _coded_items(iinf: bytes, parts: Parts) -> set[int]:
     """Numbers of the items that are AV1 pictures."""
     coded = set()
     for kind, body in _boxes(iinf[6 if iinf[0] == 0 else 8 :], parts):
@@ -90,8 +78,8 @@ def _coded_items(iinf: bytes, parts: _Budget) -> set[int]:
     return coded
 
 
-def _contents(iloc: bytes, file: bytes, idat: bytes, parts: _Budget) -> Iterator[tuple[int, bytes]]:
-    """Number and bytes of each item, which may lie in several places of the file."""
+def _contents(wanted: Container[int], iloc: bytes, file: bytes, idat: bytes, parts: Parts) -> Iterator[bytes]:
+    """Bytes of the items wanted, each of which may lie in several places of the file."""
     reader = _Reader(iloc)
     version = reader.number(4) >> 24
     sizes = reader.number(2)
@@ -102,18 +90,22 @@ def _contents(iloc: bytes, file: bytes, idat: bytes, parts: _Budget) -> Iterator
         item = reader.number(number_size)
         within = idat if version and reader.number(2) & 0xF == 1 else file
         reader.number(2)  # in which file: this one
-        base, content = reader.number(base_size), b""
+        base, places, total = reader.number(base_size), list[bytes](), 0
         for _ in range(reader.number(2)):
             parts.take()
             reader.number(index_size if version else 0)
             start, length = base + reader.number(offset_size), reader.number(length_size)
-            content += within[start : start + length if length else None]
-            if len(content) > len(file):
+            if item not in wanted:
+                continue
+            places.append(within[start : start + length if length else None])
+            total += len(places[-1])
+            if total > len(file):
                 raise ValueError("a picture is larger than the file")
-        yield item, content
+        if item in wanted:
+            yield b"".join(places)
 
 
-def _pixels(content: bytes, parts: _Budget) -> int:
+def _pixels(content: bytes, parts: Parts) -> int:
     """Pixels of the frames of one coded picture."""
     position, largest, frames = 0, 0, 0
     while position < len(content):
@@ -125,7 +117,7 @@ def _pixels(content: bytes, parts: _Budget) -> int:
             size, position = _leb128(content, position)
         kind = header >> 3 & 0xF
         if kind == _SEQUENCE_HEADER:
-            largest = max(largest, _frame_pixels(content[position : position + min(size, 512)]))
+            largest = max(largest, _frame_pixels(content[position : position + min(size, 512)], parts))
         frames += kind in (_FRAME_HEADER, _FRAME)
         position += size
     if not largest:
@@ -143,25 +135,26 @@ def _leb128(data: bytes, position: int) -> tuple[int, int]:
     return value, position
 
 
-def _frame_pixels(sequence_header: bytes) -> int:
+def _frame_pixels(sequence_header: bytes, parts: Parts) -> int:
     """Width times height of the largest frames that follow (AV1 specification, 5.5.1)."""
     bits = _Bits(sequence_header)
     bits.take(4)  # profile, still picture
     if bits.take(1):  # reduced header
         bits.take(5)
     else:
-        _skip_operating_points(bits)
+        _skip_operating_points(bits, parts)
     width_bits, height_bits = 1 + bits.take(4), 1 + bits.take(4)
     return (1 + bits.take(width_bits)) * (1 + bits.take(height_bits))
 
 
-def _skip_operating_points(bits: "_Bits") -> None:
+def _skip_operating_points(bits: "_Bits", parts: Parts) -> None:
     delay_bits = 0
     if bits.take(1):  # timing
         bits.take(64)
         if bits.take(1):  # equal intervals
             zeros = 0
             while not bits.take(1):
+                parts.take()
                 zeros += 1
             bits.take(zeros)
         if bits.take(1):  # decoder model
@@ -169,6 +162,7 @@ def _skip_operating_points(bits: "_Bits") -> None:
             bits.take(42)
     display_delays = bits.take(1)
     for _ in range(1 + bits.take(5)):
+        parts.take()
         bits.take(12)
         if bits.take(5) > 7:  # level
             bits.take(1)

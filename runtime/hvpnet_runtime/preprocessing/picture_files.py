@@ -7,16 +7,17 @@ alone, and Pillow is given those that the pixels need. They are what they were: 
 
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from zlib import crc32
 
 from PIL import features
 
 from hvpnet_runtime.preprocessing.avif import decoded_pixels
+from hvpnet_runtime.preprocessing.parts import Parts, TooManyPartsError
 
 MAX_PARTS = 2**16
-"""Segments, chunks or blocks of a file. A PNG of 50 megapixels has some 20,000 chunks at most."""
+"""Segments, chunks, blocks or boxes of a file, however nested. A PNG of 50 megapixels has some 20,000 chunks."""
 
 MAX_SCANS = 32
 """Passes over a JPEG, each of which costs as much as its pixels. Encoders write 10 for colours, 18 for CMYK."""
@@ -57,7 +58,10 @@ def pixel_data(data: bytes, max_pixels: int) -> PixelData:
     """
     for name, (magic, reduce) in _READERS.items():
         if magic.match(data):
-            return PixelData(name, reduce(data, max_pixels))
+            try:
+                return PixelData(name, reduce(data, max_pixels, Parts(MAX_PARTS)))
+            except TooManyPartsError as error:
+                raise _costly(f"more than {MAX_PARTS} parts") from error
     raise FormatError(f"is not an image file; formats read: {', '.join(_READERS)}")
 
 
@@ -73,12 +77,6 @@ def _too_large(pixels: str, max_pixels: int) -> FormatError:
     return FormatError(f"has too many pixels: {pixels}, the limit is {max_pixels}; resize it")
 
 
-def _each_part() -> Iterator[None]:
-    for _ in range(MAX_PARTS):
-        yield
-    raise _costly(f"more than {MAX_PARTS} parts")
-
-
 # JPEG: markers, most with a segment that begins with its length (ITU-T T.81, annex B)
 
 _MARKER = re.compile(rb"\xff[^\x00\xff]")  # what is before it is junk, which decoders pass over too
@@ -87,10 +85,11 @@ _ALONE = frozenset((0x01, *range(0xD0, 0xD9)))  # TEM, restarts, start of image:
 _EOI, _SOS, _COM = 0xD9, 0xDA, 0xFE
 
 
-def _jpeg(data: bytes, _: int) -> bytes:
+def _jpeg(data: bytes, _: int, parts: Parts) -> bytes:
     """Without comments and application segments, but for those that say how colours are coded."""
     kept, tables, position = [data[:2]], 0, 2
-    for _part in _each_part():
+    while True:
+        parts.take()
         if not (found := _MARKER.search(data, position)):
             raise _corrupt("no picture in it")
         marker, position = data[found.end() - 1], found.end()
@@ -106,27 +105,33 @@ def _jpeg(data: bytes, _: int) -> bytes:
         if tables > MAX_TABLES:
             raise _costly(f"more than {MAX_TABLES} bytes of tables")
         if marker == _SOS:
-            return b"".join([*kept, data[position : _end_of_scans(data, position)]])
-    raise AssertionError  # _each_part ends by an error
+            return b"".join([*kept, *_scans(data, position, parts)])
 
 
-def _end_of_scans(data: bytes, position: int) -> int:
-    """The end of a JPEG whose first scan's data begin at `position`; what follows is no part of the picture."""
-    if data.find(b"\xff\xda", position) < 0:  # most have one scan
-        return len(data)
-    scans = 1
-    for _part in _each_part():
-        if not (found := _END_OF_SCAN.search(data, position)):
-            return len(data)
-        marker, position = data[found.end() - 1], found.end()
+def _scans(data: bytes, position: int, parts: Parts) -> list[bytes]:
+    """The scans of a JPEG whose first one's data begin at `position`; what follows is no part of the picture."""
+    if data.find(b"\xff\xda", position) < 0 and data.find(b"\xff\xff", position) < 0:  # most are one scan, unfilled
+        return [data[position:]]
+    kept, scans = list[bytes](), 1
+    while found := _END_OF_SCAN.search(data, position):
+        parts.take()
+        marker, end = data[found.end() - 1], found.end()
+        kept += [_without_fill(data[position : end - 1]), bytes((marker,))]
         if marker == _EOI:
-            return position
+            return kept
         scans += marker == _SOS
         if scans > MAX_SCANS:
             raise _costly(f"more than {MAX_SCANS} scans")
-        if marker not in _ALONE:
-            position = _end_of_segment(data, position)
-    raise AssertionError
+        position = end if marker in _ALONE else _end_of_segment(data, end)
+        kept.append(data[end:position])
+    return [*kept, _without_fill(data[position:])]
+
+
+def _without_fill(coded: bytes) -> bytes:
+    """Coded data with one byte of each run of 0xff, which means the same; decoders read long runs again and again."""
+    while b"\xff\xff" in coded:
+        coded = coded.replace(b"\xff\xff", b"\xff")
+    return coded
 
 
 def _end_of_segment(data: bytes, position: int) -> int:
@@ -139,10 +144,11 @@ def _end_of_segment(data: bytes, position: int) -> int:
 # PNG: chunks of length, kind, body and checksum
 
 
-def _png(data: bytes, _: int) -> bytes:
+def _png(data: bytes, _: int, parts: Parts) -> bytes:
     """Header, palette, transparency, and the pixels as one chunk."""
     kept, pixels, position = [data[:8]], list[bytes](), 8
-    for _part in _each_part():
+    while True:
+        parts.take()
         if len(head := data[position : position + 8]) < 8:
             break
         length, kind = struct.unpack(">I4s", head)
@@ -163,11 +169,12 @@ def _png_chunk(kind: bytes, body: bytes) -> bytes:
 # GIF: a header, extensions in blocks, and frames
 
 
-def _gif(data: bytes, _: int) -> bytes:
+def _gif(data: bytes, _: int, parts: Parts) -> bytes:
     """Header, palette, what says which colour is transparent, and everything from the first frame on."""
     position = 13 + _gif_palette(data[10:11])
     kept = [data[:position]]
-    for _part in _each_part():
+    while True:
+        parts.take()
         start, introducer = position, data[position : position + 1]
         if introducer == b",":
             return b"".join([*kept, data[position:]])
@@ -177,14 +184,13 @@ def _gif(data: bytes, _: int) -> bytes:
             position += 1
             continue
         kind, position = data[position + 1 : position + 2], position + 2
-        for _block in _each_part():
+        size = 1
+        while size:
+            parts.take()
             size = int.from_bytes(data[position : position + 1], "little")
             position += 1 + size
-            if not size:
-                break
         if kind == b"\xf9":
             kept.append(data[start:position])
-    raise AssertionError
 
 
 def _gif_palette(flags: bytes) -> int:
@@ -195,10 +201,11 @@ def _gif_palette(flags: bytes) -> int:
 # WebP: chunks of kind, length and body, the latter padded to an even length
 
 
-def _webp(data: bytes, max_pixels: int) -> bytes:
+def _webp(data: bytes, max_pixels: int, parts: Parts) -> bytes:
     """Header, alpha and pixels; of an animation, the first frame."""
     kept, position = list[bytes](), 12
-    for _part in _each_part():
+    while True:
+        parts.take()
         if len(head := data[position : position + 8]) < 8:
             raise _corrupt("no picture in it")
         kind, length = struct.unpack("<4sI", head)
@@ -234,7 +241,7 @@ def _webp_size(kind: bytes, body: bytes) -> tuple[int, int]:
     return 0, 0
 
 
-def _bmp(data: bytes, _: int) -> bytes:
+def _bmp(data: bytes, _: int, __: Parts) -> bytes:
     """As it is, but for run lengths, which Pillow decodes in Python, a run at a time."""
     header, compression = struct.unpack("<I12xI", data[14:34].ljust(20, b"\0"))
     if header >= 40 and compression in (1, 2):
@@ -242,10 +249,10 @@ def _bmp(data: bytes, _: int) -> bytes:
     return data
 
 
-def _avif(data: bytes, max_pixels: int) -> bytes:
+def _avif(data: bytes, max_pixels: int, parts: Parts) -> bytes:
     """As it is, for its parts are found by their places; of an animation, the picture shown for it."""
     try:
-        pixels = decoded_pixels(data, MAX_PARTS)
+        pixels = decoded_pixels(data, parts)
     except (ValueError, IndexError) as error:
         raise _corrupt(str(error)) from error
     if pixels > MAX_AVIF_PICTURES * max_pixels:
@@ -253,7 +260,7 @@ def _avif(data: bytes, max_pixels: int) -> bytes:
     return data[:8] + b"avif" + data[12:]
 
 
-_READERS: dict[str, tuple[re.Pattern[bytes], Callable[[bytes, int], bytes]]] = {
+_READERS: dict[str, tuple[re.Pattern[bytes], Callable[[bytes, int, Parts], bytes]]] = {
     "JPEG": (re.compile(rb"\xff\xd8\xff"), _jpeg),
     "PNG": (re.compile(rb"\x89PNG\r\n\x1a\n"), _png),
     "GIF": (re.compile(rb"GIF8[79]a"), _gif),

@@ -8,11 +8,11 @@ import hashlib
 import os
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -248,7 +248,7 @@ def _check_size(width: int, height: int, spec: PictureSpec, name: str) -> None:
 
 def _whole_pixels(box: Box, image: Image.Image, name: str) -> tuple[int, int, int, int]:
     try:
-        x0, y0, x1, y1 = (round(float(edge)) for edge in box)
+        x0, y0, x1, y1 = (round(_number(edge)) for edge in _in_order(box))
     except (TypeError, ValueError, OverflowError) as error:  # not four, not numbers, NaN, infinite
         raise PictureError(f"picture {name}: box {brief(box)} is not four finite numbers (x0, y0, x1, y1)") from error
     if not (0 <= x0 < x1 <= image.width and 0 <= y0 < y1 <= image.height):
@@ -257,3 +257,16 @@ def _whole_pixels(box: Box, image: Image.Image, name: str) -> tuple[int, int, in
             "pixels; clip it"
         )
     return x0, y0, x1, y1
+
+
+def _in_order(box: Any) -> Any:  # noqa: ANN401  whatever a user gave
+    """Not what yields numbers when it is iterated, but holds something else, or has no order."""
+    if isinstance(box, bytes | bytearray | Mapping | set | frozenset):
+        raise TypeError
+    return box
+
+
+def _number(edge: Any) -> float:  # noqa: ANN401
+    if isinstance(edge, str | bytes | bytearray):  # which float would parse
+        raise TypeError
+    return float(edge)

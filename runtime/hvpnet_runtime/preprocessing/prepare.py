@@ -183,9 +183,14 @@ def _items(name: str, given: Any) -> list[Any]:  # noqa: ANN401  whatever a user
     """The items of `words`, `objects` or `boxes`, of any iterable but one item alone."""
     if given is None:
         return []
-    is_picture = isinstance(given, Path | Image.Image) or (name == "objects" and getattr(given, "ndim", 4) == 3)
-    if is_picture or isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
-        raise InputError(f"{name} must be a list, not {type(given).__name__}: put a single one into a list")
+    must = f"{name} must be a list, not {type(given).__name__}"
+    if isinstance(given, Mapping):
+        raise InputError(f"{must}: put its values into a list")
+    if isinstance(given, set | frozenset):
+        raise InputError(f"{must}: put its items into a list, whose order counts")
+    is_one = isinstance(given, str | bytes | bytearray | Path | Image.Image) or not isinstance(given, Iterable)
+    if is_one or (isinstance(given, np.ndarray) and given.ndim in (0, 3)):  # a number, a picture
+        raise InputError(f"{must}: put a single one into a list")
     return list(given)
 
 

@@ -358,9 +358,9 @@ def test_numbers_of_images_stay_in_their_folder(twitter, name):
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "a\0b.jpg"])
-def test_impossible_names_are_missing(twitter, name):
+def test_impossible_names_cannot_be_opened(twitter, name):
     write(twitter.text, f"IMGID:{name}\nBo\tO\n")
-    with pytest.raises(DataError, match="is missing"):
+    with pytest.raises(DataError, match=r"cannot be opened \((File name too long|.*null.*)\): replace it"):
         read_split(twitter)
 
 
@@ -417,7 +417,7 @@ def test_missing_lists_of_crops_are_an_error(tmp_path, layout, sign, caplog):
     assert load_split(root, "train", pictures=None).counts["pictures"] == 0
     caplog.clear()
     save_picture(root / crops / "a.png")
-    names = {0: ["a.png"], "a.jpg": ["a.png"]}
+    names = {0 if layout == "mnre" else "a.jpg": ["a.png"]}
     torch.save(names, root / lists) if lists.endswith("pth") else write(root / lists, json.dumps(names))
     assert load_split(root, "train").counts["crops"] == 1
     assert not caplog.text
@@ -430,6 +430,26 @@ def test_lists_of_other_tweets_are_an_error(twitter, caplog):
     write(twitter.objects, "{}")
     assert read_split(twitter).counts["crops"] == 0
     assert "is read without crops" in caplog.text
+
+
+def test_lists_that_fit_no_tweet_are_told(twitter, caplog):
+    lists = json.loads(twitter.objects.read_text())
+    read_split(twitter)
+    assert not caplog.text
+    write(twitter.objects, json.dumps(lists | {"8.jpg": [], "7": []}))
+    read_split(twitter)
+    listed = len(lists) + 2
+    assert f"2 of its {listed} lists of crops fit no tweet of {twitter.text}, for instance that of 7" in caplog.text
+
+
+def test_what_is_no_file_is_not_called_missing(twitter):
+    image = twitter.images / "1.jpg"
+    crop = twitter.crops / json.loads(twitter.objects.read_text())["1.jpg"][0]
+    for path, rest in ((crop, "or remove it from the object lists"), (image, "or take inf.png with")):
+        path.unlink()
+        os.mkfifo(path)
+        with pytest.raises(DataError, match=rf"{path} cannot be opened \(Is a named pipe\): replace it, {rest}"):
+            read_split(twitter)
 
 
 @pytest.mark.parametrize("on_bad_image", ["error", "substitute"])

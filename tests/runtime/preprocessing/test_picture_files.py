@@ -14,6 +14,7 @@ from PIL import Image, features
 from hvpnet_runtime.errors import PictureError
 from hvpnet_runtime.preprocessing import picture_files
 from hvpnet_runtime.preprocessing.avif import decoded_pixels
+from hvpnet_runtime.preprocessing.parts import Parts, TooManyPartsError
 from hvpnet_runtime.preprocessing.picture_files import FormatError, pixel_data
 from hvpnet_runtime.preprocessing.pictures import PictureSpec, open_picture
 
@@ -124,6 +125,19 @@ def stuffed(file_format: str, *, behind: bytes = b"", before: bytes = b"", at: i
     return data, data[:at] + before + data[at:] + behind
 
 
+def stuffed_fill() -> tuple[bytes, bytes]:
+    """A JPEG, and the same with fill between each 0xff of its coded data and the 0 that says it is one."""
+    data = encoded(drawn(), "JPEG", quality=100)
+    start = scans(data)[0] + 14
+    assert b"\xff\0" in data[start:]
+    return data, data[:start] + data[start:].replace(b"\xff\0", b"\xff" * 2**16 + b"\0")
+
+
+def scans(data: bytes) -> list[int]:
+    """Where the scans of a JPEG of ours begin."""
+    return [place for place in range(len(data)) if data[place : place + 2] == b"\xff\xda"]
+
+
 GIF_HEADER = 13 + 3 * 256
 
 STUFFED = {
@@ -133,6 +147,8 @@ STUFFED = {
     "comments": stuffed("JPEG", at=2, before=segment(0xFE, bytes(60_000)) * 140),
     "junk": stuffed("JPEG", at=3, before=b"\xff\0" * 4 * MIB),
     "fill bytes": stuffed("JPEG", at=2, before=b"\xff" * 8 * MIB),
+    "fill bytes before the end": stuffed("JPEG", at=-2, before=b"\xff" * 8 * MIB),
+    "fill bytes before coded bytes": stuffed_fill(),
     "profiles": stuffed("PNG", at=33, before=chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(10**6))) * 4000),
     "text": stuffed("PNG", at=33, before=chunk(b"tEXt", b"a\0b") * 60_000),
     "text behind": stuffed("PNG", behind=chunk(b"tEXt", b"a\0b") * 500_000),
@@ -159,6 +175,10 @@ COSTLY = {
     "chunks": (PIXELS[:33] + chunk(b"tEXt", b"a\0") * 70_000 + PIXELS[33:], "more than 65536 parts"),
     "pixel chunks": (PIXELS[:33] + chunk(b"IDAT", b"") * 70_000 + PIXELS[33:], "more than 65536 parts"),
     "blocks": (stuffed("GIF", at=GIF_HEADER, before=b"!\xfe" + b"\1a" * 70_000)[1], "more than 65536 parts"),
+    "blocks of extensions": (
+        stuffed("GIF", at=GIF_HEADER, before=(b"!\xfe" + b"\1a" * 40_000 + b"\0") * 2)[1],
+        "more than 65536 parts",
+    ),
     "extensions": (stuffed("GIF", at=GIF_HEADER, before=b"!\xfe\0" * 70_000)[1], "more than 65536 parts"),
     "GIF junk": (stuffed("GIF", at=GIF_HEADER, before=b"x" * 70_000)[1], "more than 65536 parts"),
     "WebP chunks": (stuffed("WEBP", at=12, before=b"abcd\0\0\0\0" * 70_000)[1], "more than 65536 parts"),
@@ -166,16 +186,27 @@ COSTLY = {
 }
 
 
+def test_table_values_of_255_are_no_fill_bytes() -> None:
+    """A table between the scans, all of whose values are 255, makes a file with fill no other picture."""
+    data = encoded(drawn(), "JPEG", progressive=True)
+    last = scans(data)[-1]
+    filled = data[:last] + segment(0xDB, b"\1" + b"\xff" * 64) + b"\xff" * 99 + data[last:]
+    assert pixel_data(filled, MOST).data.count(segment(0xDB, b"\1" + b"\xff" * 64)) == 1
+    assert np.array_equal(as_we(filled), as_pillow(filled))
+
+
+def test_fill_bytes_before_a_stray_scan_are_cut() -> None:
+    data = encoded(drawn(), "JPEG")
+    stray = b"\xff\xda\0\2"
+    kept = pixel_data(data[:-2] + b"\xff" * MIB + stray + data[-2:], MOST).data
+    assert kept == pixel_data(data[:-2] + stray + data[-2:], MOST).data
+
+
 @pytest.mark.parametrize("name", COSTLY)
 def test_files_of_more_parts_than_pictures_have_are_refused(name: str) -> None:
     data, message = COSTLY[name]
     with pytest.raises(FormatError, match=rf"would take too long to read \({message}.*\); save it anew"):
         pixel_data(data, MOST)
-
-
-def scans(data: bytes) -> list[int]:
-    """Where the scans of a JPEG of ours begin."""
-    return [place for place in range(len(data)) if data[place : place + 2] == b"\xff\xda"]
 
 
 @pytest.mark.parametrize(
@@ -219,7 +250,7 @@ def test_pixels_of_avif_frames(size: tuple[int, int], mode: str, pictures: int) 
     image = drawn(mode, *size)
     if mode == "RGBA":
         image.putpixel((0, 0), (0, 0, 0, 7))  # not opaque, or it would have no alpha
-    assert decoded_pixels(encoded(image, "AVIF"), 1000) == pictures * size[0] * size[1]
+    assert decoded_pixels(encoded(image, "AVIF"), Parts(1000)) == pictures * size[0] * size[1]
 
 
 @avif
@@ -237,10 +268,61 @@ def test_an_avif_that_is_larger_than_it_says_is_refused() -> None:
 @avif
 def test_parts_of_an_avif_are_counted_and_cut_ones_refused() -> None:
     data = encoded(drawn(), "AVIF")
-    with pytest.raises(ValueError, match="too many parts"):
-        decoded_pixels(data, 5)
+    with pytest.raises(TooManyPartsError):
+        decoded_pixels(data, Parts(5))
     with pytest.raises(FormatError, match="is truncated or corrupt"):
         pixel_data(data[:60], MOST)
     free = struct.pack(">I4s", 8, b"free") * 70_000
-    with pytest.raises(FormatError, match="too many parts"):
+    with pytest.raises(FormatError, match="more than 65536 parts"):
         pixel_data(data[:32] + free + data[32:], MOST)
+
+
+class Counted(bytes):
+    """Bytes that count those that were copied out of them."""
+
+    copied = 0
+
+    def __getitem__(self, key: Any) -> Any:
+        part = super().__getitem__(key)
+        Counted.copied += len(part) if isinstance(part, bytes) else 1
+        return part
+
+
+def avif_of(content: bytes, places: int = 1, kind: bytes = b"av01") -> bytes:
+    """An AVIF whose only item, of a kind, lies in so many places, each of which is the same content."""
+
+    def box(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I4s", 8 + len(body), kind) + body
+
+    infe = box(b"infe", struct.pack(">IHH4sx", 2 << 24, 1, 0, kind))
+    iinf = box(b"iinf", struct.pack(">IH", 0, 1) + infe)
+    start = 20 + 12 + len(iinf) + 22 + 8 * places + 8
+    place = struct.pack(">II", start, len(content))
+    iloc = box(b"iloc", struct.pack(">IHHHHH", 0, 0x4400, 1, 1, 0, places) + place * places)
+    data = box(b"ftyp", b"avif" + bytes(8)) + box(b"meta", bytes(4) + iinf + iloc) + box(b"mdat", content)
+    assert data[start:] == content
+    return data
+
+
+@avif
+@pytest.mark.parametrize(
+    ("kind", "message"), [(b"av01", "larger than the file"), (b"Exif", "no AV1 picture")], ids=["picture", "Exif"]
+)
+def test_no_more_of_an_avif_is_copied_than_it_has(kind: bytes, message: str) -> None:
+    """Each place of an item may be the whole file."""
+    data = Counted(avif_of(bytes(MIB), 1000, kind))
+    Counted.copied = 0
+    with pytest.raises(FormatError, match=message):
+        pixel_data(data, MOST)
+    assert Counted.copied < 4 * len(data)
+
+
+@avif
+@pytest.mark.parametrize("bits", ["1" + "0" * 64 + "1" + "0" * 3000, "0" + "0" + "11111"], ids=["zeros", "points"])
+def test_parts_of_sequence_headers_are_counted(bits: str) -> None:
+    """A number in them may begin with any count of zeros; each may have 32 operating points."""
+    bits = "000" + "0" + "0" + bits  # profile, no still picture, no reduced header, and what follows
+    header = int(bits.ljust(4000, "0"), 2).to_bytes(500, "big")
+    data = avif_of((b"\x0a\xf4\x03" + header) * 40)  # OBUs that say how long they are
+    with pytest.raises(TooManyPartsError):
+        decoded_pixels(data, Parts(500))

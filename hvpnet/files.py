@@ -53,13 +53,13 @@ def read_bytes(path: Path, most: int) -> bytes:
 
 
 def read_json(path: Path, most: int) -> object:
-    """The JSON value of a file of at most so many bytes.
+    """The JSON value of a file of at most so many bytes, which may begin with a byte order mark.
 
     Raises:
         OSError: it cannot be read.
         ValueError: it is larger, or not JSON, or nested too deep.
     """
-    return parse_json(read_text(path, most))
+    return parse_json(read_text(path, most, "utf-8-sig"))
 
 
 def parse_json(text: str) -> object:

@@ -284,7 +284,7 @@ def test_text_without_pictures(twitter):
 
 def test_missing_image_is_an_error(twitter):
     (twitter.images / "2.jpg").unlink()
-    with pytest.raises(DataError, match=r"train.txt: tweet 1: its image '2.jpg' is missing from .*_images: add it"):
+    with pytest.raises(DataError, match=r"train.txt: tweet 1: its image '2.jpg' is missing from .*: add it"):
         read_split(twitter)
 
 
@@ -310,7 +310,7 @@ BROKEN = ["missing", "empty", "text", "truncated", "huge", "elongated", "pipe", 
 @pytest.mark.parametrize("broken", BROKEN)
 def test_substitute(twitter, broken):
     break_picture(twitter.images / "2.jpg", broken)
-    with pytest.raises(DataError, match=r"its image '2.jpg' in .*_images cannot be opened, and neither can inf.png"):
+    with pytest.raises(DataError, match=r"its image '2.jpg' in .* cannot be opened, and neither can inf.png"):
         read_split(twitter, on_bad_image="substitute")
     save_picture(twitter.images / "inf.png")
     assert images(read_split(twitter, on_bad_image="substitute")) == ["1.jpg", "inf.png"]

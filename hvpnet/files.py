@@ -49,7 +49,7 @@ def read_json(path: Path, most: int) -> object:
         OSError: it cannot be read.
         ValueError: it is larger, or not JSON, or nested too deep.
     """
-    return parse_json(read_text(path, most, "utf-8-sig"))
+    return parse_json(read_text(path, most))
 
 
 def parse_json(text: str) -> object:

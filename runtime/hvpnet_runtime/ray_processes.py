@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import sys
 
 PICTURE_PROCESS = {
     "MALLOC_MMAP_THRESHOLD_": str(16 * 2**20),
@@ -22,8 +23,10 @@ def prepare_local_ray() -> None:
     It has to come before ray is imported, which is when Ray looks for its address; otherwise that is the machine's
     outer one, even when told 127.0.0.1. Whatever the environment says of tokens is replaced: Ray's messages are
     unpickled, so that whoever may send them runs code, and a token that Ray made itself would stand in a file that all
-    can read.
+    can read. Where this process has Ray already, that one stays as it is.
     """
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        return  # another token would only end what runs
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.pop("RAY_AUTH_TOKEN_PATH", None)

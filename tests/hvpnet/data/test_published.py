@@ -448,7 +448,8 @@ def test_what_is_no_file_is_not_called_missing(twitter):
     for path, rest in ((crop, "or remove it from the object lists"), (image, "or take inf.png with")):
         path.unlink()
         os.mkfifo(path)
-        with pytest.raises(DataError, match=rf"{path} cannot be opened \(Is a named pipe\): replace it, {rest}"):
+        message = rf"'{path.name}' in {path.parent} cannot be opened \(Is a named pipe\): replace it, {rest}"
+        with pytest.raises(DataError, match=message):
             read_split(twitter)
 
 

@@ -243,6 +243,7 @@ def test_a_graph_whose_weights_are_elsewhere_is_not_built(bundle: Bundle) -> Non
     assert not (bundle.path / "engines").exists()
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # this library has timing caches in name only
 def test_nothing_is_written_through_a_link_in_the_place_of_the_timing_cache(bundle: Bundle, tmp_path: Path) -> None:
     api = replace(load_library("tensorrt-rtx"), engine="tensorrt")
     cache = engine_folder(bundle, api, find_device()).with_name(f"{engine_folder(bundle, api, None).name}.timing")

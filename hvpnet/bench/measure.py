@@ -127,7 +127,7 @@ def passing_over(passed_over: dict[str, str], when: str = "") -> Iterator[None]:
 
 
 def _evaluate(rounds: Sequence[Mapping[Way, dict[str, float]]]) -> list[Measurement]:
-    """Of rounds of a group, whose baseline with all pictures new is their first way."""
+    """Measurements of the rounds of a group, whose baseline with all pictures new is their first way."""
     if not rounds:
         return []
     timings = {way: [taken[way] for taken in rounds] for way in rounds[0]}

@@ -17,8 +17,8 @@ KEYS = ("id", "text", "words", "image", "objects", "boxes", "head", "tail")
 """Keys of a tweet."""
 
 _MOST_LEVELS = 32
-"""Of lists and objects within each other in one value: an answer carries the id, and writing a deep one would end the
-run."""
+"""Levels of lists and objects within each other in one value: an answer carries the id, and writing a deep one would
+end the run."""
 
 LONGEST_LINE = 2**20
 """Characters of a line; as Python objects it may take twenty times its length."""

@@ -210,7 +210,7 @@ class WorkFolder:
 
 
 def _digest(values: Mapping[str, Any]) -> str:
-    """Of JSON types, the same once they were written and read."""
+    """Digest of JSON types, the same once they were written and read."""
     return sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

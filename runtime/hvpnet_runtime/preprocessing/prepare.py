@@ -47,7 +47,7 @@ class Prepared:
 
     @property
     def encodings(self) -> tuple[Encoding, ...]:
-        """Of the windows."""
+        """Encodings of the windows."""
         return tuple(window.encoding for window in self.windows)
 
     @property

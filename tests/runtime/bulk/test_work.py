@@ -258,7 +258,7 @@ CHANGES: dict[str, Callable[[WorkFolder, Part], object]] = {
     "answers gone": lambda work, part: work.answers(part).unlink(),
     "another part's digests": lambda work, part: work.digests(part).write_bytes(work.digests(PARTS[1]).read_bytes()),
 }
-"""Of finished parts, which leave as many rows as before, or none."""
+"""Damages of finished parts, which leave as many rows as before, or none."""
 
 
 @pytest.mark.parametrize("change", CHANGES)

@@ -135,7 +135,7 @@ def test_accuracy_is_that_of_evaluate(
     assert main(["evaluate", str(ner_bundle), "--data", str(data), "--json"]) == 0
     evaluated = json.loads(capsys.readouterr().out)
     scored = results["accuracy"]
-    assert results["data"] == {"name": "drawn", "split": "test", "tweets": 4}
+    assert results["data"] == {"name": "drawn", "split": "test", "tweets": 4, "pictures": 4, "crops": 5}
     assert [name(each) for each in scored] == ["eager fp32", "eager bf16", "onnxruntime-cpu fp32"]
     for index in (0, 2):
         assert scored[index]["scores"]["f1"] == pytest.approx(evaluated["f1"], abs=1e-6)

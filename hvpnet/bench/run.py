@@ -1,8 +1,8 @@
 """The whole benchmark: load every candidate, time all in turn, start them afresh, score them."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,10 +61,7 @@ def run_bench(
     """
     bundle = Bundle.load(path)
     split = _read(data, bundle, progress) if data else None  # before minutes of timing
-    results: Results = {"schema": 4, "machine": describe_machine() | {"pytorch_threads": torch.get_num_threads()}}
-    results |= {"model": _model(bundle.manifest, checkpoint), "seconds": seconds, "passed_over": {}, "left_out": {}}
-    results |= {"measurements": [], "starts": {}, "start_speedups": {}, "peak_bytes": {}}
-    results |= {"accuracy": [], "finished": False}
+    results = _nothing_yet(bundle.manifest, checkpoint, seconds)
     groups = plan(bundle.manifest.limits.max_length, bundle.sizes.pictures)
     load = partial(start_worker, bundle=bundle.path, checkpoint=checkpoint, case=groups[0][0])
     keep(results)
@@ -84,13 +81,8 @@ def run_bench(
         measure(workers, groups, costs, end, results, progress, keep)
     fresh = _fresh(workers, results)
     if rounds := schedule([], costs, end - time.perf_counter()).starts:
-
-        def start(candidate: Candidate, _: int) -> dict[str, Any]:
-            with load(candidate) as worker:
-                return worker.start
-
         progress(f"starting {len(fresh)} candidates afresh, {rounds} times each")
-        starts = {each.name: partial(start, each) for each in fresh}
+        starts = {each.name: partial(_start, load, each) for each in fresh}
         _note_starts(results, interleave(starts, least=rounds, warm_up=0))
     else:
         results["left_out"] |= {"fresh starts": [each.name for each in fresh]}
@@ -111,6 +103,23 @@ def _read(data: Data, bundle: Bundle, progress: Progress) -> Split:
     progress(f"read {split.summary}")
     check_split(split, bundle.task, with_pictures=bundle.sizes.pictures > 0)
     return split
+
+
+def _nothing_yet(manifest: Manifest, checkpoint: Path, seconds: float) -> Results:
+    return {
+        "schema": 4,
+        "machine": describe_machine() | {"pytorch_threads": torch.get_num_threads()},
+        "model": _model(manifest, checkpoint),
+        "seconds": seconds,
+        "passed_over": {},
+        "left_out": {},
+        "measurements": [],
+        "starts": {},
+        "start_speedups": {},
+        "peak_bytes": {},
+        "accuracy": [],
+        "finished": False,
+    }
 
 
 def first_round(workers: Mapping[Candidate, Worker], case: Case, passed_over: dict[str, str], seconds: float) -> Costs:
@@ -135,6 +144,12 @@ def announcement(planned: Schedule, costs: Costs, scoring: float) -> str:
     left_out = [f"{case} ({', '.join(names)})" if case in timed else case for case, names in planned.left_out.items()]
     left_out += [] if planned.starts else ["fresh starts"]
     return said + (f". More --seconds are needed for {'; '.join(left_out)}" if left_out else "")
+
+
+def _start(load: Callable[[Candidate], AbstractContextManager[Worker]], candidate: Candidate, _: int) -> dict[str, Any]:
+    """What a fresh process says of its start, whatever the round."""
+    with load(candidate) as worker:
+        return worker.start
 
 
 def _fresh(workers: Iterable[Candidate], results: Results) -> list[Candidate]:

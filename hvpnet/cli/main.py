@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0, 1 for an error of the task or values that do not go together, 2 for a command line that cannot
-        be parsed, 130 when interrupted, 143 when terminated.
+        be parsed, 130 when interrupted, 128 and its number when another signal ended it.
     """
     if isinstance(sys.stdout, TextIOWrapper):  # what a terminal cannot show must not end a run
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -16,7 +16,7 @@ from hvpnet_runtime.types import Tweet
 KEYS = ("id", "text", "words", "image", "objects", "boxes", "head", "tail")
 """Keys of a tweet."""
 
-_MOST_LEVELS = 32
+MOST_LEVELS = 32
 """Levels of lists and objects within each other in one value: an answer carries the id, and writing a deep one would
 end the run."""
 
@@ -46,7 +46,7 @@ def parse_line(line: str) -> dict[str, Any]:
         raise InputError(f"not JSON: {error}") from error
     if not isinstance(values, dict):
         raise InputError(f"not a JSON object but {type(values).__name__}")
-    if any(_is_deeper(value, _MOST_LEVELS) for value in values.values()):
+    if any(_is_deeper(value, MOST_LEVELS) for value in values.values()):
         raise InputError(_TOO_DEEP)
     return values
 
@@ -214,7 +214,7 @@ def _too_long(characters: int) -> InputError:
     return InputError(f"a line of {characters} characters: more than {LONGEST_LINE} are not read")
 
 
-_TOO_DEEP = f"lists and objects are nested more than {_MOST_LEVELS} levels deep"
+_TOO_DEEP = f"lists and objects are nested more than {MOST_LEVELS} levels deep"
 
 
 def _finite(number: str) -> float:

@@ -12,15 +12,14 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hvpnet_runtime.errors import InputError, brief
-from hvpnet_runtime.jsonl import KEYS, FileRow, line_rows, read_lines
+from hvpnet_runtime.errors import InputError, brief, one_line
+from hvpnet_runtime.jsonl import KEYS, MOST_LEVELS, FileRow, line_rows, read_lines
 
 JSON_LINES, PARQUET = (".jsonl", ".ndjson"), (".parquet",)
 MOST_PARTS = 10_000
 """A part is a file for a while, and a task of Ray's."""
 
 _READ_ROWS = 64  # rows of Parquet decoded at once; they may hold pictures
-_MOST_LEVELS = 32  # of lists and structs in an id: an answer carries it, and writing a deep one would end the run
 _SHOWN = 100  # characters of what pyarrow says of a value, which it may quote whole
 
 Tick = Callable[[int], object]
@@ -58,9 +57,9 @@ class ParquetRow(FileRow):
         except MemoryError:
             raise  # says nothing about the row
         except Exception as error:  # a date before year 1, a time zone that nobody knows
-            what = f"{type(error).__name__}: {' '.join(str(error).split())[:_SHOWN]}"
+            what = f"{type(error).__name__}: {one_line(error)[:_SHOWN]}"
             raise InputError(f"a value cannot be read ({what}): cast its column to text") from error
-        return {name: _as_json(value, _MOST_LEVELS) if name == "id" else value for name, value in values.items()}
+        return {name: _as_json(value, MOST_LEVELS) if name == "id" else value for name, value in values.items()}
 
     def id(self) -> Any:  # noqa: ANN401  JSON types
         """See `FileRow`; it is read alone, whatever the other columns hold."""
@@ -84,7 +83,7 @@ def _as_json(value: object, levels: int) -> Any:  # noqa: ANN401  JSON types
             raise InputError("the id is bytes that are not UTF-8: cast it to text") from error
     if isinstance(value, dict | list | tuple):  # a map is a list of tuples
         if not levels:
-            raise InputError(f"the id is nested more than {_MOST_LEVELS} levels deep: give text")
+            raise InputError(f"the id is nested more than {MOST_LEVELS} levels deep: give text")
         if isinstance(value, dict):
             return {name: _as_json(inner, levels - 1) for name, inner in value.items()}
         return [_as_json(inner, levels - 1) for inner in value]

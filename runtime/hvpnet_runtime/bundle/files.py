@@ -33,12 +33,11 @@ def open_regular(folder: Path, name: str) -> BufferedReader:
             _refuse_link(file, os.stat(part, dir_fd=at, follow_symlinks=False))
             at = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=at)
             opened.callback(os.close, at)
-        _require_regular(
-            file, os.stat(parts[-1], dir_fd=at, follow_symlinks=False)
-        )  # opening a device may do something
+        # Opening a device may do something, hence the first look; another file may take the name after it.
+        _require_regular(file, os.stat(parts[-1], dir_fd=at, follow_symlinks=False))
         descriptor = os.open(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=at)
         try:
-            _require_regular(file, os.fstat(descriptor))  # another may have taken its name
+            _require_regular(file, os.fstat(descriptor))
         except BundleError:
             os.close(descriptor)
             raise

@@ -207,8 +207,8 @@ def test_the_pipeline_streams_as_it_answers_one_by_one(ner_bundle: Path) -> None
             else:
                 (alone,) = pipeline([tweet])
                 assert outcome.tags == alone.tags  # type: ignore[union-attr]
-        with pytest.raises(ValueError, match="batch_size must be at least 1, not 0"):
+        with pytest.raises(ValueError, match="batch_size must be a whole number, at least 1, not 0"):
             pipeline.stream([], batch_size=0)
         for number in range(3):
-            with pytest.raises(ValueError, match="batch_size must be at least 1, not 0"):
+            with pytest.raises(ValueError, match="batch_size must be a whole number, at least 1, not 0"):
                 pipeline([Tweet(text="a b")] * number, batch_size=0)

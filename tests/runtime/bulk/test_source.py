@@ -251,7 +251,7 @@ NAN, DEEP = float("nan"), [[[[[[[[[1]]]]]]]]]
 def test_odd_ids_are_json_or_their_row_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ids: pa.Array, type_: pa.DataType, expected: list[Any]
 ) -> None:
-    monkeypatch.setattr(module, "_MOST_LEVELS", 12)
+    monkeypatch.setattr(module, "MOST_LEVELS", 12)
     pq.write_table(pa.table({"id": ids, "text": ["a"] * len(ids)}), tmp_path / "tweets.parquet")
     source = open_source(tmp_path / "tweets.parquet")
     assert source.id_type == type_

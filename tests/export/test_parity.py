@@ -22,6 +22,8 @@ from hvpnet_export.parity_cases import BLANK, ParityCase, Shape, default_shapes,
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.errors import BundleError
 
+pytestmark = pytest.mark.heavy
+
 TEXT_ONLY: dict[str, Any] = {"task": "ner", "variant": "text_only"}
 FULL: dict[str, Any] = {"task": "ner", "variant": "full", "layers": 2}
 RELATIONS: dict[str, Any] = {"task": "re", "variant": "flat", "head": "markers"}

@@ -49,7 +49,7 @@ def test_available_backends_say_what_runs_and_why_not(monkeypatch: pytest.Monkey
     assert "pip install 'hvpnet[gpu]'" in str(found["onnxruntime-cuda"])
 
 
-@pytest.mark.parametrize("name", ["onnxruntime-cpu", "openvino"])
+@pytest.mark.parametrize("name", [pytest.param("onnxruntime-cpu", marks=pytest.mark.heavy), "openvino"])
 def test_a_placed_prefix_is_read_as_a_computed_one(bundle_of: Any, name: str) -> None:
     """In FP16 graphs prefixes are float16."""
     bundle = Bundle.load(bundle_of("ner", precisions=("fp32", "fp16") if name == "onnxruntime-cpu" else ("fp32",)))
@@ -93,6 +93,7 @@ def test_without_onnxruntime_the_extra_is_named(ner_bundle: Path, monkeypatch: p
         load_backend(Bundle.load(ner_bundle))
 
 
+@pytest.mark.heavy
 def test_the_precision_that_loads(bundle_of: Any, ner_bundle: Path) -> None:
     both = bundle_of("ner", precisions=("fp32", "int8"))
     for wanted, found in ((None, "fp32"), ("fp32", "fp32"), ("int8", "int8")):
@@ -117,6 +118,7 @@ def test_an_engine_of_another_precision_is_refused(ner_bundle: Path, monkeypatch
 
 
 @pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-5), ("int8", 0.1), ("bf16", 0.1)])
+@pytest.mark.heavy
 def test_openvino_answers_as_onnxruntime(bundle_of: Any, precision: str, bound: float) -> None:
     bundle = Bundle.load(bundle_of("ner", precisions=("fp32", "int8")))
     reference = load_backend(bundle, "onnxruntime-cpu", precision="fp32" if precision == "bf16" else precision)
@@ -183,6 +185,7 @@ def test_threads_change_nothing(ner_bundle: Path) -> None:
     np.testing.assert_allclose(outputs[0], outputs[1], atol=1e-5)
 
 
+@pytest.mark.heavy
 def test_text_only_bundles_read_no_pictures(bundle_of: object) -> None:
     backend = load_backend(Bundle.load(bundle_of("ner", "text_only", "markers")))
     with pytest.raises(BackendError, match="reads no pictures"):

@@ -19,6 +19,8 @@ from hvpnet_runtime.preprocessing.prepare import Preparer
 from hvpnet_runtime.triton.backend import TritonBackend
 from hvpnet_runtime.triton.settings import TRITON, Settings
 
+pytestmark = pytest.mark.heavy
+
 LENGTHS = (8, 16, 32, 64)
 SETTINGS = Settings(TRITON, precision="fp32", lengths=LENGTHS)
 WORDS = ("Anna", "saw", "Rome", "and", "nobody")

@@ -23,6 +23,8 @@ from hvpnet_runtime.errors import BackendError, BundleError, RepositoryError, St
 from hvpnet_runtime.triton import RepositoryOptions, write_repository
 from hvpnet_runtime.triton.repository import Form
 
+pytestmark = pytest.mark.heavy
+
 GOLDEN = Path(__file__).parent / "golden"
 ENGINE = "tensorrt-10.13.3.9-nvidia-l4"
 

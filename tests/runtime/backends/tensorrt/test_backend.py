@@ -28,7 +28,8 @@ from hvpnet_runtime.backends.tensorrt.record import find_engine
 from hvpnet_runtime.bundle import FileDigest, sha256
 from hvpnet_runtime.errors import MissingExtraError, StaleEngineError
 
-LOADED = [("ner", "full"), ("re", "full"), ("ner", "only_obj"), ("ner", "text_only")]
+LOADED = [("ner", "full"), ("re", "full"), ("ner", "text_only")]
+LOADED += [pytest.param(("ner", "only_obj"), marks=pytest.mark.heavy)]
 
 
 @dataclass
@@ -130,6 +131,7 @@ def test_answers_as_onnx_runtime(gpu_platform: Platform, copy_of: Any, kind: tup
     backend.close()
 
 
+@pytest.mark.heavy
 def test_fp16_prefixes_stay_fp16_on_the_device(fake: Platform, copy_of: Any) -> None:
     bundle = copy_of(precisions=("fp32", "fp16"))
     write_fake_engines(bundle, fake.api, "fp16")

@@ -112,7 +112,8 @@ def _most_common(name: str, sizes: Iterable[int]) -> int:
 
 def _count(shapes: Shapes, prefix: str) -> int:
     """How many modules there are of names `prefix0`, `prefix1`, ..."""
-    tensors = {int(match[1]): name for name in shapes if (match := re.match(rf"{re.escape(prefix)}(\d+)\.", name))}
+    numbered = re.compile(rf"{re.escape(prefix)}(\d+)\.").match
+    tensors = {int(match[1]): name for name in shapes if (match := numbered(name))}
     last = max(tensors, default=-1)
     for number in range(last):
         if number not in tensors:

@@ -1,12 +1,17 @@
 """Serve bundles over HTTP on this machine. The same service on a cluster: see docs/deploy.md."""
 
+import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
 
 from hvpnet.cli.options import VerbOptions, argument, backend_option, option, precision_option, progress
-from hvpnet_runtime.errors import InputError, brief
+from hvpnet_runtime.errors import BackendError, InputError, brief
+
+if TYPE_CHECKING:
+    from hvpnet_runtime.serving import Settings
 
 _PORTS = range(1, 65536)
 
@@ -29,10 +34,14 @@ class Options(VerbOptions):
     )
     token_file: Path | None = option("file with the bearer token to ask for", one_of="token", metavar="FILE")
     settings: Path | None = option("limits, batching and replicas", metavar="TOML")
+    ray: bool = option("run on Ray Serve, with replicas in processes of their own, instead of in this process")
+    access_log: bool = option("log a line for every request on standard error")
     backend: str | None = backend_option(default=None)  # what is not given stays as the settings have it
     precision: str | None = precision_option()
 
     def __post_init__(self) -> None:
+        if self.ray and self.access_log:
+            raise InputError("--access-log belongs to the service in this process; with --ray, --debug shows Ray's own")
         if self.port not in _PORTS:
             raise InputError(f"--port {self.port}: a port is a number from {_PORTS[0]} to {_PORTS[-1]}")
 
@@ -42,9 +51,32 @@ def run(options: Options) -> int:
 
     Raises:
         InputError: two bundles have one name.
+        BackendError: a backend failed for good while it served.
     """
+    settings, ends = _settings(options), SimpleQueue[int | Exception]()
+    from hvpnet_runtime.serving.server import end_at_signals, local_service
+
+    progress(f"starting {', '.join(settings.bundles)}")
+    if options.ray:
+        from hvpnet_runtime.serving.on_ray.start import ray_service
+
+        service = ray_service(settings, options.host, options.port, log=options.debug)
+    else:
+        if options.access_log:
+            logging.getLogger("hvpnet.access").setLevel(logging.INFO)
+        service = local_service(settings, options.host, options.port, ends, access_log=options.access_log)
+    with service as url:
+        end_at_signals(ends)  # before anybody knows that there is something to stop
+        print(f"hvpnet: serving at {url}, described at {url}/docs", file=sys.stderr, flush=True)
+        end = ends.get()
+        progress("stopping")
+    if isinstance(end, Exception):
+        raise BackendError(f"a backend failed for good: {end}")
+    return 0
+
+
+def _settings(options: Options) -> "Settings":
     bundles = _bundles(options.bundle)
-    from hvpnet_runtime.serving.local import local_service, stop_signals
     from hvpnet_runtime.serving.settings import Settings, read_settings
 
     values: dict[str, Any] = read_settings(options.settings) if options.settings else {}
@@ -53,14 +85,7 @@ def run(options: Options) -> int:
     token = {"env": options.token_env, "file": options.token_file}
     if any(value is not None for value in token.values()):  # an empty one is refused, not ignored
         values["token"] = token
-    settings = Settings.parse(values)
-    progress(f"starting {', '.join(settings.bundles)}")
-    with local_service(settings, options.host, options.port, log=options.debug) as url:
-        stop = stop_signals()  # before anybody knows that there is something to stop
-        print(f"hvpnet: serving at {url}, described at {url}/docs", file=sys.stderr, flush=True)
-        stop.get()
-        progress("stopping")
-    return 0
+    return Settings.parse(values)
 
 
 def _bundles(given: list[str]) -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""The HTTP service on Ray Serve: `hvpnet_runtime.serving.app:build` makes the application out of `Settings`."""
+"""The HTTP service: in one process (`server`), or on Ray Serve (`on_ray`), out of the same `Settings`."""
 
 from hvpnet_runtime.serving.settings import Settings
 

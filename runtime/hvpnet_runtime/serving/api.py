@@ -115,6 +115,7 @@ async def _read_tweets(request: Request, settings: Settings, add: Add) -> tuple[
     if bundle not in settings.bundles:
         raise UnknownBundleError(f"no bundle {brief(bundle)} is served, only {', '.join(settings.bundles)}")
     add("tweets", len(message.tweets) - 1)
+    request.state.tweets = len(message.tweets)
     return bundle, to_tweets(message.tweets, pictures, settings.limits)
 
 

@@ -3,7 +3,10 @@
 import asyncio
 import contextlib
 import hmac
+import logging
+import time
 from collections.abc import Callable
+from urllib.parse import quote
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -14,6 +17,10 @@ from hvpnet_runtime.serving.settings import ServiceLimits
 
 OPEN_PATHS = ("/healthz", "/readyz", "/docs", "/openapi.json")
 """Answered without a token: what they say is no secret, and probes and browsers have none."""
+
+_SHOWN_PATH = 200  # characters of a path that a client made up
+
+_log = logging.getLogger("hvpnet.access")
 
 _REST_BODIES = 4  # times the limit of a body
 _REST_SECONDS = 5
@@ -43,6 +50,36 @@ class RequireToken:
     def _knows_token(self, headers: Headers) -> bool:
         scheme, _, token = headers.get("authorization", "").partition(" ")
         return hmac.compare_digest(token.strip().encode(), self._token) and scheme.lower() == "bearer"
+
+
+class LogRequests:
+    """Logs a line for every answer: client, method, path, status, tweets and milliseconds.
+
+    Args:
+        app: what answers; the interface puts the number of tweets into the request's state.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and log its answer."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start, status = time.perf_counter(), 0
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_and_note)
+        finally:
+            tweets, milliseconds = scope.get("state", {}).get("tweets", 0), 1000 * (time.perf_counter() - start)
+            path = quote(scope["path"][:_SHOWN_PATH])
+            _log.info("%s %s %d, %d tweets, %.1f ms", scope["method"], path, status, tweets, milliseconds)
 
 
 class ReadBeforeAnswering:

@@ -1,11 +1,9 @@
-"""The deployment that tokenises and decodes pictures. It has no backend, so it scales apart from them."""
+"""From the tweets of a request to what the backend reads: tokens and pixels."""
 
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
-from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.errors import InputError
 from hvpnet_runtime.preprocessing.prepare import Prepared, Preparer
 from hvpnet_runtime.serving.metrics import Metrics
@@ -17,17 +15,12 @@ class Preparation:
 
     Args:
         name: of the bundle.
-        path: its folder.
-        window: see `Pipeline.load`.
-        max_pixels: of one picture, if the bundle allows so many.
-
-    Raises:
-        BundleError: the bundle is missing, damaged or edited.
+        prepare: of the bundle.
+        metrics: where the time it takes is counted.
     """
 
-    def __init__(self, name: str, path: Path, *, window: bool, max_pixels: int) -> None:
-        self._prepare = Preparer(Bundle.load(path), window=window, max_pixels=max_pixels)
-        self._name, self._metrics = name, Metrics()
+    def __init__(self, name: str, prepare: Preparer, metrics: Metrics) -> None:
+        self._name, self._prepare, self._metrics = name, prepare, metrics
 
     def __call__(self, tweets: Sequence[Tweet]) -> list[Prepared] | list[Rejection]:
         """Prepare the tweets of one request.

@@ -6,44 +6,24 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
 import ray
+from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 
 from hvpnet.data import load_split
 from hvpnet_runtime import Pipeline, Tweet
 from hvpnet_runtime.serving import Settings
 from hvpnet_runtime.serving.api import create_api
-from hvpnet_runtime.serving.local import local_service
-from hvpnet_runtime.serving.metrics import Metrics
-from hvpnet_runtime.serving.preparation import Preparation
-from hvpnet_runtime.types import Rejection, Result
+from hvpnet_runtime.serving.in_process import InProcess
+from hvpnet_runtime.serving.metrics import Metrics, PrometheusInstruments
+from hvpnet_runtime.serving.on_ray.start import ray_service
+from hvpnet_runtime.serving.server import local_service
 
 Json = dict[str, Any]
-
-
-class InProcess:
-    """An `Extractor` that runs the deployments' own preparation, and a pipeline, here."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.pipelines = {name: Pipeline.load(path, threads=1) for name, path in settings.bundles.items()}
-        self.preparations = {
-            name: Preparation(name, path, window=settings.window, max_pixels=settings.limits.picture_pixels)
-            for name, path in settings.bundles.items()
-        }
-        self.waiting: list[str] = []
-
-    async def extract(self, bundle: str, tweets: Sequence[Tweet]) -> Sequence[Result | Rejection]:
-        prepared = self.preparations[bundle](tweets)
-        return prepared if isinstance(prepared[0], Rejection) else self.pipelines[bundle].run(prepared)
-
-    async def missing(self) -> list[str]:
-        return self.waiting
-
-    async def metrics(self) -> bytes:
-        return b"# HELP x y\n"
 
 
 @pytest.fixture(scope="session")
@@ -63,15 +43,22 @@ def settings(ner_bundle: Path, re_bundle: Path) -> Settings:
 
 @pytest.fixture(scope="session")
 def extractor(settings: Settings) -> Iterator[InProcess]:
-    extractor = InProcess(settings)
+    """What answers in one process, without HTTP."""
+    extractor = InProcess(settings, pytest.fail)
     yield extractor
-    extractor.pipelines.clear()
+    extractor.close()
 
 
 @pytest.fixture
-def client(settings: Settings, extractor: InProcess) -> TestClient:
+def metrics() -> Metrics:
+    """Counts, and nobody looks."""
+    return Metrics(PrometheusInstruments(CollectorRegistry()))
+
+
+@pytest.fixture
+def client(settings: Settings, extractor: InProcess, metrics: Metrics) -> TestClient:
     """Talks to the interface in this process. A failure of the service is answered with 500, as over a network."""
-    return TestClient(create_api(settings, extractor, Metrics()), raise_server_exceptions=False)
+    return TestClient(create_api(settings, extractor, metrics), raise_server_exceptions=False)
 
 
 @pytest.fixture(scope="session")
@@ -153,10 +140,11 @@ def as_parts() -> Callable[[str, Sequence[Tweet]], dict[str, tuple[str | None, b
 
 @dataclass(frozen=True)
 class Service:
-    """A running service and its settings."""
+    """A running service, its settings, and what its metrics' names begin with."""
 
     url: str
     settings: Settings
+    prefix: str
 
     def processes(self) -> dict[int, str]:
         """Names of the processes under this one, by id."""
@@ -185,10 +173,9 @@ def no_ray() -> None:
     ray.shutdown()
 
 
-@pytest.fixture(scope="module")
-def service(ner_bundle: Path, re_bundle: Path, no_ray: None, free_port: Callable[[], int]) -> Iterator[Service]:
-    """Ray and the service in it: two of everything that requests of the first bundle pass through."""
-    settings = Settings.parse(
+def service_settings(ner_bundle: Path, re_bundle: Path) -> Settings:
+    """Both tasks; on Ray, two of everything that requests of the first bundle pass through."""
+    return Settings.parse(
         {
             "bundles": {"ner": ner_bundle, "re": re_bundle},
             "threads": 1,
@@ -198,5 +185,26 @@ def service(ner_bundle: Path, re_bundle: Path, no_ray: None, free_port: Callable
             "inference": {"least": 2, "most": 2},
         }
     )
-    with local_service(settings, "127.0.0.1", free_port()) as url:
-        yield Service(url, settings)
+
+
+@pytest.fixture(scope="module")
+def ray_form(ner_bundle: Path, re_bundle: Path, no_ray: None, free_port: Callable[[], int]) -> Iterator[Service]:
+    """The service on Ray."""
+    settings = service_settings(ner_bundle, re_bundle)
+    with ray_service(settings, "127.0.0.1", free_port()) as url:
+        yield Service(url, settings, "ray_hvpnet")
+
+
+@pytest.fixture(scope="module")
+def local_form(ner_bundle: Path, re_bundle: Path, free_port: Callable[[], int]) -> Iterator[Service]:
+    """The service in this process."""
+    settings = service_settings(ner_bundle, re_bundle)
+    with local_service(settings, "127.0.0.1", free_port(), SimpleQueue()) as url:
+        yield Service(url, settings, "hvpnet")
+
+
+@pytest.fixture(params=["local_form", "ray_form"])
+def service(request: pytest.FixtureRequest) -> Service:
+    """Either form of it."""
+    form: Service = request.getfixturevalue(request.param)
+    return form

@@ -13,12 +13,12 @@ from starlette.requests import Request
 from starlette.testclient import TestClient
 
 from hvpnet_runtime import Rejection, Tweet
+from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.errors import BackendError
 from hvpnet_runtime.preprocessing.prepare import Preparer
 from hvpnet_runtime.serving.admission import Admission
 from hvpnet_runtime.serving.api import create_api
 from hvpnet_runtime.serving.messages import read_request, request_model
-from hvpnet_runtime.serving.metrics import Metrics
 from hvpnet_runtime.serving.preparation import Preparation
 from hvpnet_runtime.serving.settings import ServiceLimits
 
@@ -213,9 +213,9 @@ MANY = 100_000
         "{" + ",".join(f'"{name}":1' for name in range(MANY)) + "}",
     ],
 )
-def test_many_small_values(settings, extractor, tweets):
+def test_many_small_values(settings, extractor, tweets, metrics):
     """They are refused before each of them costs memory; and of a list, only the first mistake is kept."""
-    api = create_api(with_limits(settings, body_bytes=4_000_000), extractor, Metrics())
+    api = create_api(with_limits(settings, body_bytes=4_000_000), extractor, metrics)
     body = f'{{"tweets": [{tweets}]}}'.encode()
     with TestClient(api) as client:
         client.post(URL, json={"tweets": [TWEET]})  # so that what is made once is there
@@ -300,9 +300,9 @@ def test_slow_bodies(client):
     assert waits == 1  # the rest is not waited for as well
 
 
-def test_a_refusal_does_not_wait_for_a_silent_client(settings, extractor):
+def test_a_refusal_does_not_wait_for_a_silent_client(settings, extractor, metrics):
     """It would hold a place in the service for as long, without a token."""
-    api = create_api(with_limits(settings, body_seconds=3600), extractor, Metrics(), token="secret")
+    api = create_api(with_limits(settings, body_seconds=3600), extractor, metrics, token="secret")
 
     async def silent():
         await asyncio.sleep(3600)
@@ -331,10 +331,10 @@ class Stuck:
 
 
 @pytest.mark.parametrize("early", [True, False])
-def test_a_full_queue(settings, extractor, early):
+def test_a_full_queue(settings, extractor, early, metrics):
     """Four tweets are waiting, which is the limit: one more is refused before its body is read, and read it is."""
     stuck = Stuck(extractor)
-    with TestClient(create_api(settings, stuck, Metrics())) as client:
+    with TestClient(create_api(settings, stuck, metrics)) as client:
         waiting = 4 if early else 3
         first = {}
         body = {"tweets": [TWEET] * waiting}
@@ -350,7 +350,7 @@ def test_a_full_queue(settings, extractor, early):
         assert client.post(URL, json={"tweets": [TWEET] * 4}).status_code == 200
 
 
-def test_a_service_that_stops(settings, extractor):
+def test_a_service_that_stops(settings, extractor, metrics):
     """What is in hand is answered; what comes then is refused before its body is read, and the probe says so."""
     admission = Admission(settings.limits)
 
@@ -364,7 +364,7 @@ def test_a_service_that_stops(settings, extractor):
             sent = await asgi_request(api, body, method="GET", path="/readyz")
             return sent[0]["status"], json.loads(sent[1]["body"])
 
-        api = create_api(settings, stuck, Metrics(), admission=admission)
+        api = create_api(settings, stuck, metrics, admission=admission)
         accepted = asyncio.create_task(asgi_request(api, body))
         await asyncio.to_thread(stuck.entered.wait)
         in_hand = [admission.close()]
@@ -384,9 +384,9 @@ def with_limits(settings, **limits):
     return settings.model_copy(update={"limits": settings.limits.model_copy(update=limits)})
 
 
-def test_bodies_that_are_being_read_are_counted(settings, extractor):
+def test_bodies_that_are_being_read_are_counted(settings, extractor, metrics):
     """Four requests whose bodies are on their way fill a queue of four."""
-    api = create_api(with_limits(settings, body_seconds=60), extractor, Metrics())
+    api = create_api(with_limits(settings, body_seconds=60), extractor, metrics)
 
     async def scenario():
         reading, hang_up = asyncio.Semaphore(0), asyncio.Event()
@@ -412,12 +412,12 @@ def test_bodies_that_are_being_read_are_counted(settings, extractor):
     assert json.loads(refused[1]["body"])["detail"] == "4 tweets are waiting, the limit is 4; try again later"
 
 
-def test_bytes_of_bodies_are_counted(settings, extractor):
+def test_bytes_of_bodies_are_counted(settings, extractor, metrics):
     """Until a request is answered, its body counts."""
     stuck = Stuck(extractor)
     body = json.dumps({"tweets": [TWEET]}).encode() + b" " * 1000
     headers = {"content-type": "application/json"}
-    api = create_api(with_limits(settings, queue_bytes=2 * len(body) - 1), stuck, Metrics())
+    api = create_api(with_limits(settings, queue_bytes=2 * len(body) - 1), stuck, metrics)
     with TestClient(api) as client:
         first = {}
         thread = threading.Thread(target=lambda: first.update(response=client.post(URL, content=body, headers=headers)))
@@ -432,21 +432,21 @@ def test_bytes_of_bodies_are_counted(settings, extractor):
         assert client.post(URL, content=body, headers=headers).status_code == 200
 
 
-def test_a_failing_engine(settings):
+def test_a_failing_engine(settings, metrics):
     class Failing:
         async def extract(self, bundle, tweets):
             raise BackendError("onnxruntime-cpu answered with NaN")
 
-    client = TestClient(create_api(settings, Failing(), Metrics()))
+    client = TestClient(create_api(settings, Failing(), metrics))
     refused(client.post(URL, json={"tweets": [TWEET]}), 500, "BackendError", "NaN")
 
 
-def test_an_unknown_failure_says_nothing_of_the_inside(settings):
+def test_an_unknown_failure_says_nothing_of_the_inside(settings, metrics):
     class Failing:
         async def extract(self, bundle, tweets):
             raise KeyError("secret")
 
-    client = TestClient(create_api(settings, Failing(), Metrics()), raise_server_exceptions=False)
+    client = TestClient(create_api(settings, Failing(), metrics), raise_server_exceptions=False)
     response = client.post(URL, json={"tweets": [TWEET]})
     refused(response, 500, "InternalError", "its log says why")
     assert "secret" not in response.text
@@ -465,8 +465,8 @@ def test_an_unknown_failure_says_nothing_of_the_inside(settings):
         ("bearer right", 200),
     ],
 )
-def test_token(settings, extractor, authorization, status):
-    client = TestClient(create_api(settings, extractor, Metrics(), token="right"))
+def test_token(settings, extractor, authorization, status, metrics):
+    client = TestClient(create_api(settings, extractor, metrics, token="right"))
     headers = {} if authorization is None else {"authorization": authorization.encode()}
     response = client.post(URL, json={"tweets": [TWEET]}, headers=headers)
     assert response.status_code == status
@@ -479,8 +479,8 @@ def test_token(settings, extractor, authorization, status):
     ("path", "status"),
     [("/healthz", 200), ("/readyz", 200), ("/docs", 200), ("/openapi.json", 200), ("/metrics", 401), ("/other", 401)],
 )
-def test_what_is_open_without_the_token(settings, extractor, path, status):
-    assert TestClient(create_api(settings, extractor, Metrics(), token="right")).get(path).status_code == status
+def test_what_is_open_without_the_token(settings, extractor, path, status, metrics):
+    assert TestClient(create_api(settings, extractor, metrics, token="right")).get(path).status_code == status
 
 
 def test_probes(client, extractor, monkeypatch):
@@ -495,7 +495,7 @@ def test_probes(client, extractor, monkeypatch):
 def test_metrics_are_plain_text(client):
     response = client.get("/metrics")
     assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
-    assert response.text == "# HELP x y\n"
+    assert "# TYPE hvpnet_tweets_total counter" in response.text
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nowhere", 404), ("GET", URL, 405)])
@@ -505,9 +505,9 @@ def test_unknown_routes_are_problems_too(client, method, path, status):
     assert response.json()["status"] == response.status_code == status
 
 
-def test_a_fault_of_the_service_rejects_no_tweet(ner_bundle, monkeypatch):
+def test_a_fault_of_the_service_rejects_no_tweet(ner_bundle, metrics, monkeypatch):
     """It is raised, so that the log shows it and the client gets a 500."""
-    preparation = Preparation("people", ner_bundle, window=False, max_pixels=10**6)
+    preparation = Preparation("people", Preparer(Bundle.load(ner_bundle)), metrics)
     assert isinstance(preparation([Tweet(text="")])[0], Rejection)
     monkeypatch.setattr(Preparer, "__call__", None)
     with pytest.raises(TypeError):

@@ -9,7 +9,7 @@ import pytest
 from ray import serve
 
 from hvpnet_runtime.serving import Settings
-from hvpnet_runtime.serving.local import local_service
+from hvpnet_runtime.serving.on_ray.start import ray_service
 
 pytestmark = pytest.mark.heavy
 
@@ -39,7 +39,7 @@ def test_a_replica_more_under_load(ner_bundle, free_port):
     def engines():
         return serve.status().applications["default"].deployments["inference-ner"].replica_states.get("RUNNING", 0)
 
-    with local_service(Settings.parse(values), "127.0.0.1", free_port()) as url, ThreadPoolExecutor(CLIENTS) as clients:
+    with ray_service(Settings.parse(values), "127.0.0.1", free_port()) as url, ThreadPoolExecutor(CLIENTS) as clients:
         assert engines() == 1
         found = [clients.submit(send_on, url) for _ in range(CLIENTS)]
         deadline = time.monotonic() + PATIENCE

@@ -15,7 +15,7 @@ import pytest
 from hvpnet.cli import main
 from hvpnet_runtime.serving import Settings
 from hvpnet_runtime.serving.errors import UnavailableError
-from hvpnet_runtime.serving.local import local_service
+from hvpnet_runtime.serving.on_ray.start import ray_service
 
 pytestmark = pytest.mark.heavy
 
@@ -29,10 +29,16 @@ def started(arguments, **environment):
     return process, line.removeprefix("hvpnet: serving at ").partition(",")[0]
 
 
-def test_serve_until_terminated(ner_bundle, tmp_path, free_port):
+@pytest.fixture(params=[(), ("--ray",)], ids=["one process", "ray"])
+def form(request):
+    """Options for either form of the service."""
+    return request.param
+
+
+def test_serve_until_terminated(form, ner_bundle, tmp_path, free_port):
     """It says where it listens, asks for the token, and stops in order."""
     (tmp_path / "settings.toml").write_text("threads = 1\n[limits]\ntext_characters = 9\n", "utf-8")
-    arguments = [f"people={ner_bundle}", "--port", str(free_port()), "--token-env", "HVPNET_TEST_TOKEN"]
+    arguments = [*form, f"people={ner_bundle}", "--port", str(free_port()), "--token-env", "HVPNET_TEST_TOKEN"]
     arguments += ["--settings", str(tmp_path / "settings.toml")]
     process, url = started(arguments, HVPNET_TEST_TOKEN="secret")
     try:
@@ -47,10 +53,10 @@ def test_serve_until_terminated(ner_bundle, tmp_path, free_port):
         process.kill()
 
 
-def test_requests_in_hand_are_answered_before_it_stops(ner_bundle, free_port):
+def test_requests_in_hand_are_answered_before_it_stops(form, ner_bundle, free_port):
     """Clients send all the time, each on a new connection, until they get anything but an answer: that is a 503 which
     says why, or nobody listens any more. None of them is hung up on."""
-    process, url = started([f"people={ner_bundle}", "--port", str(free_port())])
+    process, url = started([*form, f"people={ner_bundle}", "--port", str(free_port())])
     body = {"tweets": [{"text": f"Jordan was great {number}"} for number in range(32)]}
     answered, last = [], []
 
@@ -87,7 +93,7 @@ def test_requests_in_hand_are_answered_before_it_stops(ner_bundle, free_port):
 
 def test_it_stops_though_ray_died(ner_bundle, free_port):
     """As when all processes of the service are told to stop at once."""
-    process, _ = started([f"people={ner_bundle}", "--port", str(free_port())])
+    process, _ = started(["--ray", f"people={ner_bundle}", "--port", str(free_port())])
     try:
         subprocess.run(["pkill", "-KILL", "--parent", str(process.pid), "raylet"], check=True)
         process.send_signal(signal.SIGTERM)
@@ -103,11 +109,13 @@ def test_it_stops_though_ray_died(ner_bundle, free_port):
         (3600, 2, 130, "interrupted"),
     ],
 )
-def test_a_request_in_hand_that_never_ends(ner_bundle, tmp_path, free_port, seconds, signals, code, said):
+def test_a_request_in_hand_that_never_ends(form, ner_bundle, tmp_path, free_port, seconds, signals, code, said):
     """It is waited for as long as the settings say, or until a second signal."""
     (tmp_path / "settings.toml").write_text(f"stop_seconds = {seconds}\nlimits = {{body_seconds = 3600}}\n", "utf-8")
     port = free_port()
-    process, _ = started([f"people={ner_bundle}", "--port", str(port), "--settings", str(tmp_path / "settings.toml")])
+    process, _ = started(
+        [*form, f"people={ner_bundle}", "--port", str(port), "--settings", str(tmp_path / "settings.toml")]
+    )
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
             head = "POST /v1/extract HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 99\r\n"
@@ -160,10 +168,10 @@ LISTENING = """
 import sys
 import urllib.request
 from hvpnet_runtime.serving import Settings
-from hvpnet_runtime.serving.local import local_service
+from hvpnet_runtime.serving.on_ray.start import ray_service
 
 bundle, port = sys.argv[1:]
-with local_service(Settings.parse({"bundles": {"ner": bundle}, "threads": 1}), "0.0.0.0", int(port)):
+with ray_service(Settings.parse({"bundles": {"ner": bundle}, "threads": 1}), "0.0.0.0", int(port)):
     import ray
 
     (node,) = ray.nodes()
@@ -192,7 +200,7 @@ def test_ray_that_does_not_start(ner_bundle, monkeypatch, free_port):
     settings = Settings.parse({"bundles": {"ner": ner_bundle}})
     with (
         pytest.raises(UnavailableError, match=r"^Ray does not start: no room for it$"),
-        local_service(settings, "127.0.0.1", free_port()),
+        ray_service(settings, "127.0.0.1", free_port()),
     ):
         pass
 
@@ -202,5 +210,5 @@ def test_an_engine_that_does_not_start(ner_bundle, free_port):
     """The replica's own error, in one line."""
     settings = Settings.parse({"bundles": {"ner": ner_bundle}, "backend": "abacus"})
     error = r"^inference-ner does not start: .*BackendError: there is no backend 'abacus'"
-    with pytest.raises(UnavailableError, match=error), local_service(settings, "127.0.0.1", free_port()):
+    with pytest.raises(UnavailableError, match=error), ray_service(settings, "127.0.0.1", free_port()):
         pass

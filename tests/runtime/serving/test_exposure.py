@@ -81,7 +81,7 @@ def test_only_the_service_listens_and_nothing_answers_without_the_token(ner_bund
     """Whatever the environment says, and though the home folder cannot be written to."""
     port, home = free_port(), tmp_path / "home"
     home.touch()  # a file: no folder can be made in it, not by root either
-    command = [HVPNET, "serve", str(ner_bundle), "--host", "0.0.0.0", "--port", str(port)]
+    command = [HVPNET, "serve", "--ray", str(ner_bundle), "--host", "0.0.0.0", "--port", str(port)]
     with subprocess.Popen(
         command, env=os.environ | HOSTILE | {"HOME": str(home)}, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -115,6 +115,23 @@ def test_only_the_service_listens_and_nothing_answers_without_the_token(ner_bund
             process.send_signal(signal.SIGTERM)
             process.wait(60)
     assert home.is_file()
+
+
+def test_in_one_process_nothing_else_listens(ner_bundle, free_port, tmp_path):
+    port, home = free_port(), tmp_path / "home"
+    home.touch()
+    command = [HVPNET, "serve", str(ner_bundle), "--host", "0.0.0.0", "--port", str(port)]
+    with subprocess.Popen(
+        command, env=os.environ | HOSTILE | {"HOME": str(home)}, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            lines = [process.stderr.readline(), process.stderr.readline()]
+            assert "serving at" in lines[-1], lines
+            assert below(process.pid) == {process.pid}
+            assert listening({process.pid}) == {port: False}
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0
 
 
 def test_annotate_needs_no_home(ner_bundle, tmp_path):

@@ -22,7 +22,6 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
 
 from hvpnet_runtime.serving.api import create_api
-from hvpnet_runtime.serving.metrics import Metrics
 
 pytestmark = pytest.mark.heavy
 
@@ -208,7 +207,7 @@ def test_what_is_no_http(service, sent):
 
 
 def test_the_description_holds(request, extractor):
-    api = create_api(request.getfixturevalue("settings"), extractor, Metrics())
+    api = create_api(request.getfixturevalue("settings"), extractor, request.getfixturevalue("metrics"))
     operation = schemathesis.openapi.from_asgi("/openapi.json", api)["/v1/extract"]["POST"]
 
     @settings(max_examples=SCHEMA_CASES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))

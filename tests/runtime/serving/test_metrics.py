@@ -9,7 +9,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from hvpnet_runtime.serving.errors import UnavailableError
-from hvpnet_runtime.serving.metrics import NodeMetrics
+from hvpnet_runtime.serving.on_ray.metrics import NodeMetrics
 
 NODE = """# HELP ray_hvpnet_tweets_total Tweets answered
 # TYPE ray_hvpnet_tweets_total counter

@@ -1,4 +1,4 @@
-"""The service on Ray: the library's answers, from several replicas, also while replicas die."""
+"""The service in both its forms: the library's answers; and on Ray also while replicas die."""
 
 import itertools
 import os
@@ -89,16 +89,16 @@ def test_metrics_add_up_over_the_replicas(service, drawn_tweets, as_json):
             assert post(service.url, {"tweets": [{"text": ""}]}).status_code == 422
 
     expected = {
-        ("ray_hvpnet_tweets_total", "ner"): 120,
-        ("ray_hvpnet_batched_tweets_total", "ner"): 120,
-        ("ray_hvpnet_errors_total", "TextError"): 20,
-        ("ray_hvpnet_batch_tweets_count", "ner"): 20,
+        (f"{service.prefix}_tweets_total", "ner"): 120,
+        (f"{service.prefix}_batched_tweets_total", "ner"): 120,
+        (f"{service.prefix}_errors_total", "TextError"): 20,
+        (f"{service.prefix}_batch_tweets_count", "ner"): 20,
     }
     calls = {"total": 20, "prepare": 40, "queue": 20, "inference": 20}
-    expected |= {("ray_hvpnet_stage_seconds_count", "ner", stage): count for stage, count in calls.items()}
+    expected |= {(f"{service.prefix}_stage_seconds_count", "ner", stage): count for stage, count in calls.items()}
     grown = growth(service.url, act, expected)
     pictures = {read for tweet in tweets for read in (tweet.get("image"), *tweet.get("objects", [])[:3]) if read}
-    hits, misses = (grown[f"ray_hvpnet_cache_{kind}_total", "ner"] for kind in ("hits", "misses"))
+    hits, misses = (grown[f"{service.prefix}_cache_{kind}_total", "ner"] for kind in ("hits", "misses"))
     assert hits + misses == 20 * len(pictures)
     assert misses <= 2 * len(pictures)  # once in each of the two engines
 
@@ -111,8 +111,8 @@ def test_requests_that_wait_share_a_batch(service):
             responses = list(clients.map(lambda _: post(service.url, {"bundle": "re", "tweets": [PAIR]}), range(192)))
         assert {response.status_code for response in responses} == {200}
 
-    grown = growth(service.url, act, {("ray_hvpnet_batched_tweets_total", "re"): 192})
-    assert grown["ray_hvpnet_batch_tweets_count", "re"] < 192
+    grown = growth(service.url, act, {(f"{service.prefix}_batched_tweets_total", "re"): 192})
+    assert grown[f"{service.prefix}_batch_tweets_count", "re"] < 192
 
 
 PAIR = {"words": ["Jordan", "visits", "Paris"], "head": [0, 1], "tail": [2, 3]}
@@ -155,8 +155,8 @@ class Load:
 
 
 @pytest.fixture
-def load(service, drawn_tweets, as_json):
-    return Load(service.url, [{"tweets": [as_json(tweet)]} for tweet in drawn_tweets["ner"]])
+def load(ray_form, drawn_tweets, as_json):
+    return Load(ray_form.url, [{"tweets": [as_json(tweet)]} for tweet in drawn_tweets["ner"]])
 
 
 @pytest.fixture
@@ -171,22 +171,22 @@ def is_right(drawn_tweets, answers, close_to):
 
 
 @pytest.mark.parametrize(("deployment", "replicas"), [("inference-ner", 2), ("preparation-ner", 1)])
-def test_no_request_is_lost_when_a_replica_is_killed(service, load, is_right, deployment, replicas):
+def test_no_request_is_lost_when_a_replica_is_killed(ray_form, load, is_right, deployment, replicas):
     """Every request is answered, and rightly: those that the dead replica had in hand as well."""
     with load:
         for _ in range(2):
             load.wait_for(60)
-            os.kill(eventually(lambda: service.replicas(deployment))[0], signal.SIGKILL)
+            os.kill(eventually(lambda: ray_form.replicas(deployment))[0], signal.SIGKILL)
         load.wait_for(60)
     assert [answer for answer in load.answers if not is_right(answer)] == []
-    eventually(lambda: len(service.replicas(deployment)) == replicas)
+    eventually(lambda: len(ray_form.replicas(deployment)) == replicas)
 
 
-def test_a_killed_ingress_acknowledges_nothing_it_did_not_do(service, load, is_right):
+def test_a_killed_ingress_acknowledges_nothing_it_did_not_do(ray_form, load, is_right):
     """Each client sees that the requests in hand failed, and they succeed when sent again."""
     with load:
         load.wait_for(60)
-        os.kill(service.replicas("ingress")[0], signal.SIGKILL)
+        os.kill(ray_form.replicas("ingress")[0], signal.SIGKILL)
         load.wait_for(60)
     failed = [answer for answer in load.answers if getattr(answer[1], "status_code", 500) >= 500]
     assert len(failed) <= CLIENTS
@@ -194,13 +194,13 @@ def test_a_killed_ingress_acknowledges_nothing_it_did_not_do(service, load, is_r
         again = [load.send(client, index) for index, _ in failed]
     answered = [answer for answer in load.answers if answer not in failed] + again
     assert [answer for answer in answered if not is_right(answer)] == []
-    eventually(lambda: len(service.replicas("ingress")) == 2)
+    eventually(lambda: len(ray_form.replicas("ingress")) == 2)
 
 
-def test_pictures_have_an_allocator_that_gives_back(service):
+def test_pictures_have_an_allocator_that_gives_back(ray_form):
     """What bounds the memory of processes that hold the pictures of requests; glibc reads it when they start."""
     for deployment in ("ingress", "preparation-ner", "preparation-re"):
-        for pid in service.replicas(deployment):
+        for pid in ray_form.replicas(deployment):
             environment = Path(f"/proc/{pid}/environ").read_text("utf-8").split("\0")
             assert {f"{name}={value}" for name, value in PICTURE_PROCESS.items()} <= set(environment)
 

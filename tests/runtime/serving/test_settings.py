@@ -89,7 +89,7 @@ def test_the_configuration_for_a_cluster():
     config = ServeDeploySchema.model_validate(yaml.safe_load(CONFIG.read_text("utf-8")))
     (application,) = config.applications
     settings = Settings.parse(application.args)
-    assert application.import_path == "hvpnet_runtime.serving.app:build"
+    assert application.import_path == "hvpnet_runtime.serving.on_ray.app:build"
     assert settings.inference.most > settings.inference.least
     assert settings.token is not None
     assert config.http_options.host == "127.0.0.1"

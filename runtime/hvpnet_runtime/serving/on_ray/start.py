@@ -1,19 +1,17 @@
 """The service on this machine alone: Ray inside this command, until it is told to stop."""
 
 import logging
-import signal
-import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from queue import SimpleQueue
 from typing import Any
 
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.errors import one_line
 from hvpnet_runtime.ray_processes import bind_replicas_to_loopback, prepare_local_ray
-from hvpnet_runtime.serving.errors import SettingsError, UnavailableError
+from hvpnet_runtime.serving.address import listen, url_of
+from hvpnet_runtime.serving.errors import UnavailableError
 from hvpnet_runtime.serving.settings import Settings
 
 _SYSTEM = {
@@ -28,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def local_service(settings: Settings, host: str, port: int, *, log: bool = False) -> Iterator[str]:
+def ray_service(settings: Settings, host: str, port: int, *, log: bool = False) -> Iterator[str]:
     """Start Ray and the service in it, and stop both at the end, once the requests in hand are answered.
 
     Ray's own ports are on loopback, unless this process imported ray before; only the service listens at `host`.
@@ -47,12 +45,16 @@ def local_service(settings: Settings, host: str, port: int, *, log: bool = False
         SettingsError: there is no token where one should be, or the address cannot be listened at.
         UnavailableError: Ray, its HTTP server or a replica does not start; the message says why.
     """
-    _check(settings, host, port)
+    if settings.token is not None:
+        settings.token.read()
+    for path in settings.bundles.values():
+        Bundle.load(path)  # here, in one line, what would otherwise go wrong in some process of Ray
+    listen(host, port).close()
     prepare_local_ray()
     import ray
     from ray import serve
 
-    from hvpnet_runtime.serving.app import build
+    from hvpnet_runtime.serving.on_ray.app import build
 
     level = logging.INFO if log else logging.ERROR
     logging.getLogger("ray.serve").setLevel(level)
@@ -73,7 +75,7 @@ def local_service(settings: Settings, host: str, port: int, *, log: bool = False
             serve.run(build(settings), logging_config=replicas)
         except RuntimeError as error:
             raise UnavailableError(_reason(serve.status())) from error
-        yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        yield url_of(host, port)
         _finish(settings.stop_seconds)
     finally:
         ray.shutdown()  # without serve.shutdown(), which would wait for requests after stop_seconds or an interrupt
@@ -127,19 +129,6 @@ def _named(part: str) -> Iterator[None]:
         raise UnavailableError(f"{part} does not start: {one_line(error)}") from error
 
 
-def _check(settings: Settings, host: str, port: int) -> None:
-    """Find here, in one line, what would otherwise go wrong in some process of Ray."""
-    if settings.token is not None:
-        settings.token.read()
-    for path in settings.bundles.values():
-        Bundle.load(path)
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        socket.create_server((host, port), family=family).close()
-    except OSError as error:
-        raise SettingsError(f"cannot listen at {host}, port {port}: {error.strerror}") from error
-
-
 def _reason(status: Any) -> str:  # noqa: ANN401  Ray's ServeStatus
     """What the first deployment that failed says, without its traceback."""
     for application in status.applications.values():
@@ -147,21 +136,3 @@ def _reason(status: Any) -> str:  # noqa: ANN401  Ray's ServeStatus
             if deployment.status == "DEPLOY_FAILED":
                 return f"{name} does not start: {deployment.message.strip().splitlines()[-1]}"
     return "the service does not start; --debug shows the logs"
-
-
-def stop_signals() -> SimpleQueue[int]:
-    """Where the first SIGINT or SIGTERM that this process gets from now on appears; a second one interrupts it.
-
-    A queue, since that may be written to by a handler at whatever moment.
-    """
-    received: SimpleQueue[int] = SimpleQueue()
-    numbers = signal.SIGINT, signal.SIGTERM
-
-    def note(number: int, _: object) -> None:
-        for each in numbers:
-            signal.signal(each, signal.default_int_handler)
-        received.put(number)
-
-    for number in numbers:
-        signal.signal(number, note)
-    return received

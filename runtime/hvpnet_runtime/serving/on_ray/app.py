@@ -27,9 +27,10 @@ from hvpnet_runtime.ray_processes import PICTURE_PROCESS
 from hvpnet_runtime.serving.admission import Admission
 from hvpnet_runtime.serving.api import create_api
 from hvpnet_runtime.serving.errors import UnavailableError
-from hvpnet_runtime.serving.inference import Inference
-from hvpnet_runtime.serving.metrics import Metrics, NodeMetrics
-from hvpnet_runtime.serving.preparation import Preparation
+from hvpnet_runtime.serving.metrics import Metrics
+from hvpnet_runtime.serving.on_ray.inference import Inference
+from hvpnet_runtime.serving.on_ray.metrics import NodeMetrics, RayInstruments
+from hvpnet_runtime.serving.on_ray.preparation import RayPreparation
 from hvpnet_runtime.serving.settings import Replicas, Settings
 from hvpnet_runtime.types import Rejection, Result, Tweet
 
@@ -75,7 +76,7 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The routes."""
-        return create_api(self._settings, self, Metrics(), admission=self._admission, token=self._token)
+        return create_api(self._settings, self, Metrics(RayInstruments()), admission=self._admission, token=self._token)
 
     async def close(self) -> int:
         """Refuse new requests; how many tweets are in hand still."""
@@ -146,7 +147,7 @@ def build(args: Settings) -> serve.Application:
 
 def _preparation(name: str, path: Path, settings: Settings) -> serve.Application:
     deployment = serve.deployment(
-        Preparation,
+        RayPreparation,
         name=f"preparation-{name}",
         max_ongoing_requests=4,
         **_replicas(settings.preparation, target=2, environment=PICTURE_PROCESS),

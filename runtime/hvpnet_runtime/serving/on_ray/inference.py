@@ -14,6 +14,7 @@ from hvpnet_runtime.errors import BackendError
 from hvpnet_runtime.pipeline import Pipeline
 from hvpnet_runtime.preprocessing.prepare import Prepared
 from hvpnet_runtime.serving.metrics import Metrics
+from hvpnet_runtime.serving.on_ray.metrics import RayInstruments
 from hvpnet_runtime.serving.settings import Batching
 from hvpnet_runtime.types import Rejection, Result
 
@@ -53,7 +54,7 @@ class Inference:
         self._pipeline = Pipeline.load(path, backend, precision=precision, cache_bytes=cache_bytes, threads=threads)
         if self._pipeline.backend.max_length is not None:  # the preparation, elsewhere, knows the bundle's limit only
             raise BackendError(f"the engine of {path} was built for short texts: build it without --max-seq to serve")
-        self._name, self._metrics, self._size = name, Metrics(), Batching().size
+        self._name, self._metrics, self._size = name, Metrics(RayInstruments()), Batching().size
         self._thread = ThreadPoolExecutor(1, "hvpnet-inference")  # a backend runs one batch at a time
         self._idle = asyncio.Event()
         self._idle.set()

@@ -1,0 +1,27 @@
+"""The deployment that prepares tweets. It has no backend, so it scales apart from them."""
+
+from pathlib import Path
+
+from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.preprocessing.prepare import Preparer
+from hvpnet_runtime.serving.metrics import Metrics
+from hvpnet_runtime.serving.on_ray.metrics import RayInstruments
+from hvpnet_runtime.serving.preparation import Preparation
+
+
+class RayPreparation(Preparation):
+    """Tweets of one bundle to what the backend reads.
+
+    Args:
+        name: of the bundle.
+        path: its folder.
+        window: see `Pipeline.load`.
+        max_pixels: of one picture, if the bundle allows so many.
+
+    Raises:
+        BundleError: the bundle is missing, damaged or edited.
+    """
+
+    def __init__(self, name: str, path: Path, *, window: bool, max_pixels: int) -> None:
+        preparer = Preparer(Bundle.load(path), window=window, max_pixels=max_pixels)
+        super().__init__(name, preparer, Metrics(RayInstruments()))

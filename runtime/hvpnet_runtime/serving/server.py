@@ -1,0 +1,107 @@
+"""`hvpnet serve`: the service in this process, from its socket to its end."""
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from queue import SimpleQueue
+from typing import TypeAlias
+
+import uvicorn
+
+from hvpnet_runtime.serving.address import listen, url_of
+from hvpnet_runtime.serving.admission import Admission
+from hvpnet_runtime.serving.api import create_api
+from hvpnet_runtime.serving.errors import UnavailableError
+from hvpnet_runtime.serving.in_process import InProcess
+from hvpnet_runtime.serving.middleware import LogRequests
+from hvpnet_runtime.serving.settings import Settings
+
+Ends: TypeAlias = "SimpleQueue[int | Exception]"
+"""Where the first reason to end appears: a signal, or what a backend failed of for good."""
+
+_LOOK_SECONDS = 0.02
+_LAST_ANSWERS_SECONDS = 5  # for what is answered to reach the client
+_KEEP_ALIVE_SECONDS = 5
+_MOST_CONNECTIONS = 1024
+
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def local_service(settings: Settings, host: str, port: int, ends: Ends, *, access_log: bool = False) -> Iterator[str]:
+    """Start the service in a thread of this process, and stop it at the end, once the requests in hand are answered.
+
+    Args:
+        settings: of the service; those of replicas are Ray's.
+        host: address to listen at; nothing else is listened at.
+        port: and the port.
+        ends: is told if a backend fails for good.
+        access_log: log a line for every request.
+
+    Yields:
+        The service's address, once it is ready.
+
+    Raises:
+        BundleError: a bundle is missing, damaged or edited.
+        BackendError: no backend runs here, or the one named does not.
+        SettingsError: there is no token where one should be, or the address cannot be listened at.
+    """
+    token = settings.token.read() if settings.token else None
+    admission = Admission(settings.limits)
+    with listen(host, port) as listener:
+        extractor = InProcess(settings, ends.put)
+        try:
+            api = create_api(settings, extractor, extractor.own_metrics, admission=admission, token=token)
+            config = uvicorn.Config(
+                LogRequests(api) if access_log else api,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=_LAST_ANSWERS_SECONDS,
+                limit_concurrency=_MOST_CONNECTIONS,
+            )
+            server = uvicorn.Server(config)
+            serving = threading.Thread(target=server.run, args=([listener],), name="hvpnet-http", daemon=True)
+            serving.start()
+            while not server.started:
+                if not serving.is_alive():
+                    raise UnavailableError("the HTTP server does not start; --debug shows its log")
+                time.sleep(_LOOK_SECONDS)
+            try:
+                yield url_of(host, port)
+                _finish(admission, settings.stop_seconds)
+            finally:
+                server.should_exit = True
+                serving.join(2 * _LAST_ANSWERS_SECONDS)
+        finally:
+            extractor.close()
+
+
+def _finish(admission: Admission, seconds: float) -> None:
+    """Refuse new requests, and let those in hand be answered."""
+    deadline = time.monotonic() + seconds
+    while in_hand := admission.close():
+        if time.monotonic() > deadline:
+            _log.warning("stopped with %d tweets in hand: they took longer than stop_seconds, %g", in_hand, seconds)
+            return
+        time.sleep(_LOOK_SECONDS)
+
+
+def end_at_signals(ends: Ends) -> None:
+    """Put the first SIGINT or SIGTERM that this process gets from now on there; a second one interrupts it.
+
+    A queue, since that may be written to by a handler at whatever moment.
+    """
+    numbers = signal.SIGINT, signal.SIGTERM
+
+    def note(number: int, _: object) -> None:
+        for each in numbers:
+            signal.signal(each, signal.default_int_handler)
+        ends.put(number)
+
+    for number in numbers:
+        signal.signal(number, note)

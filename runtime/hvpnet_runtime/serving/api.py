@@ -1,10 +1,11 @@
 """The HTTP interface: routes, limits, the bearer token, and errors as problem details. Knows nothing of Ray."""
 
+import asyncio
 import time
 from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
@@ -12,8 +13,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from hvpnet_runtime.errors import HvpnetError, brief
-from hvpnet_runtime.serving.admission import Add, Admission
+from hvpnet_runtime.serving.admission import Admission, Share
 from hvpnet_runtime.serving.errors import (
+    DeadlineError,
     InternalError,
     OverloadedError,
     TokenError,
@@ -39,12 +41,15 @@ from hvpnet_runtime.types import Rejection, Result, Tweet
 PROBLEM = "application/problem+json"
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
+Answers: TypeAlias = Sequence[Result | Rejection]
+"""One result per tweet, in order, or the reasons why some of them cannot be processed."""
+
 
 class Extractor(Protocol):
     """What answers the requests."""
 
-    async def extract(self, bundle: str, tweets: Sequence[Tweet]) -> Sequence[Result | Rejection]:
-        """One result per tweet, in order, or the reasons why some of them cannot be processed."""
+    async def extract(self, bundle: str, tweets: Sequence[Tweet]) -> Answers:
+        """Answers to tweets. Cancelled, it stops what it can, and ends only when nothing works on them any more."""
         ...
 
     async def missing(self) -> list[str]:
@@ -74,7 +79,7 @@ def create_api(
         token: what a client must send as bearer token; None lets everyone in.
     """
     admission = admission or Admission(settings.limits)
-    api = FastAPI(title="hvpnet", version=version("hvpnet"), redoc_url=None)
+    api = FastAPI(title="hvpnet", version=version("hvpnet"), redoc_url=None, redirect_slashes=False)
     _add_extract(api, settings, extractor, metrics, admission)
     _add_probes(api, extractor, admission)
     _add_error_handlers(api, settings.limits, metrics)
@@ -93,14 +98,20 @@ def _add_extract(
         "/v1/extract",
         response_model=ExtractResponse,
         openapi_extra={"requestBody": request_body()},
-        responses=_problems(400, 401, 404, 408, 413, 415, 422, 429, 500, 503),
+        responses=_problems(400, 401, 404, 408, 413, 415, 422, 429, 500, 503, 504),
     )
     async def extract(request: Request) -> Response:
         """Entities or relations of tweets: one result per tweet, in order, or a problem that lists what is wrong."""
         start = time.perf_counter()
-        with admission.admit() as add:  # a full service says so before it reads the body
-            bundle, tweets = await _read_tweets(request, settings, add)
-            answers = await extractor.extract(bundle, tweets)
+        share = admission.admit()  # a full service says so before it reads the body
+        try:
+            bundle, tweets = await _read_tweets(request, settings, share)
+        except BaseException:
+            share.give_back()
+            raise
+        work = asyncio.ensure_future(extractor.extract(bundle, tweets))
+        work.add_done_callback(lambda _: share.give_back())  # which may be after the client got its answer
+        answers = await _outcome(work, request, settings.limits.answer_seconds)
         if rejections := [answer for answer in answers if isinstance(answer, Rejection)]:
             raise TweetsError(rejections)
         body = ExtractResponse.model_construct(bundle=bundle, results=list(answers)).model_dump_json()
@@ -108,15 +119,41 @@ def _add_extract(
         return Response(body, media_type=JSON)
 
 
-async def _read_tweets(request: Request, settings: Settings, add: Add) -> tuple[str, list[Tweet]]:
+async def _read_tweets(request: Request, settings: Settings, share: Share) -> tuple[str, list[Tweet]]:
     """Which bundle is asked, and what; the body itself is not kept."""
-    message, pictures = await read_request(request, settings.limits, partial(add, "bytes"))
+    message, pictures = await read_request(request, settings.limits, partial(share.add, "bytes"))
     bundle = settings.default_bundle if message.bundle is None else message.bundle
     if bundle not in settings.bundles:
         raise UnknownBundleError(f"no bundle {brief(bundle)} is served, only {', '.join(settings.bundles)}")
-    add("tweets", len(message.tweets) - 1)
+    share.add("tweets", len(message.tweets))
     request.state.tweets = len(message.tweets)
     return bundle, to_tweets(message.tweets, pictures, settings.limits)
+
+
+async def _outcome(work: "asyncio.Future[Answers]", request: Request, seconds: float) -> Answers:
+    """What the work yields, if it does in time and the client waits for it; else it is cancelled.
+
+    Raises:
+        DeadlineError: it took too long.
+        ClientDisconnect: the client hung up.
+    """
+    gone = asyncio.ensure_future(_hang_up(request))
+    try:
+        await asyncio.wait((work, gone), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            return work.result()
+        if gone.done():
+            raise ClientDisconnect
+        raise DeadlineError(f"the answer took more than {seconds:g} seconds; send fewer tweets or smaller pictures")
+    finally:
+        gone.cancel()
+        work.cancel()
+
+
+async def _hang_up(request: Request) -> None:
+    """Returns when the client is gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _add_probes(api: FastAPI, extractor: Extractor, admission: Admission) -> None:

@@ -53,6 +53,12 @@ class MediaTypeError(ServiceError):
     status = 415
 
 
+class HeadersTooLargeError(ServiceError):
+    """The headers, or what else is no body, have too many bytes."""
+
+    status = 431
+
+
 class OverloadedError(ServiceError):
     """The queue is full; the same request may succeed later."""
 
@@ -63,6 +69,12 @@ class UnavailableError(ServiceError):
     """The service does not start, or a part of it cannot answer now."""
 
     status = 503
+
+
+class DeadlineError(ServiceError):
+    """The answer took longer than the service lets a request take."""
+
+    status = 504
 
 
 class InternalError(ServiceError):

@@ -4,7 +4,6 @@ A backend that is idle runs what comes at once. What comes while it is busy gath
 """
 
 import asyncio
-import logging
 import os
 import time
 from collections import deque
@@ -12,22 +11,21 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from threading import Thread
+from threading import Event, Thread
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, generate_latest
 
 from hvpnet_runtime.pipeline import Pipeline
 from hvpnet_runtime.preprocessing.prepare import Prepared, Preparer
 from hvpnet_runtime.serving.errors import UnavailableError
+from hvpnet_runtime.serving.health import still_answers
 from hvpnet_runtime.serving.metrics import Metrics, PrometheusInstruments
 from hvpnet_runtime.serving.preparation import Preparation
 from hvpnet_runtime.serving.settings import Settings
 from hvpnet_runtime.types import Rejection, Result, Tweet
 
-_PROBES, _PAUSE_SECONDS = 3, 0.5
-"""How often a backend that failed is asked about a tweet of two words before it is given up."""
-
-_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -56,6 +54,7 @@ class Batcher:
         self._name, self._pipeline, self._size, self._metrics = name, pipeline, size, metrics
         self._gave_up = gave_up
         self.failure: Exception | None = None
+        self._started: float | None = None  # of the run that goes on
         self._waiting: SimpleQueue[_Call | None] = SimpleQueue()
         self._next: deque[_Call | None] = deque()  # taken out of the queue, but too large for the batch before
         self._thread = Thread(target=self._work, name=f"hvpnet-{name}", daemon=True)
@@ -67,8 +66,7 @@ class Batcher:
         Raises:
             UnavailableError: the backend has failed for good.
         """
-        if self.failure is not None:
-            raise UnavailableError(f"the backend of {self._name} failed for good: {self.failure}")
+        self._check()
         calls = [_Call(tweets[first : first + self._size]) for first in range(0, len(tweets), self._size)]
         for call in calls:
             self._waiting.put(call)
@@ -80,22 +78,35 @@ class Batcher:
         self._thread.join()
         self._pipeline.close()
 
+    def stuck(self, seconds: float) -> bool:
+        """Whether a run has been going on for longer."""
+        started = self._started
+        return started is not None and time.perf_counter() - started > seconds
+
     def _work(self) -> None:
         while calls := self._batch():
             running = [call for call in calls if call.results.set_running_or_notify_cancel()]
-            if not running:
-                continue
-            try:
-                results = iter(self._run(running))
-                for call in running:
-                    call.results.set_result([next(results) for _ in call.tweets])
-            except Exception as error:
-                for call in running:
-                    if not call.results.done():
-                        call.results.set_exception(error)
-                if not self._answers():
-                    self.failure = error
-                    self._gave_up(error)
+            if running:
+                self._answer(running)
+
+    def _answer(self, calls: Sequence[_Call]) -> None:
+        try:
+            self._check()
+            results = iter(self._run(calls))
+            for call in calls:
+                call.results.set_result([next(results) for _ in call.tweets])
+        except Exception as error:
+            for call in calls:
+                if not call.results.done():
+                    call.results.set_exception(error)
+            if self.failure is None and not still_answers(self._pipeline):
+                self.failure = error
+                self._gave_up(error)
+
+    def _check(self) -> None:
+        """A backend that has failed for good is not asked again."""
+        if self.failure is not None:
+            raise UnavailableError(f"the backend of {self._name} failed for good: {self.failure}")
 
     def _batch(self) -> list[_Call]:
         """What waits, and at least one call; none at the end."""
@@ -116,28 +127,19 @@ class Batcher:
         return calls
 
     def _run(self, calls: Sequence[_Call]) -> list[Result]:
-        start, cache = time.perf_counter(), self._pipeline.cache
+        self._started = start = time.perf_counter()
+        cache = self._pipeline.cache
         for call in calls:
             self._metrics.stage(self._name, "queue", start - call.since)
         hits, misses = cache.hits, cache.misses
         tweets = [tweet for call in calls for tweet in call.tweets]
-        results = self._pipeline.run(tweets)
+        try:
+            results = self._pipeline.run(tweets)
+        finally:
+            self._started = None
         self._metrics.batch(self._name, len(tweets), cache.hits - hits, cache.misses - misses)
         self._metrics.stage(self._name, "inference", time.perf_counter() - start)
         return results
-
-    def _answers(self) -> bool:
-        """Whether the backend still answers anything."""
-        probe = self._pipeline.prepare(Tweet(words=["a", "b"], head=(0, 1), tail=(1, 2)))
-        for attempt in range(_PROBES):
-            time.sleep(attempt * _PAUSE_SECONDS)
-            try:
-                self._pipeline.run([probe])
-            except Exception:
-                _log.warning("the backend of %s fails", self._name, exc_info=True)
-            else:
-                return True
-        return False
 
 
 class InProcess:
@@ -153,7 +155,7 @@ class InProcess:
     """
 
     def __init__(self, settings: Settings, gave_up: Callable[[Exception], None]) -> None:
-        self._registry = CollectorRegistry()
+        self._registry, self._answer_seconds = CollectorRegistry(), settings.limits.answer_seconds
         self.own_metrics = Metrics(PrometheusInstruments(self._registry))
         self._threads = ThreadPoolExecutor(settings.threads or os.cpu_count() or 1, "hvpnet-prepare")
         self._preparations: dict[str, Preparation] = {}
@@ -186,16 +188,21 @@ class InProcess:
             UnavailableError: the backend has failed for good.
             BackendError: the backend failed.
         """
-        prepared = await asyncio.get_running_loop().run_in_executor(self._threads, self._preparations[bundle], tweets)
+        stop = Event()
+        preparing = self._threads.submit(self._preparations[bundle], tweets, stop.is_set)
+        (prepared,) = await _results([preparing], stop)
         ready = [each for each in prepared if isinstance(each, Prepared)]
         if len(ready) < len(prepared):
             return [each for each in prepared if isinstance(each, Rejection)]
-        parts = [asyncio.wrap_future(part) for part in self._batchers[bundle].submit(ready)]
-        return [result for part in await asyncio.gather(*parts) for result in part]
+        return [result for part in await _results(self._batchers[bundle].submit(ready), stop) for result in part]
 
     async def missing(self) -> list[str]:
-        """See `Extractor`: bundles whose backend has failed for good."""
-        return [name for name, batcher in self._batchers.items() if batcher.failure is not None]
+        """See `Extractor`: bundles whose backend has failed for good, or has not come back from a run."""
+        return [
+            name
+            for name, batcher in self._batchers.items()
+            if batcher.failure is not None or batcher.stuck(self._answer_seconds)
+        ]
 
     async def metrics(self) -> bytes:
         """See `Extractor`."""
@@ -206,3 +213,21 @@ class InProcess:
         self._threads.shutdown(cancel_futures=True)
         for batcher in self._batchers.values():
             batcher.close()
+
+
+async def _results(futures: Sequence["Future[_T]"], stop: Event) -> list[_T]:
+    """Wait for threads. Cancelled, what has not begun is dropped, the rest is told to stop and waited for."""
+    waiting = [asyncio.wrap_future(future) for future in futures]
+    try:
+        await asyncio.wait(waiting)
+    except asyncio.CancelledError:
+        stop.set()
+        for future in futures:
+            future.cancel()
+        await asyncio.wait(waiting)
+        raise
+    finally:
+        for each in waiting:  # or asyncio would log that nobody asked for the others' exceptions
+            if each.done() and not each.cancelled():
+                each.exception()
+    return [each.result() for each in waiting]

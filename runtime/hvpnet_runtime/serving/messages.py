@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, create_model, model_validator
 from pydantic.json_schema import models_json_schema
 from pydantic_core import PydanticCustomError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -149,17 +150,15 @@ async def read_request(
         ServiceError: its type is unknown, it is too large, too slow or malformed.
         InputError: it is JSON, but no request.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind not in (JSON, MULTIPART):
-        raise MediaTypeError(f"the content type must be {JSON} or {MULTIPART}")
+    kind = _content_type(request)
     try:
         async with asyncio.timeout(limits.body_seconds):
-            chunks = _chunks(request, limits.body_bytes, count_bytes)
-            if kind == JSON:
-                return _parse(b"".join([chunk async for chunk in chunks]), limits), _from_base64
-            return await _read_parts(request, chunks, limits)
+            body = await _read_body(request, limits.body_bytes, count_bytes)
     except TimeoutError as error:
         raise RequestTimeoutError(f"the body did not arrive within {limits.body_seconds:g} seconds") from error
+    if kind == JSON:
+        return _parse(body, limits), _from_base64
+    return await _read_parts(request, body, limits)
 
 
 def to_tweets(messages: list[TweetMessage], pictures: Pictures, limits: ServiceLimits) -> list[Tweet]:
@@ -188,27 +187,39 @@ def _to_tweet(message: TweetMessage, pictures: Pictures, limits: ServiceLimits) 
     return Tweet(**dict(message) | {"image": image, "objects": [pictures(crop) for crop in message.objects]})
 
 
-async def _chunks(request: Request, limit: int, count: Callable[[int], None]) -> AsyncGenerator[bytes, None]:
-    """The body as it arrives. What a client declares is believed only if it is too much."""
+def _content_type(request: Request) -> str:
+    """JSON or multipart, both in UTF-8: decoders of other charsets may take the square of what they read."""
+    kind, parameters = parse_options_header(request.headers.get("content-type", ""))
+    if kind not in (JSON.encode(), MULTIPART.encode()):
+        raise MediaTypeError(f"the content type must be {JSON} or {MULTIPART}")
+    if parameters.get(b"charset", b"utf-8").lower() != b"utf-8":
+        raise MediaTypeError("the charset must be utf-8")
+    return kind.decode()
+
+
+async def _read_body(request: Request, limit: int, count: Callable[[int], None]) -> bytes:
+    """The whole body. What a client declares is believed only if it is too much."""
     message = f"the body has more than {limit} bytes; send fewer tweets or smaller pictures"
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise BodyTooLargeError(message)
-    received = 0
+    body = bytearray()
     async for chunk in request.stream():
-        received += len(chunk)
-        if received > limit:
+        if len(body) + len(chunk) > limit:
             raise BodyTooLargeError(message)
         count(len(chunk))
-        yield chunk
+        body += chunk
+    return bytes(body)
 
 
-async def _read_parts(
-    request: Request, chunks: AsyncGenerator[bytes, None], limits: ServiceLimits
-) -> tuple[ExtractRequest, Pictures]:
+async def _read_parts(request: Request, body: bytes, limits: ServiceLimits) -> tuple[ExtractRequest, Pictures]:
+    async def whole() -> AsyncGenerator[bytes, None]:
+        yield body  # in one piece: the parser joins a part's headers anew for every piece
+
     # The parser's own limits, made for pages, would only be second ones: body and tweets have theirs.
     most = 1 + limits.tweets * (1 + MOST_OBJECTS)
-    parser = MultiPartParser(request.headers, chunks, max_files=most, max_fields=most, max_part_size=limits.body_bytes)
+    parser = MultiPartParser(request.headers, whole(), max_files=most, max_fields=most, max_part_size=limits.body_bytes)
+    parser.spool_max_size = limits.body_bytes  # no picture is written to the disk
     try:
         form = await parser.parse()
         try:
@@ -217,14 +228,14 @@ async def _read_parts(
             fields = {name: part.encode() for name, part in items if isinstance(part, str)}
         finally:
             await form.close()
-    except (MultiPartException, LookupError, UnicodeError) as error:  # LookupError: no boundary, no such charset
+    except (MultiPartException, LookupError, UnicodeError) as error:  # LookupError: no boundary
         raise RequestError(f"the body is not {MULTIPART}: {getattr(error, 'message', error)}") from error
     if len(files | fields) < len(items):
         raise RequestError("two parts of the multipart body have one name; give each its own")
-    body = fields.get(REQUEST_PART, files.get(REQUEST_PART))
-    if body is None:
+    message = fields.get(REQUEST_PART, files.get(REQUEST_PART))
+    if message is None:
         raise RequestError(f"the multipart body has no part {REQUEST_PART!r}, which holds the JSON")
-    return _parse(body, limits), _from_parts(files)
+    return _parse(message, limits), _from_parts(files)
 
 
 def _parse(body: bytes, limits: ServiceLimits) -> ExtractRequest:

@@ -1,7 +1,8 @@
 """From the tweets of a request to what the backend reads: tokens and pixels."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import replace
 
 from hvpnet_runtime.errors import InputError
@@ -22,16 +23,29 @@ class Preparation:
     def __init__(self, name: str, prepare: Preparer, metrics: Metrics) -> None:
         self._name, self._prepare, self._metrics = name, prepare, metrics
 
-    def __call__(self, tweets: Sequence[Tweet]) -> list[Prepared] | list[Rejection]:
+    def __call__(
+        self, tweets: Sequence[Tweet], stopped: Callable[[], bool] = lambda: False
+    ) -> list[Prepared] | list[Rejection]:
         """Prepare the tweets of one request.
 
         Bad tweets are an answer, not an exception: they are everyday, and Ray logs the traceback of an exception.
 
+        Args:
+            tweets: of the request.
+            stopped: asked before each tweet; once it says so, nobody waits for the answer.
+
         Returns:
             All of them prepared, or the reasons why some cannot be.
+
+        Raises:
+            CancelledError: it was stopped.
         """
         start = time.perf_counter()
-        outcomes = [self._outcome(number, tweet) for number, tweet in enumerate(tweets)]
+        outcomes: list[Prepared | Rejection] = []
+        for number, tweet in enumerate(tweets):
+            if stopped():
+                raise CancelledError
+            outcomes.append(self._outcome(number, tweet))
         self._metrics.stage(self._name, "prepare", time.perf_counter() - start)
         rejections = [outcome for outcome in outcomes if isinstance(outcome, Rejection)]
         return rejections or [outcome for outcome in outcomes if isinstance(outcome, Prepared)]

@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import uvicorn
 from hvpnet_runtime.serving.address import listen, url_of
 from hvpnet_runtime.serving.admission import Admission
 from hvpnet_runtime.serving.api import create_api
+from hvpnet_runtime.serving.connections import limited
 from hvpnet_runtime.serving.errors import UnavailableError
 from hvpnet_runtime.serving.in_process import InProcess
 from hvpnet_runtime.serving.middleware import LogRequests
@@ -25,7 +27,6 @@ Ends: TypeAlias = "SimpleQueue[int | Exception]"
 _LOOK_SECONDS = 0.02
 _LAST_ANSWERS_SECONDS = 5  # for what is answered to reach the client
 _KEEP_ALIVE_SECONDS = 5
-_MOST_CONNECTIONS = 1024
 
 _log = logging.getLogger(__name__)
 
@@ -60,12 +61,14 @@ def local_service(settings: Settings, host: str, port: int, ends: Ends, *, acces
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                http=limited(settings.connections, settings.limits.retry_after_seconds),
+                ws="none",
+                lifespan="off",
                 timeout_keep_alive=_KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=_LAST_ANSWERS_SECONDS,
-                limit_concurrency=_MOST_CONNECTIONS,
             )
             server = uvicorn.Server(config)
-            serving = threading.Thread(target=server.run, args=([listener],), name="hvpnet-http", daemon=True)
+            serving = threading.Thread(target=_run, args=(server, listener, ends), name="hvpnet-http", daemon=True)
             serving.start()
             while not server.started:
                 if not serving.is_alive():
@@ -81,12 +84,22 @@ def local_service(settings: Settings, host: str, port: int, ends: Ends, *, acces
             extractor.close()
 
 
+def _run(server: uvicorn.Server, listener: socket.socket, ends: Ends) -> None:
+    """Serve until told to stop; an end for another reason is one for the command."""
+    try:
+        server.run([listener])
+    except Exception as error:
+        ends.put(error)
+    if not server.should_exit:
+        ends.put(UnavailableError("the HTTP server ended"))
+
+
 def _finish(admission: Admission, seconds: float) -> None:
     """Refuse new requests, and let those in hand be answered."""
     deadline = time.monotonic() + seconds
     while in_hand := admission.close():
         if time.monotonic() > deadline:
-            _log.warning("stopped with %d tweets in hand: they took longer than stop_seconds, %g", in_hand, seconds)
+            _log.warning("stopped with %d requests in hand: they took longer than stop_seconds, %g", in_hand, seconds)
             return
         time.sleep(_LOOK_SECONDS)
 

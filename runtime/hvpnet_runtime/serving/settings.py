@@ -12,6 +12,7 @@ from hvpnet_runtime.pipeline import CACHE_BYTES
 from hvpnet_runtime.serving.errors import SettingsError
 
 Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
@@ -25,17 +26,18 @@ class ServiceLimits(_Table):
     Attributes:
         body_bytes: of a request's body, counted while it arrives; 413 beyond.
         body_seconds: for the whole body to arrive; 408 beyond.
+        answer_seconds: from the body to the answer; 504 beyond, and the work on it stops.
         tweets: in one request.
         text_characters: of a tweet's text, or of its words joined by one space.
         picture_pixels: of one picture, by its header, before it is decoded; a bundle's own limit holds too.
-        queue: tweets that one ingress replica has accepted and not answered; a request counts as one until its body
-            is read; 429 beyond.
-        queue_bytes: of the bodies of these requests, counted while they arrive; 429 beyond.
+        queue: tweets whose bodies one ingress replica has read and not answered yet; 429 beyond.
+        queue_bytes: of bodies that are not answered yet, counted while they arrive; 429 beyond.
         retry_after_seconds: what a 429 or a 503 tells the client to wait.
     """
 
     body_bytes: Count = 8 * 2**20
-    body_seconds: Annotated[float, Field(gt=0)] = 30
+    body_seconds: Seconds = 30
+    answer_seconds: Seconds = 30
     tweets: Count = 32
     text_characters: Count = 5_000
     picture_pixels: Count = 4096 * 4096
@@ -52,6 +54,22 @@ class ServiceLimits(_Table):
                 f"queue_bytes is {self.queue_bytes}: a body of {self.body_bytes} bytes would never be accepted"
             )
         return self
+
+
+class Connections(_Table):
+    """Connections of the service in one process; on Ray, Ray Serve's proxy takes them.
+
+    Attributes:
+        most: open at a time; 503 beyond.
+        per_client: of one address, so that no client locks the others out; raise it behind a proxy of your own.
+        header_seconds: for the headers of a request to arrive; 408 beyond.
+        header_bytes: of headers, or of anything else in a request that is not its body; 431 beyond.
+    """
+
+    most: Count = 512
+    per_client: Count = 256
+    header_seconds: Seconds = 10
+    header_bytes: Count = 64 * 2**10
 
 
 class Batching(_Table):
@@ -146,6 +164,7 @@ class Settings(_Table):
     cache_bytes: Annotated[int, Field(ge=0)] = CACHE_BYTES
     stop_seconds: Annotated[float, Field(ge=0)] = 20
     limits: ServiceLimits = ServiceLimits()
+    connections: Connections = Connections()
     batching: Batching = Batching()
     ingress: Replicas = Replicas()
     preparation: Replicas = Replicas()

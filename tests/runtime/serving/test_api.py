@@ -18,6 +18,7 @@ from hvpnet_runtime.errors import BackendError
 from hvpnet_runtime.preprocessing.prepare import Preparer
 from hvpnet_runtime.serving.admission import Admission
 from hvpnet_runtime.serving.api import create_api
+from hvpnet_runtime.serving.errors import OverloadedError
 from hvpnet_runtime.serving.messages import read_request, request_model
 from hvpnet_runtime.serving.preparation import Preparation
 from hvpnet_runtime.serving.settings import ServiceLimits
@@ -171,10 +172,21 @@ def test_parts_are_limited_by_tweets_alone():
     assert pictures("19 63") == b""
 
 
-@pytest.mark.parametrize("kind", ["multipart/form-data", "multipart/form-data; boundary=a; charset=zlib_codec"])
+@pytest.mark.parametrize("kind", ["multipart/form-data", "multipart/form-data; boundary=a"])
 def test_multipart_that_is_none(client, kind):
     response = client.post(URL, content=b"--b\r\n\r\nx\r\n--b--", headers={"content-type": kind})
     refused(response, 400, "RequestError", "multipart/form-data")
+
+
+@pytest.mark.parametrize("kind", ["multipart/form-data; boundary=a", "application/json"])
+@pytest.mark.parametrize("charset", ["punycode", "zlib_codec", "utf-7", "utf-16", "latin-1", ""])
+def test_other_charsets(client, kind, charset):
+    """Python's decoder of punycode takes the square of what it reads: a megabyte would stop everything for a minute."""
+    content = b'--a\r\nContent-Disposition: form-data; name="request"\r\n\r\n' + b"a-" * 100_000 + b"\r\n--a--\r\n"
+    response = client.post(URL, content=content, headers={"content-type": f"{kind}; charset={charset}"})
+    refused(response, 415, "MediaTypeError", "the charset must be utf-8")
+    accepted = client.post(URL, json={"tweets": [TWEET]}, headers={"content-type": "application/json; charset=UTF-8"})
+    assert accepted.status_code == 200
 
 
 def test_the_json_may_be_a_file_part(client):
@@ -361,14 +373,14 @@ def test_a_service_that_stops(settings, extractor, metrics):
             return {"type": "http.request", "body": json.dumps({"tweets": [TWEET]}).encode(), "more_body": False}
 
         async def get_ready():
-            sent = await asgi_request(api, body, method="GET", path="/readyz")
+            sent = await asgi_request(api, once(body), method="GET", path="/readyz")
             return sent[0]["status"], json.loads(sent[1]["body"])
 
         api = create_api(settings, stuck, metrics, admission=admission)
-        accepted = asyncio.create_task(asgi_request(api, body))
+        accepted = asyncio.create_task(asgi_request(api, once(body)))
         await asyncio.to_thread(stuck.entered.wait)
         in_hand = [admission.close()]
-        late, ready = await asgi_request(api, body), await get_ready()
+        late, ready = await asgi_request(api, once(body)), await get_ready()
         stuck.release.set()
         answer = await accepted
         return late, ready, [*in_hand, admission.close()], answer
@@ -384,8 +396,8 @@ def with_limits(settings, **limits):
     return settings.model_copy(update={"limits": settings.limits.model_copy(update=limits)})
 
 
-def test_bodies_that_are_being_read_are_counted(settings, extractor, metrics):
-    """Four requests whose bodies are on their way fill a queue of four."""
+def test_bodies_that_trickle_in_lock_nobody_out(settings, extractor, metrics):
+    """Ten requests whose bodies are on their way take no place in a queue of four."""
     api = create_api(with_limits(settings, body_seconds=60), extractor, metrics)
 
     async def scenario():
@@ -396,20 +408,86 @@ def test_bodies_that_are_being_read_are_counted(settings, extractor, metrics):
             await hang_up.wait()
             return {"type": "http.disconnect"}
 
-        async def empty():
-            return {"type": "http.request", "body": b"", "more_body": False}
+        async def whole():
+            return {"type": "http.request", "body": json.dumps({"tweets": [TWEET]}).encode(), "more_body": False}
 
-        first = [asyncio.create_task(asgi_request(api, stalling)) for _ in range(4)]
-        for _ in first:
+        slow = [asyncio.create_task(asgi_request(api, stalling)) for _ in range(10)]
+        for _ in slow:
             await reading.acquire()
-        refused = await asgi_request(api, empty)
+        answer = await asgi_request(api, once(whole))
         hang_up.set()
-        await asyncio.gather(*first)
-        return refused, await asgi_request(api, empty)
+        await asyncio.gather(*slow)
+        return answer
 
-    refused, then = asyncio.run(asyncio.wait_for(scenario(), 60))
-    assert (refused[0]["status"], then[0]["status"]) == (429, 400)
-    assert json.loads(refused[1]["body"])["detail"] == "4 tweets are waiting, the limit is 4; try again later"
+    answer = asyncio.run(asyncio.wait_for(scenario(), 60))
+    assert answer[0]["status"] == 200
+
+
+def once(receive):
+    """Receives the body, and then waits, as long as the client neither sends nor hangs up."""
+    messages = iter([receive])
+
+    async def then_wait():
+        for message in messages:
+            return await message()
+        return await asyncio.Event().wait()
+
+    return then_wait
+
+
+class Slow:
+    """Answers when it is told to, and says whether it was cancelled."""
+
+    def __init__(self):
+        self.begun, self.cancelled, self.end = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def extract(self, bundle, tweets):
+        self.begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            await self.end.wait()  # what cannot be stopped at once
+            raise
+
+
+@pytest.mark.parametrize("hangs_up", [True, False])
+def test_work_that_nobody_waits_for_is_cancelled(settings, metrics, hangs_up):
+    """A deadline is a problem; the share of the queue comes back only when the work has stopped."""
+    admission = Admission(settings.limits)
+    api_settings = with_limits(settings, answer_seconds=60 if hangs_up else 0.05)
+
+    async def scenario():
+        slow, gone = Slow(), asyncio.Event()
+        messages = [{"type": "http.request", "body": json.dumps({"tweets": [TWEET] * 4}).encode(), "more_body": False}]
+
+        async def receive():
+            if messages:
+                return messages.pop()
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        request = asyncio.create_task(
+            asgi_request(create_api(api_settings, slow, metrics, admission=admission), receive)
+        )
+        await slow.begun.wait()
+        if hangs_up:
+            gone.set()
+        answer = await request
+        await slow.cancelled.wait()
+        with pytest.raises(OverloadedError):
+            admission.admit()
+        slow.end.set()
+        while admission.close():
+            await asyncio.sleep(0)
+        return answer
+
+    answer = asyncio.run(asyncio.wait_for(scenario(), 60))
+    if not hangs_up:
+        assert answer[0]["status"] == 504
+        problem = json.loads(answer[1]["body"])
+        assert problem["title"] == "DeadlineError"
+        assert problem["detail"] == "the answer took more than 0.05 seconds; send fewer tweets or smaller pictures"
 
 
 def test_bytes_of_bodies_are_counted(settings, extractor, metrics):
@@ -486,9 +564,9 @@ def test_what_is_open_without_the_token(settings, extractor, path, status, metri
 def test_probes(client, extractor, monkeypatch):
     assert client.get("/healthz").json() == {"status": "ok"}
     assert client.get("/readyz").json() == {"status": "ready"}
-    monkeypatch.setattr(extractor, "waiting", ["inference-ner"])
+    monkeypatch.setattr(extractor._batchers["ner"], "failure", BackendError("lost"))
     response = client.get("/readyz")
-    assert (response.status_code, response.json()) == (503, {"status": "waiting", "missing": ["inference-ner"]})
+    assert (response.status_code, response.json()) == (503, {"status": "waiting", "missing": ["ner"]})
     assert client.get("/healthz").status_code == 200
 
 

@@ -48,6 +48,7 @@ DEATHS = (
 )
 """What the death of a replica, or of its node, looks like to those who wait for it."""
 
+_HEALTH_SECONDS = 5  # between questions to a backend's replica; one that stands still is replaced after twice as many
 _START_ATTEMPTS = 3  # a replica that cannot load its bundle will not at the twentieth attempt either, Ray's default
 
 
@@ -79,7 +80,7 @@ class Ingress:
         return create_api(self._settings, self, Metrics(RayInstruments()), admission=self._admission, token=self._token)
 
     async def close(self) -> int:
-        """Refuse new requests; how many tweets are in hand still."""
+        """Refuse new requests; how many requests are in hand still."""
         return self._admission.close()
 
     async def extract(self, bundle: str, tweets: Sequence[Tweet]) -> Sequence[Result | Rejection]:
@@ -162,6 +163,8 @@ def _inference(name: str, path: Path, settings: Settings) -> serve.Application:
         name=f"inference-{name}",
         max_ongoing_requests=2 * size,  # a batch that runs, and one that gathers
         user_config=settings.batching.model_dump(),
+        health_check_period_s=_HEALTH_SECONDS,
+        health_check_timeout_s=2 * _HEALTH_SECONDS,
         **_replicas(settings.inference, target=size),
     )
     return deployment.bind(

@@ -2,21 +2,25 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ray import serve
 
 from hvpnet_runtime.errors import BackendError
 from hvpnet_runtime.pipeline import Pipeline
 from hvpnet_runtime.preprocessing.prepare import Prepared
+from hvpnet_runtime.serving.health import still_answers
 from hvpnet_runtime.serving.metrics import Metrics
 from hvpnet_runtime.serving.on_ray.metrics import RayInstruments
 from hvpnet_runtime.serving.settings import Batching
 from hvpnet_runtime.types import Rejection, Result
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Inference:
             raise BackendError(f"the engine of {path} was built for short texts: build it without --max-seq to serve")
         self._name, self._metrics, self._size = name, Metrics(RayInstruments()), Batching().size
         self._thread = ThreadPoolExecutor(1, "hvpnet-inference")  # a backend runs one batch at a time
+        self._failure: Exception | None = None
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -65,6 +70,15 @@ class Inference:
         self._size = settings.size
         self._run.set_max_batch_size(settings.size)
         self._run.set_batch_wait_timeout_s(settings.wait_ms / 1000)
+
+    def check_health(self) -> None:
+        """Ray Serve calls this now and then, and replaces the replica if it raises.
+
+        Raises:
+            BackendError: the backend has failed for good.
+        """
+        if self._failure is not None:
+            raise BackendError(f"the backend of {self._name} failed for good: {self._failure}") from self._failure
 
     async def __call__(self, prepared: list[Prepared] | list[Rejection]) -> list[Result] | list[Rejection]:
         """Run what the preparation made of tweets; what it rejected goes back as it came.
@@ -92,10 +106,17 @@ class Inference:
             tweets = [tweet for call in calls for tweet in call.tweets]
             cache = self._pipeline.cache
             hits, misses = cache.hits, cache.misses
-            results = await asyncio.get_running_loop().run_in_executor(self._thread, self._pipeline.run, tweets)
+            results = await self._in_thread(self._pipeline.run, tweets)
             self._metrics.batch(self._name, len(tweets), cache.hits - hits, cache.misses - misses)
             self._metrics.stage(self._name, "inference", time.perf_counter() - start)
+        except Exception as error:
+            if self._failure is None and not await self._in_thread(still_answers, self._pipeline):
+                self._failure = error
+            raise
         finally:
             self._idle.set()
         rest = iter(results)
         return [[next(rest) for _ in call.tweets] for call in calls]
+
+    async def _in_thread(self, function: Callable[[_In], _Out], argument: _In) -> _Out:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, argument)

@@ -90,14 +90,14 @@ def _finish(seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while in_hand := _close():
         if time.monotonic() > deadline:
-            _log.warning("stopped with %d tweets in hand: they took longer than stop_seconds, %g", in_hand, seconds)
+            _log.warning("stopped with %d requests in hand: they took longer than stop_seconds, %g", in_hand, seconds)
             return
         time.sleep(_LOOK_SECONDS)
     time.sleep(_LAST_ANSWERS_SECONDS)
 
 
 def _close() -> int:
-    """Close every ingress; how many tweets they have in hand still. An ingress that died has nothing in hand.
+    """Close every ingress; how many requests they have in hand still. An ingress that died has nothing in hand.
 
     Once Ray's process of this machine, the raylet, is dead, some calls of Ray never return: then nothing is in hand.
     """

@@ -1,0 +1,112 @@
+"""Limits on connections, below HTTP: how many there are, of whom, and how long and large what is no body may be."""
+
+import asyncio
+import json
+from collections import Counter
+from typing import Any, ClassVar
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from hvpnet_runtime.serving.errors import HeadersTooLargeError, RequestTimeoutError, ServiceError, UnavailableError
+from hvpnet_runtime.serving.errors import problem as problem_of
+from hvpnet_runtime.serving.settings import Connections
+
+_PHRASES = {408: "Request Timeout", 431: "Request Header Fields Too Large", 503: "Service Unavailable"}
+
+
+def limited(limits: Connections, retry_after_seconds: int) -> type[asyncio.Protocol]:
+    """A protocol for uvicorn that holds connections to limits.
+
+    Args:
+        limits: on them.
+        retry_after_seconds: what a client that is one too many is told to wait.
+    """
+    members = {"limits": limits, "retry_after_seconds": retry_after_seconds, "open_by_client": Counter()}
+    return type("Limited", (_Limited,), members)
+
+
+class _Limited(HttpToolsProtocol):
+    """One connection. What a request has beside its body counts: headers, trailers, and the sizes of chunks."""
+
+    limits: ClassVar[Connections]
+    retry_after_seconds: ClassVar[int]
+    open_by_client: ClassVar[Counter[str]]
+
+    _counted = False
+    _timer: asyncio.TimerHandle | None = None
+    _beside = 0  # bytes of this request that are no body
+    _body = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self.limits.most or self.open_by_client[self._address()] >= self.limits.per_client:
+            self._refuse(UnavailableError("too many connections are open; try again later"))
+            return
+        self.open_by_client[self._address()] += 1
+        self._counted = True
+        self._wait_for_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        if self._counted:
+            self.open_by_client[self._address()] -= 1
+            if not self.open_by_client[self._address()]:
+                del self.open_by_client[self._address()]
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        if self._timer is None and (self.cycle is None or self.cycle.response_complete):
+            self._wait_for_headers()  # of the next request
+        self._beside += len(data)
+        super().data_received(data)
+        if self._beside > self.limits.header_bytes + self._body and not self.transport.is_closing():
+            self._refuse(HeadersTooLargeError(f"the headers have more than {self.limits.header_bytes} bytes"))
+
+    def on_message_begin(self) -> None:
+        self._body = 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._stop_waiting()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._beside -= len(body)
+        self._body += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._beside = 0
+        super().on_message_complete()
+
+    def _address(self) -> str:
+        return self.client[0] if self.client else ""
+
+    def _wait_for_headers(self) -> None:
+        seconds = self.limits.header_seconds
+        error = RequestTimeoutError(f"the headers did not arrive within {seconds:g} seconds")
+        self._timer = self.loop.call_later(seconds, self._refuse, error)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _refuse(self, error: ServiceError) -> None:
+        """Say why, unless an answer is on its way, and close."""
+        self._stop_waiting()
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.write(_response(error, self.retry_after_seconds))
+        self.transport.close()
+
+
+def _response(error: ServiceError, retry_after_seconds: int) -> bytes:
+    members: dict[str, Any] = problem_of(error)
+    body = json.dumps(members)
+    retry = f"retry-after: {retry_after_seconds}\r\n" if isinstance(error, UnavailableError) else ""
+    return (
+        f"HTTP/1.1 {error.status} {_PHRASES[error.status]}\r\ncontent-type: application/problem+json\r\n"
+        f"content-length: {len(body)}\r\n{retry}connection: close\r\n\r\n{body}"
+    ).encode()

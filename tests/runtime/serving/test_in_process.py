@@ -1,0 +1,147 @@
+"""The batcher and the extractor of one process: what shares a batch, what is stopped, when a backend is given up."""
+
+import asyncio
+import threading
+from types import SimpleNamespace
+
+import pytest
+from prometheus_client import CollectorRegistry
+from waiting import eventually
+
+from hvpnet_runtime import Tweet
+from hvpnet_runtime.errors import BackendError
+from hvpnet_runtime.serving import health
+from hvpnet_runtime.serving.errors import UnavailableError
+from hvpnet_runtime.serving.in_process import Batcher, InProcess
+from hvpnet_runtime.serving.metrics import Metrics, PrometheusInstruments
+
+PATIENCE = 60
+
+
+class FakePipeline:
+    """Answers tweets with themselves, when it is let; `fails` says how often it does not answer at all."""
+
+    def __init__(self, fails=0):
+        self.batches, self.fails, self.closed = [], fails, False
+        self.begun, self.go_on = threading.Semaphore(0), threading.Event()
+        self.cache = SimpleNamespace(hits=0, misses=0)
+        self.backend = SimpleNamespace(name="fake")
+
+    def run(self, tweets):
+        self.begun.release()
+        assert self.go_on.wait(PATIENCE)
+        if self.fails:
+            self.fails -= 1
+            raise BackendError("the device is lost")
+        self.batches.append(list(tweets))
+        return list(tweets)
+
+    def prepare(self, tweet):
+        return "probe"
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def batcher(request, monkeypatch):
+    monkeypatch.setattr(health, "_PAUSE_SECONDS", 0)
+    pipeline, gave_up = FakePipeline(getattr(request, "param", 0)), []
+    made = Batcher("ner", pipeline, 4, Metrics(PrometheusInstruments(CollectorRegistry())), gave_up.append)
+    yield made, pipeline, gave_up
+    pipeline.go_on.set()
+    made.close()
+    assert pipeline.closed
+
+
+def results(futures):
+    return [result for future in futures for result in future.result(PATIENCE)]
+
+
+def test_what_waits_while_the_backend_is_busy_is_one_batch(batcher):
+    batcher, pipeline, _ = batcher
+    first = batcher.submit(["a"])
+    assert pipeline.begun.acquire(timeout=PATIENCE)  # an idle backend runs what comes at once
+    later = [batcher.submit(tweets) for tweets in (["b"], ["c", "d"], ["e", "f"], ["g", "h", "i", "j", "k"])]
+    pipeline.go_on.set()
+    assert results(first) == ["a"]
+    assert [results(futures) for futures in later] == [["b"], ["c", "d"], ["e", "f"], ["g", "h", "i", "j", "k"]]
+    assert pipeline.batches == [["a"], ["b", "c", "d"], ["e", "f"], ["g", "h", "i", "j"], ["k"]]
+
+
+def test_what_was_cancelled_is_not_run(batcher):
+    batcher, pipeline, _ = batcher
+    running = batcher.submit(["a"])
+    assert pipeline.begun.acquire(timeout=PATIENCE)
+    (dropped,), kept = batcher.submit(["b"]), batcher.submit(["c"])
+    assert dropped.cancel()
+    pipeline.go_on.set()
+    assert results(running) + results(kept) == ["a", "c"]
+    assert pipeline.batches == [["a"], ["c"]]
+
+
+@pytest.mark.parametrize("batcher", [1], indirect=True)
+def test_a_backend_that_failed_once_goes_on(batcher):
+    batcher, pipeline, gave_up = batcher
+    pipeline.go_on.set()
+    with pytest.raises(BackendError, match="the device is lost"):
+        results(batcher.submit(["a"]))
+    assert results(batcher.submit(["b"])) == ["b"]
+    assert gave_up == []
+
+
+@pytest.mark.parametrize("batcher", [4], indirect=True)
+def test_a_backend_that_answers_nothing_any_more_is_given_up(batcher):
+    batcher, pipeline, gave_up = batcher
+    first = batcher.submit(["a"])
+    assert pipeline.begun.acquire(timeout=PATIENCE)
+    second = batcher.submit(["b"])
+    pipeline.go_on.set()
+    with pytest.raises(BackendError, match="the device is lost"):
+        results(first)
+    with pytest.raises(UnavailableError, match="the backend of ner failed for good: the device is lost"):
+        results(second)
+    assert eventually(lambda: gave_up)
+    assert str(gave_up[0]) == "the device is lost"
+    with pytest.raises(UnavailableError, match="the backend of ner failed for good: the device is lost"):
+        batcher.submit(["b"])
+
+
+def test_a_run_that_does_not_come_back_is_seen(batcher):
+    batcher, pipeline, _ = batcher
+    assert not batcher.stuck(0)
+    futures = batcher.submit(["a"])
+    assert pipeline.begun.acquire(timeout=PATIENCE)
+    assert batcher.stuck(0)
+    assert not batcher.stuck(PATIENCE)
+    pipeline.go_on.set()
+    results(futures)
+    assert eventually(lambda: not batcher.stuck(0))
+
+
+def test_cancelled_preparation_stops_before_the_next_tweet(settings, monkeypatch):
+    """And what was cancelled ends only then, so that its share of the service is in use until it is not."""
+    extractor = InProcess(settings, pytest.fail)
+    prepared, begun, go_on = [], threading.Event(), threading.Event()
+
+    def prepare(tweet):
+        prepared.append(tweet.id)
+        begun.set()
+        assert go_on.wait(PATIENCE)
+        raise AssertionError
+
+    monkeypatch.setattr(extractor._preparations["ner"], "_prepare", prepare)
+
+    async def scenario():
+        work = asyncio.create_task(extractor.extract("ner", [Tweet(text="a", id=row) for row in range(3)]))
+        await asyncio.to_thread(begun.wait)
+        work.cancel()
+        done, _ = await asyncio.wait([work], timeout=0.05)
+        assert not done
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE))
+    extractor.close()
+    assert prepared == [0]

@@ -105,7 +105,7 @@ def test_it_stops_though_ray_died(ner_bundle, free_port):
 @pytest.mark.parametrize(
     ("seconds", "signals", "code", "said"),
     [
-        (0.5, 1, 0, "stopped with 1 tweets in hand: they took longer than stop_seconds, 0.5"),
+        (0.5, 1, 0, "1 requests in hand were not answered: they took longer than stop_seconds, 0.5"),
         (3600, 2, 130, "interrupted"),
     ],
 )

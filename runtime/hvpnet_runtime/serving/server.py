@@ -99,7 +99,9 @@ def _finish(admission: Admission, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while in_hand := admission.close():
         if time.monotonic() > deadline:
-            _log.warning("%d requests in hand were not answered: they took longer than stop_seconds, %g", in_hand, seconds)
+            _log.warning(
+                "%d requests in hand were not answered: they took longer than stop_seconds, %g", in_hand, seconds
+            )
             return
         time.sleep(_LOOK_SECONDS)
 

@@ -91,6 +91,36 @@ def test_requests_in_hand_are_answered_before_it_stops(form, ner_bundle, free_po
     assert {(end.status_code, end.json()["title"]) for end in refused} <= {(503, "UnavailableError")}
 
 
+LOST = """
+import sys
+from hvpnet.cli import main
+from hvpnet_runtime.backends.base import HostBackend
+from hvpnet_runtime.errors import BackendError
+
+def lost(*_):
+    raise BackendError("the device is lost")
+
+HostBackend.encode_text = lost
+sys.exit(main(["serve", *sys.argv[1:]]))
+"""
+
+
+def test_a_backend_that_failed_for_good_ends_it(ner_bundle, free_port):
+    command = [sys.executable, "-c", LOST, f"people={ner_bundle}", "--port", str(free_port())]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        line = next(line for line in process.stderr if "serving at" in line)
+        url = line.removeprefix("hvpnet: serving at ").partition(",")[0]
+        response = httpx2.post(f"{url}/v1/extract", json={"tweets": [{"text": "Jordan"}]}, timeout=60)
+        assert (response.status_code, response.json()["detail"]) == (500, "the device is lost")
+        assert process.wait(60) == 1
+        assert process.stderr.read().splitlines()[-1] == (
+            "hvpnet: error: a backend failed for good: the device is lost"
+        )
+    finally:
+        process.kill()
+
+
 def test_it_stops_though_ray_died(ner_bundle, free_port):
     """As when all processes of the service are told to stop at once."""
     process, _ = started(["--ray", f"people={ner_bundle}", "--port", str(free_port())])

@@ -90,7 +90,9 @@ def _finish(seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while in_hand := _close():
         if time.monotonic() > deadline:
-            _log.warning("%d requests in hand were not answered: they took longer than stop_seconds, %g", in_hand, seconds)
+            _log.warning(
+                "%d requests in hand were not answered: they took longer than stop_seconds, %g", in_hand, seconds
+            )
             return
         time.sleep(_LOOK_SECONDS)
     time.sleep(_LAST_ANSWERS_SECONDS)

@@ -13,6 +13,8 @@ import pytest
 from hvpnet.cli import main
 from hvpnet_runtime import BackendError
 from hvpnet_runtime.bulk import Job, annotate
+from hvpnet_runtime.bulk.on_ray import OnRay
+from hvpnet_runtime.bulk.on_ray.cluster import Actor
 from hvpnet_runtime.bulk.source import JsonLines, Part
 from hvpnet_runtime.bulk.worker import Annotator, Done
 from hvpnet_runtime.errors import BulkError, ResumeError
@@ -136,6 +138,27 @@ def test_a_failing_engine_stops_the_run_and_the_rest_goes_on_later(
     report = annotate(job, form.workers(copies=1))
     assert report.resumed >= 2
     assert [row["id"] for row in read(job.output)] == list(range(12))
+
+
+class Deadly(Actor):
+    """Ends its process at one part, as a crash of an engine does."""
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        if row["number"] == 1 and self._begin(1) < 3:
+            os._exit(139)
+        return super().__call__(row)
+
+
+@pytest.mark.heavy
+@pytest.mark.usefixtures("ray_here")
+def test_a_part_that_ends_its_processes_ends_the_run(
+    ner_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = numbered(tmp_path / "tweets.jsonl", 6)
+    monkeypatch.setattr("hvpnet_runtime.bulk.on_ray.cluster.Actor", Deadly)
+    job = Job(ner_bundle, source, tmp_path / "out.jsonl", part_rows=2)
+    with pytest.raises(BulkError, match="the part at row 3 ended its process 3 times"):
+        annotate(job, OnRay(copies=1))
 
 
 def test_an_input_that_changes_during_the_run_is_an_error(

@@ -1,14 +1,11 @@
 """What Ray has room for, and what goes wrong with it, said in one line."""
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 
-from hvpnet_runtime.bulk import Job, annotate
 from hvpnet_runtime.bulk.on_ray import OnRay
 from hvpnet_runtime.bulk.on_ray.cluster import MOST_TRIES, Actor, connect
 from hvpnet_runtime.bulk.worker import Done, Failed
@@ -82,27 +79,6 @@ def test_a_cluster_without_room_is_an_error(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("ray.nodes", lambda: [node(4), node(2)])
     with pytest.raises(BulkError, match="no node of the Ray cluster has 8 CPUs"):
         OnRay(threads=8).pool("auto")
-
-
-class Deadly(Actor):
-    """Ends its process at one part, as a crash of an engine does."""
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        if row["number"] == 1 and self._begin(1) < 3:
-            os._exit(139)
-        return super().__call__(row)
-
-
-@pytest.mark.usefixtures("ray_here")
-def test_a_part_that_ends_its_processes_ends_the_run(
-    ner_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = tmp_path / "tweets.jsonl"
-    source.write_text('{"text": "Jordan"}\n' * 6)
-    monkeypatch.setattr("hvpnet_runtime.bulk.on_ray.cluster.Actor", Deadly)
-    job = Job(ner_bundle, source, tmp_path / "out.jsonl", part_rows=2)
-    with pytest.raises(BulkError, match="the part at row 3 ended its process 3 times"):
-        annotate(job, OnRay(copies=1))
 
 
 def test_a_part_is_not_tried_for_ever() -> None:

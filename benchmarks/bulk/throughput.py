@@ -1,4 +1,4 @@
-"""Tweets per second of bulk annotation against a loop over `Pipeline`, on generated picture-tweets.
+"""Tweets per second of bulk annotation on Ray against a loop over `Pipeline`, on generated picture-tweets.
 
     python benchmarks/bulk/throughput.py BUNDLE --out benchmarks/results/NAME.json [--tweets 400] [--precision int8]
 
@@ -20,8 +20,9 @@ from tempfile import TemporaryDirectory
 from hvpnet.bench.machine import describe_machine
 from hvpnet.data import Sizes, load_split, write_picture_tweets
 from hvpnet_runtime import Pipeline
-from hvpnet_runtime.bulk import Job, Resources, annotate
-from hvpnet_runtime.bulk.cluster import connect
+from hvpnet_runtime.bulk import Job, annotate
+from hvpnet_runtime.bulk.on_ray import OnRay
+from hvpnet_runtime.bulk.on_ray.cluster import connect
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.jsonl import parse_line, tweet_from_dict
 
@@ -73,7 +74,7 @@ def seconds(run: Callable[[], object]) -> float:
 def measure(options: argparse.Namespace) -> list[Repeat]:
     """Interleaved, after one run of each to warm up."""
     taken = []
-    resources = Resources(None, options.actors, options.threads)
+    workers = OnRay(None, options.copies, options.threads)
     with (
         TemporaryDirectory() as folder,
         Pipeline.load(options.bundle, precision=options.precision) as pipeline,
@@ -84,7 +85,7 @@ def measure(options: argparse.Namespace) -> list[Repeat]:
 
         def bulk(source: Path) -> None:
             job = Job(options.bundle, source, root / "bulk.jsonl", precision=options.precision, part_rows=100)
-            annotate(job, resources)
+            annotate(job, workers)
             job.output.unlink()
 
         for _ in range(options.repeats + 1):
@@ -100,7 +101,7 @@ def main() -> None:
     parser.add_argument("--precision", help="of the graphs (default: as for `Pipeline.load`)")
     parser.add_argument("--tweets", type=int, default=400)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--actors", type=int)
+    parser.add_argument("--copies", type=int)
     parser.add_argument("--threads", type=int)
     options = parser.parse_args()
     machine = describe_machine()
@@ -110,7 +111,7 @@ def main() -> None:
         "sizes": asdict(Bundle.load(options.bundle).sizes),
         "precision": options.precision,
         "tweets": options.tweets,
-        "actors": options.actors,
+        "copies": options.copies,
         "threads": options.threads,
         "seconds": [asdict(repeat) for repeat in taken],
         "loop_tweets_per_second": options.tweets / median(repeat.loop for repeat in taken),

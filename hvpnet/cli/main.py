@@ -40,6 +40,9 @@ _EXTRAS = {
 }
 """What brings a verb's packages; every other verb needs `export`."""
 
+_EXTRAS_OF_PACKAGES = {"onnxruntime": "cpu", "ray": "ray", "aiohttp": "ray", "pandas": "ray"}
+"""What brings a package whatever the verb is. Ray's extras bring two for parts of Ray itself."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `hvpnet`.
@@ -121,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
 def _one_line(verb: str, error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("hvpnet"):
         package = error.name.partition(".")[0]
-        extra = "cpu" if package == "onnxruntime" else _EXTRAS.get(verb, "export")
+        extra = _EXTRAS_OF_PACKAGES.get(package) or _EXTRAS.get(verb, "export")
         error = MissingExtraError(package, extra, f"hvpnet {verb}")
     message = one_line(error)
     if isinstance(error, HvpnetError | OSError):

@@ -4,6 +4,7 @@ Addresses, streams, events and graphs are plain integers to the callers.
 """
 
 import ctypes
+import os
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -36,6 +37,9 @@ class Device:
 class Cuda:
     """The current CUDA device.
 
+    Attributes:
+        count: GPUs that this process may use.
+
     Raises:
         MissingExtraError: cuda-bindings is not installed.
         BackendError: there is no GPU, or its driver is too old.
@@ -50,6 +54,7 @@ class Cuda:
         status, count = runtime.cudaGetDeviceCount()
         if status != runtime.cudaError_t.cudaSuccess or not count:
             raise BackendError(f"no usable CUDA GPU ({status.name}): check nvidia-smi and the driver's version")
+        self.count = int(count)
 
     def device(self) -> Device:
         """What the current GPU is."""
@@ -161,3 +166,17 @@ def find_device() -> Device | None:
         return Cuda().device()
     except (BackendError, MissingExtraError):
         return None
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, each as the `CUDA_VISIBLE_DEVICES` of a process that is to have it alone.
+
+    None where there is no GPU or cuda-bindings is not installed.
+    """
+    try:
+        count = Cuda().count
+    except (BackendError, MissingExtraError):
+        return []
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")  # the first that is not there ends the list
+    names = [name.strip() for name in given.split(",")] if given else [str(number) for number in range(count)]
+    return names[:count]

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -15,6 +16,7 @@ from hvpnet_runtime.errors import InputError
 from hvpnet_runtime.jsonl import json_line
 
 _GROUP_ROWS = 65_536  # small row groups make a Parquet file slow to read
+_ENCODED_ROWS = 1024  # of a part, which are Python objects at the same time
 
 
 def answers_for(output: Path, task: Task, id_type: pa.DataType) -> "Answers":
@@ -35,7 +37,9 @@ class JsonLinesAnswers:
 
     def encode(self, rows: Iterable[Mapping[str, Any]]) -> bytes:
         """A file of these rows, which are JSON types."""
-        return "".join(f"{json_line(row)}\n" for row in rows).encode()
+        file = BytesIO()
+        file.writelines(f"{json_line(row)}\n".encode() for row in rows)
+        return file.getvalue()
 
     def count(self, file: BinaryIO) -> int:
         """How many rows a file holds."""
@@ -63,8 +67,10 @@ class ParquetAnswers:
         """See `JsonLinesAnswers`."""
         if self._id_is_text:
             rows = ({**row, "id": _id_text(row["id"])} for row in rows)
-        file = BytesIO()
-        pq.write_table(pa.Table.from_pylist(list(rows), self._schema), file)
+        file, rest = BytesIO(), iter(rows)
+        with pq.ParquetWriter(file, self._schema) as writer:
+            while some := list(islice(rest, _ENCODED_ROWS)):
+                writer.write_table(pa.Table.from_pylist(some, self._schema))
         return file.getvalue()
 
     def count(self, file: BinaryIO) -> int:

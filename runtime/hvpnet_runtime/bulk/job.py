@@ -39,22 +39,6 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Resources:
-    """Where a bulk run runs; the answers do not depend on it.
-
-    Attributes:
-        address: of a Ray cluster; by default Ray is started on this machine, on loopback, for this run.
-        actors: most copies of the bundle at work at once; by default as many as the cluster has GPUs, or room for
-            on its CPUs.
-        threads: CPUs of one copy, for its backend and its pictures; by default its GPU's share of the node, or 4.
-    """
-
-    address: str | None = None
-    actors: int | None = None
-    threads: int | None = None
-
-
-@dataclass(frozen=True)
 class Report:
     """What became of the rows.
 

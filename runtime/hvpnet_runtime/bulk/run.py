@@ -1,6 +1,7 @@
 """The run: hold the work folder, do its unfinished parts, check that every row is there, join."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import Any, TextIO
@@ -8,16 +9,16 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from hvpnet_runtime.bulk.answers import answers_for
-from hvpnet_runtime.bulk.cluster import connect, pool_for, run_parts
-from hvpnet_runtime.bulk.job import Job, Report, Resources
+from hvpnet_runtime.bulk.job import Job, Report
+from hvpnet_runtime.bulk.local import Local
 from hvpnet_runtime.bulk.source import Part, Source, open_source
 from hvpnet_runtime.bulk.work import WorkFolder
-from hvpnet_runtime.bulk.worker import manifest_digest
+from hvpnet_runtime.bulk.worker import Workers, manifest_digest
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.errors import BulkError
 
 
-def annotate(job: Job, resources: Resources = Resources(), *, progress: TextIO | None = None) -> Report:  # noqa: B008  frozen
+def annotate(job: Job, workers: Workers = Local(), *, progress: TextIO | None = None) -> Report:  # noqa: B008  frozen
     """Extract from every tweet of a file.
 
     Answers stand in the order of the input. Rows that cannot be processed go to `job.rejected`, with their number,
@@ -25,12 +26,11 @@ def annotate(job: Job, resources: Resources = Resources(), *, progress: TextIO |
     that after any interruption the same call goes on where it stopped. Its output is the same to the last byte, if the
     machines are alike.
 
-    On a cluster, every node needs the bundle, the input and its pictures under the same paths. Only this process
-    writes.
+    Wherever the tweets are annotated, only this process writes.
 
     Args:
         job: what to do.
-        resources: where.
+        workers: where; by default on this machine, see `Local`, and `on_ray.OnRay` for a cluster.
         progress: where to show rate and time left, such as `sys.stderr`.
 
     Raises:
@@ -39,7 +39,7 @@ def annotate(job: Job, resources: Resources = Resources(), *, progress: TextIO |
         BackendError: a backend does not load or fails, or its engine is stale.
         MissingExtraError: the backend's packages are not installed.
         ResumeError: an interrupted run of another bundle, input or options stands in the way.
-        BulkError: the output exists, the input changed, Ray cannot be started, joined or gave up, or rows were lost.
+        BulkError: the output exists, the input changed, a process or Ray ended or cannot begin, or rows were lost.
     """
     job = replace(job, bundle=job.bundle.absolute(), input=job.input.absolute(), output=job.output.absolute())
     bundle, source = Bundle.load(job.bundle), open_source(job.input)
@@ -48,7 +48,7 @@ def annotate(job: Job, resources: Resources = Resources(), *, progress: TextIO |
         identity = _identity(job)
         work.begin(identity, lambda: _index(source, job.part_rows, progress))
         todo = work.unfinished()
-        backends = _annotate(job, work, todo, resources, progress=progress) if todo else ()
+        backends = _annotate(job, work, todo, workers, progress=progress) if todo else ()
         if _identity(job) != identity:
             raise BulkError(f"{job.input} or {job.bundle} changed during the run: remove {work.path} to begin anew")
         annotated, rejected = work.join(answers, job.output, job.rejected)
@@ -58,16 +58,16 @@ def annotate(job: Job, resources: Resources = Resources(), *, progress: TextIO |
 
 
 def _annotate(
-    job: Job, work: WorkFolder, todo: Sequence[Part], resources: Resources, *, progress: TextIO | None
+    job: Job, work: WorkFolder, todo: Sequence[Part], workers: Workers, *, progress: TextIO | None
 ) -> tuple[str, ...]:
     total, rejections = _rows(work.parts), 0
     backends: set[str] = set()
     parts = {part.number: part for part in todo}
     with (
-        connect(resources.address),
+        closing(workers(job, manifest_digest(job.bundle), todo)) as finished,
         tqdm(total=total, initial=total - _rows(todo), unit=" tweets", smoothing=0.05, **_shown(progress)) as bar,
     ):
-        for done in run_parts(job, manifest_digest(job.bundle), todo, pool_for(resources, job.backend)):
+        for done in finished:
             work.finish(parts[done.number], done.answers, done.rejected)
             rejections += done.rejections
             backends.add(done.backend)

@@ -488,7 +488,7 @@ def test_a_missing_extra_is_named(
     assert error_line(err) == f"hvpnet: error: hvpnet export needs {needed}"
 
 
-@pytest.mark.parametrize("package", ["ray", "pandas", "pyarrow", "filelock", "tqdm"])
+@pytest.mark.parametrize("package", ["pyarrow", "filelock", "tqdm"])
 def test_the_extra_of_bulk_runs_is_named(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
@@ -499,9 +499,31 @@ def test_the_extra_of_bulk_runs_is_named(
     assert error_line(err).endswith(f"bulk annotation needs the package {package}: pip install 'hvpnet[bulk]'")
 
 
-@pytest.mark.parametrize("name", ["ray", "ray.serve", "starlette.requests", "uvicorn", "aiohttp", "pydantic"])
+@pytest.mark.parametrize("package", ["ray", "pandas"])
+@pytest.mark.parametrize("arguments", [("--ray",), ("--address", "10.0.0.1:6379")])
+def test_the_extra_of_bulk_runs_on_ray_is_named(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    package: str,
+    arguments: tuple[str, ...],
+) -> None:
+    monkeypatch.delitem(sys.modules, "hvpnet_runtime.bulk.on_ray", raising=False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == package else name)
+    code, _, err = run(capsys, "annotate", "bundle", "in.jsonl", tmp_path / "out.jsonl", *arguments)
+    assert code == 1
+    assert error_line(err).endswith(f"bulk annotation on Ray needs the package {package}: pip install 'hvpnet[ray]'")
+
+
+@pytest.mark.parametrize(
+    ("name", "extra"),
+    [
+        *((name, "serve") for name in ("starlette.requests", "uvicorn", "pydantic")),
+        *((name, "ray") for name in ("ray", "ray.serve", "aiohttp")),
+    ],
+)
 def test_the_extra_of_the_service_is_named(
-    capsys: pytest.CaptureFixture[str], ner_bundle: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    capsys: pytest.CaptureFixture[str], ner_bundle: Path, monkeypatch: pytest.MonkeyPatch, name: str, extra: str
 ) -> None:
     def refuse(*_: object) -> None:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
@@ -510,7 +532,7 @@ def test_the_extra_of_the_service_is_named(
     code, _, err = run(capsys, "serve", ner_bundle)
     assert code == 1
     package = name.partition(".")[0]
-    assert error_line(err).endswith(f"hvpnet serve needs the package {package}: pip install 'hvpnet[serve]'")
+    assert error_line(err).endswith(f"hvpnet serve needs the package {package}: pip install 'hvpnet[{extra}]'")
 
 
 def test_unexpected_errors_are_one_line_and_a_traceback_with_debug(

@@ -16,7 +16,9 @@ import pytest
 
 from hvpnet.data import Sizes, load_split, write_picture_tweets
 from hvpnet_runtime import Pipeline, Tweet
-from hvpnet_runtime.bulk.cluster import connect
+from hvpnet_runtime.bulk import Local
+from hvpnet_runtime.bulk.on_ray import OnRay
+from hvpnet_runtime.bulk.on_ray.cluster import connect
 from hvpnet_runtime.ray_processes import prepare_local_ray
 
 
@@ -110,6 +112,34 @@ def ray_here(ray_folder: Path) -> Iterator[None]:
         patch.setenv("RAY_TMPDIR", str(ray_folder))
         with connect(None):
             yield
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form of a bulk run.
+
+    Attributes:
+        workers: makes `Workers` of `copies` and `threads`.
+        annotator: the name by which it knows `Annotator`.
+        arguments: what the command calls it.
+    """
+
+    workers: Any
+    annotator: str
+    arguments: tuple[str, ...]
+
+
+LOCAL = Form(Local, "hvpnet_runtime.bulk.local.Annotator", ())
+ON_RAY = Form(OnRay, "hvpnet_runtime.bulk.on_ray.cluster.Annotator", ("--ray",))
+
+
+@pytest.fixture(params=[LOCAL, pytest.param(ON_RAY, marks=pytest.mark.heavy)], ids=["local", "ray"])
+def form(request: pytest.FixtureRequest) -> Form:
+    """Either form, Ray's in this process."""
+    if request.param is ON_RAY:
+        request.getfixturevalue("ray_here")
+    form: Form = request.param
+    return form
 
 
 _MAIN = "import sys; from hvpnet.cli import main; sys.exit(main())"

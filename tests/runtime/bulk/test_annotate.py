@@ -1,4 +1,4 @@
-"""Whole runs through Ray: the answers of `Pipeline`, whatever the format and the size of parts."""
+"""Whole runs, on this machine and through Ray: the answers of `Pipeline`, whatever the format and the size of parts."""
 
 import json
 import os
@@ -12,16 +12,13 @@ import pytest
 
 from hvpnet.cli import main
 from hvpnet_runtime import BackendError
-from hvpnet_runtime.bulk import Job, Resources, annotate
-from hvpnet_runtime.bulk.cluster import pool_for
+from hvpnet_runtime.bulk import Job, annotate
+from hvpnet_runtime.bulk.on_ray import OnRay
+from hvpnet_runtime.bulk.on_ray.cluster import Actor
 from hvpnet_runtime.bulk.source import JsonLines, Part
-from hvpnet_runtime.bulk.worker import Annotator
+from hvpnet_runtime.bulk.worker import Annotator, Done
 from hvpnet_runtime.errors import BulkError, ResumeError
 from hvpnet_runtime.types import Result
-
-pytestmark = [pytest.mark.heavy, pytest.mark.usefixtures("ray_here")]
-
-TWO = Resources(actors=2, threads=1)
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -37,21 +34,24 @@ def numbered(path: Path, count: int) -> Path:
     return path
 
 
-def test_json_lines_to_json_lines(ner_bundle: Path, entities: Any, tmp_path: Path, assert_equal: Any) -> None:
+def test_json_lines_to_json_lines(
+    ner_bundle: Path, entities: Any, tmp_path: Path, assert_equal: Any, form: Any
+) -> None:
     job = Job(ner_bundle, entities.write_lines("lines.jsonl"), tmp_path / "out.jsonl", part_rows=10)
-    report = annotate(job, TWO)
+    report = annotate(job, form.workers(threads=1))
     assert_equal(read(job.output), entities.answers(ner_bundle))
     assert (report.rows, report.annotated, report.rejected, report.resumed) == (48, 48, {}, 0)
     assert report.backends == ("onnxruntime-cpu",)
     assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
 
 
-def test_parquet_to_parquet(re_bundle: Path, relations: Any, tmp_path: Path, assert_equal: Any) -> None:
+def test_parquet_to_parquet(re_bundle: Path, relations: Any, tmp_path: Path, assert_equal: Any, form: Any) -> None:
     job = Job(re_bundle, relations.write_parquet("tweets.parquet"), tmp_path / "out.parquet", part_rows=10)
-    annotate(job, TWO)
+    annotate(job, form.workers(threads=1))
     assert_equal(read(job.output), relations.answers(re_bundle))
 
 
+@pytest.mark.heavy
 @pytest.mark.golden
 @pytest.mark.parametrize("task", ["ner", "re"])
 def test_golden_tweets(
@@ -64,19 +64,19 @@ def test_golden_tweets(
 ) -> None:
     corpus = corpus_of(tmp_path, tuple(golden_tweets(task)))
     job = Job(bundle_of(task), corpus.write_lines("tweets.jsonl"), tmp_path / "out.jsonl", window=True, part_rows=3)
-    annotate(job, TWO)
+    annotate(job)
     assert_equal(read(job.output), corpus.answers(job.bundle, window=True))
 
 
 def test_the_command_says_what_became_of_every_row(
-    capsys: pytest.CaptureFixture[str], ner_bundle: Path, tmp_path: Path
+    capsys: pytest.CaptureFixture[str], ner_bundle: Path, tmp_path: Path, form: Any
 ) -> None:
     rows = [{"id": row, "text": f"Jordan number {row}"} for row in range(12)]
     rows[3]["text"] = rows[4]["text"] = ""
     rows[7]["image"] = "absent.png"
     source, out = tmp_path / "tweets.jsonl", tmp_path / "new" / "out.jsonl"
     source.write_text("\n".join(map(json.dumps, rows)) + "\n{\n\n")
-    code = main(["annotate", *map(str, (ner_bundle, source, out)), "--part-rows", "5", "--json"])
+    code = main(["annotate", *map(str, (ner_bundle, source, out)), "--part-rows", "5", "--json", *form.arguments])
     captured = capsys.readouterr()
     assert code == 1
     summary = json.loads(captured.out)
@@ -92,10 +92,10 @@ def test_the_command_says_what_became_of_every_row(
     assert [row["id"] for row in read(out)] == [0, 1, 2, 5, 6, 8, 9, 10, 11]
     side = read(out.with_name("out.jsonl.rejected.jsonl"))
     assert [(row["row"], row["id"]) for row in side] == [(4, 3), (5, 4), (8, 7), (13, None)]
-    assert main(["annotate", *map(str, (ner_bundle, source, out))]) == 1
+    assert main(["annotate", *map(str, (ner_bundle, source, out)), *form.arguments]) == 1
     assert "out.jsonl exists" in capsys.readouterr().err
-    assert main(["annotate", *map(str, (ner_bundle, source, out)), "--actors", "0"]) == 1
-    assert "--actors must be at least 1" in capsys.readouterr().err
+    assert main(["annotate", *map(str, (ner_bundle, source, out)), "--copies", "0"]) == 1
+    assert "--copies must be at least 1" in capsys.readouterr().err
 
 
 def test_nothing_in_nothing_out(ner_bundle: Path, tmp_path: Path) -> None:
@@ -108,10 +108,10 @@ def test_nothing_in_nothing_out(ner_bundle: Path, tmp_path: Path) -> None:
 class Failing(Annotator):
     """Fails at one part, until a file appears."""
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        if row["number"] == 2 and not self._job.output.with_name("repaired").exists():
+    def __call__(self, part: Part) -> Done:
+        if part.number == 2 and not self._job.output.with_name("repaired").exists():
             self._pipeline.run = fail  # type: ignore[method-assign]
-        return super().__call__(row)
+        return super().__call__(part)
 
 
 def fail(_: object) -> list[Result]:
@@ -119,13 +119,13 @@ def fail(_: object) -> list[Result]:
 
 
 def test_a_failing_engine_stops_the_run_and_the_rest_goes_on_later(
-    ner_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ner_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: Any
 ) -> None:
     source = numbered(tmp_path / "tweets.jsonl", 12)
-    monkeypatch.setattr("hvpnet_runtime.bulk.cluster.Annotator", Failing)
+    monkeypatch.setattr(form.annotator, Failing)
     job = Job(ner_bundle, source, tmp_path / "out.jsonl", part_rows=2)
     with pytest.raises(BackendError, match="the engine fails"):
-        annotate(job, Resources(actors=1))
+        annotate(job, form.workers(copies=1))
     assert not job.output.exists()
     with pytest.raises(ResumeError, match="another part_rows: restore that to go on"):
         annotate(replace(job, part_rows=3))
@@ -135,12 +135,12 @@ def test_a_failing_engine_stops_the_run_and_the_rest_goes_on_later(
         annotate(job)
     os.utime(source, ns=(facts.st_atime_ns, facts.st_mtime_ns))
     (tmp_path / "repaired").touch()
-    report = annotate(job, Resources(actors=1))
+    report = annotate(job, form.workers(copies=1))
     assert report.resumed >= 2
     assert [row["id"] for row in read(job.output)] == list(range(12))
 
 
-class Deadly(Annotator):
+class Deadly(Actor):
     """Ends its process at one part, as a crash of an engine does."""
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -149,14 +149,16 @@ class Deadly(Annotator):
         return super().__call__(row)
 
 
+@pytest.mark.heavy
+@pytest.mark.usefixtures("ray_here")
 def test_a_part_that_ends_its_processes_ends_the_run(
     ner_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = numbered(tmp_path / "tweets.jsonl", 6)
-    monkeypatch.setattr("hvpnet_runtime.bulk.cluster.Annotator", Deadly)
+    monkeypatch.setattr("hvpnet_runtime.bulk.on_ray.cluster.Actor", Deadly)
     job = Job(ner_bundle, source, tmp_path / "out.jsonl", part_rows=2)
     with pytest.raises(BulkError, match="the part at row 3 ended its process 3 times"):
-        annotate(job, Resources(actors=1))
+        annotate(job, OnRay(copies=1))
 
 
 def test_an_input_that_changes_during_the_run_is_an_error(
@@ -176,36 +178,3 @@ def test_an_input_that_changes_during_the_run_is_an_error(
     with pytest.raises(BulkError, match=r"changed during the run: remove .*out\.jsonl\.work to begin anew"):
         annotate(Job(ner_bundle, source, tmp_path / "out.jsonl"))
     assert not (tmp_path / "out.jsonl").exists()
-
-
-def node(cpus: float, gpus: float = 0, *, alive: bool = True) -> dict[str, Any]:
-    return {"Alive": alive, "Resources": {"CPU": cpus, "memory": 1e9} | ({"GPU": gpus} if gpus else {})}
-
-
-@pytest.mark.parametrize(
-    ("nodes", "asked", "backend", "expected"),
-    [
-        ([node(2)], Resources(), "auto", (1, 2, 0)),
-        ([node(64)], Resources(), "auto", (16, 4, 0)),
-        ([node(64), node(6), node(99, alive=False)], Resources(), "auto", (17, 4, 0)),
-        ([node(8), node(3)], Resources(threads=2), "auto", (5, 2, 0)),
-        ([node(8)], Resources(actors=3), "auto", (3, 4, 0)),
-        ([node(16, 1)], Resources(), "auto", (1, 16, 1)),
-        ([node(64), node(32, 4), node(8, 2)], Resources(), "tensorrt", (6, 4, 1)),
-        ([node(2, 4)], Resources(), "auto", (2, 1, 1)),
-        ([node(16, 1)], Resources(), "onnxruntime-cpu", (4, 4, 0)),
-        ([node(16, 1)], Resources(), "openvino", (4, 4, 0)),
-    ],
-)
-def test_what_a_cluster_has_room_for(
-    monkeypatch: pytest.MonkeyPatch, nodes: list[Any], asked: Resources, backend: str, expected: tuple[int, int, int]
-) -> None:
-    monkeypatch.setattr("ray.nodes", lambda: nodes)
-    pool = pool_for(asked, backend)
-    assert (pool.actors, pool.threads, pool.gpus) == expected
-
-
-def test_a_cluster_without_room_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ray.nodes", lambda: [node(4), node(2)])
-    with pytest.raises(BulkError, match="no node of the Ray cluster has 8 CPUs"):
-        pool_for(Resources(threads=8), "auto")

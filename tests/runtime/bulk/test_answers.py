@@ -1,6 +1,7 @@
 """Answers as files: parts and their sum hold the same values."""
 
 import json
+import tracemalloc
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -83,3 +84,19 @@ def test_no_answers_are_a_file_too(tmp_path: Path, name: str) -> None:
 def test_unknown_endings_are_refused() -> None:
     with pytest.raises(InputError, match=r"out\.csv must end in \.jsonl"):
         answers_for(Path("out.csv"), "ner", pa.string())
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
+def test_rows_are_not_all_in_memory_as_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(module, "_ENCODED_ROWS", 64)
+    answers = answers_for(tmp_path / name, "ner", pa.string())
+    result = EntityResult("seven", (Entity("Jordan", "PER", 0, 6, 0, 0, 0.98),) * 5, ("B-PER",) * 20, 0)
+    answers.encode([result.to_dict()])  # imports what it needs
+    tracemalloc.start()
+    try:
+        content = answers.encode(result.to_dict() for _ in range(1_000))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert answers.count(BytesIO(content)) == 1_000
+    assert peak < 1.2 * 2**20  # as objects they take 1.8 MiB, as JSON lines 0.7

@@ -1,4 +1,4 @@
-"""What goes wrong with Ray is said in one line."""
+"""What Ray has room for, and what goes wrong with it, said in one line."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 import ray
 
-from hvpnet_runtime.bulk.cluster import connect
+from hvpnet_runtime.bulk.on_ray import OnRay
+from hvpnet_runtime.bulk.on_ray.cluster import MOST_TRIES, Actor, connect
+from hvpnet_runtime.bulk.worker import Done, Failed
 from hvpnet_runtime.errors import BulkError
 
 pytestmark = pytest.mark.heavy
@@ -44,3 +46,47 @@ def test_ray_that_does_not_come_up(
     with pytest.raises(BulkError) as raised, connect(address):
         pass
     assert str(raised.value) == expected
+
+
+def node(cpus: float, gpus: float = 0, *, alive: bool = True) -> dict[str, Any]:
+    return {"Alive": alive, "Resources": {"CPU": cpus, "memory": 1e9} | ({"GPU": gpus} if gpus else {})}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "asked", "backend", "expected"),
+    [
+        ([node(2)], OnRay(), "auto", (1, 2, 0)),
+        ([node(64)], OnRay(), "auto", (16, 4, 0)),
+        ([node(64), node(6), node(99, alive=False)], OnRay(), "auto", (17, 4, 0)),
+        ([node(8), node(3)], OnRay(threads=2), "auto", (5, 2, 0)),
+        ([node(8)], OnRay(copies=3), "auto", (3, 4, 0)),
+        ([node(16, 1)], OnRay(), "auto", (1, 16, 1)),
+        ([node(64), node(32, 4), node(8, 2)], OnRay(), "tensorrt", (6, 4, 1)),
+        ([node(2, 4)], OnRay(), "auto", (2, 1, 1)),
+        ([node(16, 1)], OnRay(), "onnxruntime-cpu", (4, 4, 0)),
+        ([node(16, 1)], OnRay(), "openvino", (4, 4, 0)),
+    ],
+)
+def test_what_a_cluster_has_room_for(
+    monkeypatch: pytest.MonkeyPatch, nodes: list[Any], asked: OnRay, backend: str, expected: tuple[int, int, int]
+) -> None:
+    monkeypatch.setattr("ray.nodes", lambda: nodes)
+    pool = asked.pool(backend)
+    assert (pool.actors, pool.threads, pool.gpus) == expected
+
+
+def test_a_cluster_without_room_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.nodes", lambda: [node(4), node(2)])
+    with pytest.raises(BulkError, match="no node of the Ray cluster has 8 CPUs"):
+        OnRay(threads=8).pool("auto")
+
+
+def test_a_part_is_not_tried_for_ever() -> None:
+    tries = iter(range(1, 10))
+    actor = Actor(lambda part: Done(part.number, b"", b"", 0, "fake"), lambda _: next(tries))
+    row = {"number": 4, "first": 41, "rows": 10, "start": 0}
+    for _ in range(MOST_TRIES):
+        assert actor(row) == {"outcome": Done(4, b"", b"", 0, "fake")}
+    outcome = actor(row)["outcome"]
+    assert isinstance(outcome, Failed)
+    assert str(outcome.error).startswith(f"the part at row 41 ended its process {MOST_TRIES} times")

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import eventually
 
-from hvpnet_runtime.bulk import Job, Resources, annotate
+from hvpnet_runtime.bulk import Job, Local, annotate
 
 pytestmark = pytest.mark.heavy
 
-KILLS = int(os.environ.get("HVPNET_KILLS", "2"))
-"""The ordinary suite has time for few."""
+KILLS = int(os.environ.get("HVPNET_KILLS", "1"))
+"""Of each form; the ordinary suite has time for few."""
 
 PART_ROWS = 4
 PATIENCE = 300  # seconds until a run counts as hung
@@ -37,12 +38,10 @@ def source(entities: Any) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(
-    source: Path, ner_bundle: Path, ray_here: None, tmp_path_factory: pytest.TempPathFactory
-) -> list[bytes]:
+def undisturbed(source: Path, ner_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     """What a run writes that nothing disturbs."""
     out = tmp_path_factory.mktemp("undisturbed") / "out.jsonl"
-    annotate(Job(ner_bundle, source, out, part_rows=PART_ROWS), Resources(actors=1, threads=1))
+    annotate(Job(ner_bundle, source, out, part_rows=PART_ROWS), Local(threads=1))
     return written(out)
 
 
@@ -71,13 +70,17 @@ def wait_for(process: "subprocess.Popen[str]", condition: Callable[[], bool]) ->
         time.sleep(0.01)
 
 
+FORMS = {"local": (), "processes": ("--copies", 2), "ray": ("--ray",)}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_killed_at_random_moments(
-    start: Any, undisturbed: list[bytes], source: Path, ner_bundle: Path, tmp_path: Path
+    start: Any, undisturbed: list[bytes], source: Path, ner_bundle: Path, tmp_path: Path, form: tuple[object, ...]
 ) -> None:
     moments = random.Random(os.environ.get("HVPNET_SEED"))
     out = tmp_path / "out.jsonl"
     parts = -(-len(source.read_text().splitlines()) // PART_ROWS)
-    command = ("annotate", ner_bundle, source, out, "--part-rows", PART_ROWS, "--threads", 1, "--json")
+    command = ("annotate", ner_bundle, source, out, "--part-rows", PART_ROWS, "--threads", 1, "--json", *form)
     for kill in range(KILLS):
         process, before = start(*command), finished(out)
         # At any point of what is left, the start and the end included.
@@ -98,9 +101,12 @@ def test_killed_at_random_moments(
     assert is_ours(stderr)
 
 
-def test_interrupted_it_prints_only_that(start: Any, source: Path, ner_bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_interrupted_it_prints_only_that(
+    start: Any, source: Path, ner_bundle: Path, tmp_path: Path, form: tuple[object, ...]
+) -> None:
     out = tmp_path / "out.jsonl"
-    process = start("annotate", ner_bundle, source, out, "--part-rows", 1, "--threads", 1)
+    process = start("annotate", ner_bundle, source, out, "--part-rows", 1, "--threads", 1, *form)
     wait_for(process, lambda: len(finished(out)) >= 2)
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=PATIENCE)
@@ -109,8 +115,59 @@ def test_interrupted_it_prints_only_that(start: Any, source: Path, ner_bundle: P
     assert is_ours(stderr)
 
 
+def children(process: "subprocess.Popen[str]") -> list[int]:
+    """Processes that it started."""
+    found = subprocess.run(["pgrep", "--parent", str(process.pid)], check=False, capture_output=True, text=True)
+    return list(map(int, found.stdout.split()))
+
+
+def runs(pid: int) -> bool:
+    """Whether there is such a process that is not a corpse nobody has looked at."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_its_processes_end_with_it(
+    start: Any, source: Path, ner_bundle: Path, tmp_path: Path, end: signal.Signals
+) -> None:
+    out = tmp_path / "out.jsonl"
+    process = start("annotate", ner_bundle, source, out, "--part-rows", 1, "--copies", 2)
+    wait_for(process, lambda: len(finished(out)) >= 2)
+    workers = children(process)
+    assert len(workers) >= 2
+    process.send_signal(end)
+    process.communicate(timeout=PATIENCE)
+    eventually(lambda: not any(map(runs, workers)))
+
+
+def test_a_process_that_is_killed_ends_the_run_in_one_line(
+    start: Any, undisturbed: list[bytes], source: Path, ner_bundle: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.jsonl"
+    command = ("annotate", ner_bundle, source, out, "--part-rows", PART_ROWS, "--threads", 1, "--copies", 2)
+    process = start(*command)
+    wait_for(process, lambda: bool(finished(out)))
+    workers = [pid for pid in children(process) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert len(workers) == 2
+    os.kill(workers[0], signal.SIGKILL)
+    stdout, stderr = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, stdout) == (1, "")
+    assert re.search(
+        r"\nhvpnet: error: the process at the part of row \d+ ended by SIGKILL, for want of memory or by a crash of "
+        r"the backend: run again to go on\n$",
+        stderr,
+    )
+    assert is_ours(stderr)
+    process = start(*command)
+    process.communicate(timeout=PATIENCE)
+    assert written(out) == undisturbed
+
+
 _LISTENING = """
-from hvpnet_runtime.bulk.cluster import connect
+from hvpnet_runtime.bulk.on_ray.cluster import connect
 
 with connect(None):
     import ray

@@ -1,10 +1,9 @@
-"""One actor's work, without Ray: bad rows, failures, and the same bytes whatever came before."""
+"""Parts, one after the other: bad rows, failures, and the same bytes whatever came before."""
 
 import json
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from PIL import Image
 from hvpnet_runtime import BackendError, BundleError, InputError, MissingExtraError, Pipeline
 from hvpnet_runtime.bulk import Job
 from hvpnet_runtime.bulk.source import Part, open_source
-from hvpnet_runtime.bulk.worker import MOST_TRIES, Annotator, Done, Failed, manifest_digest
+from hvpnet_runtime.bulk.worker import Annotator, Done, Failed, manifest_digest, outcome_of
 from hvpnet_runtime.errors import BulkError
 from hvpnet_runtime.jsonl import tweet_from_dict
 
@@ -28,13 +27,7 @@ pytestmark = pytest.mark.heavy
 
 
 def annotator(job: Job, threads: int = 1, digest: str | None = None) -> Annotator:
-    begun: Counter[int] = Counter()
-
-    def begin(number: int) -> int:
-        begun[number] += 1
-        return begun[number]
-
-    return Annotator(job, digest or manifest_digest(job.bundle), threads, begin)
+    return Annotator(job, digest or manifest_digest(job.bundle), threads)
 
 
 def parts_of(job: Job) -> list[Part]:
@@ -42,13 +35,13 @@ def parts_of(job: Job) -> list[Part]:
 
 
 def done(worker: Annotator, part: Part) -> Done:
-    outcome = worker(asdict(part))["outcome"]
+    outcome = outcome_of(worker, part)
     assert isinstance(outcome, Done), outcome
     return outcome
 
 
 def failed(worker: Annotator, part: Part) -> Failed:
-    outcome = worker(asdict(part))["outcome"]
+    outcome = outcome_of(worker, part)
     assert isinstance(outcome, Failed), outcome
     return outcome
 
@@ -206,14 +199,3 @@ def test_what_cannot_be_done_is_said(ner_bundle: Path, re_bundle: Path, bad_rows
         assert "has changed since the run began" in str(outcome.error)
     job.input.unlink()
     assert isinstance(failed(annotator(job), part).error, InputError)
-
-
-def test_a_part_that_ends_its_process_is_not_tried_for_ever(ner_bundle: Path, bad_rows: Path) -> None:
-    job = Job(ner_bundle, bad_rows, bad_rows.with_name("out.jsonl"))
-    (part,) = parts_of(job)
-    worker = annotator(job)
-    for _ in range(MOST_TRIES):
-        done(worker, part)
-    outcome = failed(worker, part)
-    assert isinstance(outcome.error, BulkError)
-    assert f"ended its process {MOST_TRIES} times" in str(outcome.error)

@@ -334,6 +334,40 @@ def test_bad_pictures_are_one_sentence(page, tmp_path):
     assert page.text("error") == ""
 
 
+DROP = """
+const [zone, names, transfer] = [arguments[0], arguments[1], new DataTransfer()];
+for (const name of names) transfer.items.add(new File(["x"], name, {type: "image/png"}));
+return zone.dispatchEvent(new DragEvent("drop", {dataTransfer: transfer, bubbles: true, cancelable: true}));
+"""
+
+
+@browsing
+@pytest.mark.heavy
+def test_pictures_can_be_dropped(page):
+    """One picture, which another one replaces; crops add up. What misses the zones is not opened by the browser."""
+    drops = [("image-drop", ["a.png", "b.png"]), ("image-drop", ["c.png"]), ("objects-drop", ["d.png", "e.png"])]
+    drops += [("objects-drop", ["f.png"]), ("curl", ["g.png"])]
+    for zone, names in drops:
+        assert page.driver.execute_script(DROP, page[zone], names) is False  # the browser's own answer is prevented
+    captions = [
+        [each.text for each in page[name].find_elements(By.TAG_NAME, "figcaption")]
+        for name in ("image-list", "objects-list")
+    ]
+    assert captions == [["c.png"], ["d.png", "e.png", "f.png"]]
+    page["objects-list"].find_element(By.CSS_SELECTOR, "[aria-label='Remove e.png']").click()
+    assert [each.text for each in page["objects-list"].find_elements(By.TAG_NAME, "figcaption")] == ["d.png", "f.png"]
+
+
+@browsing
+@pytest.mark.heavy
+def test_the_command_can_be_copied(page):
+    page["text"].send_keys("Jordan was great")
+    page.send()
+    page["copy"].click()
+    page.wait(lambda: page.text("status").startswith("The command is "))
+    assert page.driver.execute_script("return getSelection().toString()").strip() == page.text("curl")
+
+
 @browsing
 @pytest.mark.heavy
 def test_errors_of_the_text(page):

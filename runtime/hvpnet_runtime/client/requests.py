@@ -1,6 +1,7 @@
 """Tweets as the body of a request: JSON, and each distinct picture once beside it."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -169,11 +170,12 @@ def _span(name: str, span: Any) -> list[int] | None:  # noqa: ANN401  whatever a
 
 
 def _box(box: Any) -> list[float]:  # noqa: ANN401  whatever a user gave
+    """Four numbers; whether they lie in the picture is for the service to say."""
     try:
-        edges = [edge for edge in map(float, box) if np.isfinite(edge)]
+        edges = [math.nan if isinstance(edge, str | bytes) else float(edge) for edge in items("a box", box)]
     except (TypeError, ValueError, OverflowError):
         edges = []
-    if len(edges) != len("xyxy") or len(box) != len(edges):
+    if len(edges) != len(("x0", "y0", "x1", "y1")) or not all(map(math.isfinite, edges)):
         raise PictureError(f"box {brief(box)} is not four finite numbers (x0, y0, x1, y1)")
     return edges
 

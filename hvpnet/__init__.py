@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from hvpnet.modeling.config import BertConfig, HVPNeTConfig, ResNetConfig
     from hvpnet.modeling.model import HVPNeT
     from hvpnet_runtime import (
+        AsyncClient,
         BackendError,
         Bundle,
         BundleError,
+        Client,
         Entity,
         EntityResult,
         HvpnetError,
@@ -27,9 +29,11 @@ if TYPE_CHECKING:
         Pipeline,
         Rejection,
         RelationResult,
+        ServiceError,
         StaleEngineError,
         TextError,
         Tweet,
+        UnreachableError,
         Word,
         available_backends,
         split_words,
@@ -38,10 +42,12 @@ if TYPE_CHECKING:
 __version__ = version("hvpnet")
 
 __all__ = [
+    "AsyncClient",
     "BackendError",
     "BertConfig",
     "Bundle",
     "BundleError",
+    "Client",
     "Entity",
     "EntityResult",
     "HVPNeT",
@@ -55,9 +61,11 @@ __all__ = [
     "Rejection",
     "RelationResult",
     "ResNetConfig",
+    "ServiceError",
     "StaleEngineError",
     "TextError",
     "Tweet",
+    "UnreachableError",
     "Word",
     "available_backends",
     "load_checkpoint",

@@ -6,6 +6,9 @@ pipeline = Pipeline.load("bundle")
 pipeline([Tweet(text="Jordan was great today", image="a.jpg")])
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from hvpnet_runtime.backends import available_backends
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.errors import (
@@ -17,10 +20,16 @@ from hvpnet_runtime.errors import (
     PictureError,
     StaleEngineError,
     TextError,
+    UnreachableError,
 )
 from hvpnet_runtime.pipeline import Pipeline
 from hvpnet_runtime.preprocessing.split_words import Word, split_words
 from hvpnet_runtime.types import Entity, EntityResult, Mention, Rejection, RelationResult, Tweet
+
+if TYPE_CHECKING:
+    from hvpnet_runtime.client import AsyncClient as AsyncClient
+    from hvpnet_runtime.client import Client as Client
+    from hvpnet_runtime.serving.errors import ServiceError as ServiceError
 
 __all__ = [
     "BackendError",
@@ -39,7 +48,22 @@ __all__ = [
     "StaleEngineError",
     "TextError",
     "Tweet",
+    "UnreachableError",
     "Word",
     "available_backends",
     "split_words",
 ]
+
+_ON_DEMAND = {
+    "AsyncClient": "hvpnet_runtime.client",
+    "Client": "hvpnet_runtime.client",
+    "ServiceError": "hvpnet_runtime.serving.errors",
+}
+"""Names that load when they are asked for: the clients need an extra. They are not in `__all__`, for what `import *`
+brings must be there without one."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _ON_DEMAND:
+        raise AttributeError(f"module 'hvpnet_runtime' has no attribute {name!r}")
+    return getattr(import_module(_ON_DEMAND[name]), name)

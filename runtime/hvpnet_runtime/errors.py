@@ -69,6 +69,10 @@ class ResumeError(BulkError):
     """An interrupted run was of another bundle, input or options."""
 
 
+class UnreachableError(HvpnetError, ConnectionError):
+    """A service cannot be reached at its address, does not answer in time, or is none of hvpnet's."""
+
+
 class MissingExtraError(HvpnetError, ImportError):
     """A dependency of an optional part is not installed."""
 

@@ -115,7 +115,7 @@ class Pipeline:
                 below 1.
             BackendError: the backend failed.
         """
-        tweets = list(_many(tweets))
+        tweets = list(many(tweets))
         outcomes = self.stream(tweets, batch_size)
         if len(tweets) == 1:  # a thread would only cost time
             return self.run([self._prepare(0, tweets[0])])
@@ -141,7 +141,7 @@ class Pipeline:
             InputError: `tweets` is one tweet, text or dict, or the batch size below 1.
             BackendError: the backend failed.
         """
-        return self.stream_rows((TweetRow(number, tweet) for number, tweet in enumerate(_many(tweets))), batch_size)
+        return self.stream_rows((TweetRow(number, tweet) for number, tweet in enumerate(many(tweets))), batch_size)
 
     def stream_rows(self, rows: Iterable[Row], batch_size: int = BATCH_SIZE) -> Iterator[Result | Rejection]:
         """As `stream`, for rows still to be read, such as lines of a file; what reading raises rejects them."""
@@ -276,7 +276,12 @@ def _count(name: str, value: object, least: int) -> int:
     return number
 
 
-def _many(tweets: Iterable[Tweet]) -> Iterable[Tweet]:
+def many(tweets: Iterable[Tweet]) -> Iterable[Tweet]:
+    """The tweets, if they are several.
+
+    Raises:
+        InputError: they are one tweet, text or dict.
+    """
     if isinstance(tweets, Tweet | str | bytes | Mapping) or not isinstance(tweets, Iterable):
         raise InputError(f"give a list of Tweets, or any other iterable of them, not {type(tweets).__name__}")
     return tweets

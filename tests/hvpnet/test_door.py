@@ -12,7 +12,7 @@ import hvpnet_runtime
 
 SCRIPT = """
 import sys
-for name in ("torch", "torchvision", "transformers", "onnx", "onnxscript", "pydantic", "ray", "seqeval", "matplotlib"):
+for name in ("torch", "torchvision", "transformers", "onnx", "onnxscript", "pydantic", "ray", "seqeval", "httpx2"):
     sys.modules[name] = None  # an import of it fails
 import hvpnet
 assert not [name for name in sys.modules if name.startswith("hvpnet_runtime")], "loaded before it was asked for"

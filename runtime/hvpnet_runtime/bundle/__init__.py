@@ -15,7 +15,7 @@ from hvpnet_runtime.bundle.manifest import (
     Task,
     Variant,
 )
-from hvpnet_runtime.bundle.reader import Bundle
+from hvpnet_runtime.bundle.reader import Bundle, read_manifest
 
 __all__ = [
     "MAX_OBJECTS",
@@ -37,5 +37,6 @@ __all__ = [
     "Variant",
     "file_digests",
     "graph_specs",
+    "read_manifest",
     "sha256",
 ]

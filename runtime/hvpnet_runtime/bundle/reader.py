@@ -46,7 +46,7 @@ class Bundle:
             BundleError: no bundle, another schema, or a file that is missing, truncated or edited (it is named).
         """
         path = Path(path)
-        manifest = _read_manifest(path)
+        manifest = read_manifest(path)
         _check_files(path, manifest.required_files(graphs=graphs), manifest.files)
         return cls(path, manifest)
 
@@ -148,7 +148,12 @@ class Bundle:
         return arrays
 
 
-def _read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path) -> Manifest:
+    """What a bundle says of itself; its files are not looked at.
+
+    Raises:
+        BundleError: no bundle, or another schema.
+    """
     file = folder / "manifest.json"
     try:
         content = read_regular(folder, file.name, _MANIFEST_BYTES)

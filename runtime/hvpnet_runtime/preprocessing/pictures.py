@@ -97,7 +97,7 @@ def open_picture(picture: Picture, spec: PictureSpec) -> Image.Image:
         elif isinstance(picture, Image.Image):
             image = picture
         else:
-            image = stack.enter_context(_read_header(_read(picture, name), spec, name))
+            image = stack.enter_context(_read_header(read_picture(picture, name), spec, name))
         _check_size(image.width, image.height, spec, name)
         with _decoding(name):
             image.load()
@@ -187,8 +187,16 @@ def digest(pixels: npt.NDArray[np.uint8]) -> bytes:
     return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).digest()
 
 
-def _read(picture: str | Path | bytes, name: str) -> bytes:
-    """The bytes of an image file."""
+def read_picture(picture: str | Path | bytes, name: str) -> bytes:
+    """The bytes of an image file.
+
+    Args:
+        picture: the bytes, or the path of the file.
+        name: what messages call it.
+
+    Raises:
+        PictureError: it is neither, cannot be opened, is empty or has more than `MAX_FILE_BYTES`.
+    """
     if not isinstance(picture, bytes | str | Path):
         raise PictureError(f"a picture is a path, bytes, a PIL image or an array, not {type(picture).__name__}")
     try:

@@ -147,7 +147,7 @@ class Preparer:
 
     def _pixels(self, tweet: Tweet) -> tuple[Pixels | None, ...]:
         """Whole picture, then objects, filled up with blanks; only_obj has no whole picture, text_only none at all."""
-        crops, boxes = _items("objects", tweet.objects), _items("boxes", tweet.boxes)
+        crops, boxes = items("objects", tweet.objects), items("boxes", tweet.boxes)
         if crops and boxes:
             raise InputError("a tweet has objects or boxes, not both")
         if boxes and tweet.image is None:
@@ -179,8 +179,12 @@ class Preparer:
         return to_pixels(image, self._spec, name=name)
 
 
-def _items(name: str, given: Any) -> list[Any]:  # noqa: ANN401  whatever a user gave
-    """The items of `words`, `objects` or `boxes`, of any iterable but one item alone."""
+def items(name: str, given: Any) -> list[Any]:  # noqa: ANN401  whatever a user gave
+    """The items of `words`, `objects` or `boxes`, of any iterable but one item alone.
+
+    Raises:
+        InputError: it is one item, or has no order.
+    """
     if given is None:
         return []
     must = f"{name} must be a list, not {type(given).__name__}"
@@ -201,7 +205,7 @@ def _words(tweet: Tweet) -> tuple[str, list[Word]]:
         raise InputError("a tweet has text or words, not both")
     if tweet.text is not None:
         return tweet.text, split_words(tweet.text)
-    words = _items("words", tweet.words)
+    words = items("words", tweet.words)
     if not all(isinstance(word, str) for word in words):
         raise TextError("words must be a list of strings")
     placed, start = [], 0

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeAlias
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -34,7 +35,8 @@ from hvpnet_runtime.serving.messages import (
     to_tweets,
 )
 from hvpnet_runtime.serving.metrics import Metrics
-from hvpnet_runtime.serving.middleware import ReadBeforeAnswering, RequireToken
+from hvpnet_runtime.serving.middleware import DOCS_FILES, ReadBeforeAnswering, RequireToken
+from hvpnet_runtime.serving.page import add_page
 from hvpnet_runtime.serving.settings import ServiceLimits, Settings
 from hvpnet_runtime.types import Rejection, Result, Tweet
 
@@ -79,8 +81,11 @@ def create_api(
         token: what a client must send as bearer token; None lets everyone in.
     """
     admission = admission or Admission(settings.limits)
-    api = FastAPI(title="hvpnet", version=version("hvpnet"), redoc_url=None, redirect_slashes=False)
+    api = FastAPIOffline(
+        title="hvpnet", version=version("hvpnet"), redoc_url=None, static_url=DOCS_FILES, redirect_slashes=False
+    )
     _add_extract(api, settings, extractor, metrics, admission)
+    add_page(api, settings)
     _add_probes(api, extractor, admission)
     _add_error_handlers(api, settings.limits, metrics)
     _add_descriptions(api, settings.limits, protected=token is not None)

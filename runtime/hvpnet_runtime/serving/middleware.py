@@ -15,8 +15,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from hvpnet_runtime.serving.errors import RequestTimeoutError, TokenError
 from hvpnet_runtime.serving.settings import ServiceLimits
 
-OPEN_PATHS = ("/healthz", "/readyz", "/docs", "/openapi.json")
+OPEN_PATHS = ("/", "/healthz", "/readyz", "/docs", "/openapi.json")
 """Answered without a token: what they say is no secret, and probes and browsers have none."""
+
+DOCS_FILES = "/docs-files"
+"""Where the files of the page at /docs are, which are open as it is."""
 
 _SHOWN_PATH = 200  # characters of a path that a client made up
 
@@ -43,7 +46,9 @@ class RequireToken:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
         app = self._app
-        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS and not self._knows_token(Headers(scope=scope)):
+        path = scope.get("path", "")
+        is_open = scope["type"] != "http" or path in OPEN_PATHS or path.startswith(f"{DOCS_FILES}/")
+        if not is_open and not self._knows_token(Headers(scope=scope)):
             app = self._refuse(TokenError("this service wants a bearer token: Authorization: Bearer <token>"))
         await app(scope, receive, send)
 

@@ -1,0 +1,113 @@
+"""The client for programs with an event loop."""
+
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from typing import Self, TypeVar
+
+import anyio
+import httpx2
+from anyio.to_thread import run_sync
+
+from hvpnet_runtime.client.conversation import Pause, Talk, raise_rejection, unreachable
+from hvpnet_runtime.client.requests import Batch, Limits, encode
+from hvpnet_runtime.client.settings import RETRIES, RETRY_SECONDS, TIMEOUT_SECONDS, ClientSettings
+from hvpnet_runtime.pipeline import many
+from hvpnet_runtime.types import Rejection, Result, Tweet
+
+_T = TypeVar("_T")
+
+
+class AsyncClient:
+    """`Client` for asyncio and trio: the same arguments, answers and errors.
+
+    Pictures are read in threads. Close it, or use it in an `async with`.
+
+    Args:
+        url: of the service, such as `http://127.0.0.1:8000`.
+        token: the bearer token that it asks for.
+        bundle: the name of the bundle to ask; by default the first that is served.
+        timeout: seconds to connect, and without a byte of the answer.
+        retries: of one request that the service refuses for now (429, 503), each as many seconds later as it says.
+        retry_seconds: of waiting for one request, at most; a service that asks for more is not asked again.
+        transport: of httpx: how requests travel, for instance to an ASGI application in this process.
+
+    Raises:
+        InputError: an argument is impossible.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        bundle: str | None = None,
+        *,
+        timeout: float = TIMEOUT_SECONDS,
+        retries: int = RETRIES,
+        retry_seconds: float = RETRY_SECONDS,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> None:
+        settings = ClientSettings(url, token, bundle, timeout, retries, retry_seconds)
+        self._url, self._timeout = url, timeout
+        self._conversation = settings.conversation()
+        self._http = httpx2.AsyncClient(**settings.http(), transport=transport)
+        self._limits: Limits | None = None
+
+    async def extract(self, tweets: Iterable[Tweet] | AsyncIterable[Tweet]) -> list[Result]:
+        """Extract from tweets: one result each, in order; see `Client.extract`."""
+        results: list[Result] = []
+        async for outcome in self.stream(tweets):
+            if isinstance(outcome, Rejection):
+                raise_rejection(outcome)
+            else:
+                results.append(outcome)
+        return results
+
+    def stream(self, tweets: Iterable[Tweet] | AsyncIterable[Tweet]) -> AsyncIterator[Result | Rejection]:
+        """Extract from any number of tweets: one result or rejection each, in order; see `Client.stream`."""
+        return self._stream(tweets if isinstance(tweets, AsyncIterable) else _one_by_one(many(tweets)))
+
+    async def _stream(self, tweets: AsyncIterable[Tweet]) -> AsyncIterator[Result | Rejection]:
+        if self._limits is None:
+            self._limits = await self._have(self._conversation.limits())
+        batch, row = Batch(self._limits), 0
+        async for tweet in tweets:
+            item = await run_sync(encode, row, tweet, self._limits.body_bytes)
+            if not batch.has_room(item):
+                for outcome in await self._have(self._conversation.answers(batch.items)):
+                    yield outcome
+                batch = Batch(self._limits)
+            batch.add(item)
+            row += 1
+        for outcome in await self._have(self._conversation.answers(batch.items)):
+            yield outcome
+
+    async def _have(self, talk: Talk[_T]) -> _T:
+        """Do what the talk asks for."""
+        response: httpx2.Response | None = None
+        try:
+            while True:
+                step = talk.send(response)
+                if isinstance(step, Pause):
+                    await anyio.sleep(step.seconds)
+                    response = None
+                else:
+                    response = await self._http.request(step.method, step.path, **step.options)
+        except StopIteration as end:
+            result: _T = end.value
+            return result
+        except httpx2.RequestError as error:
+            raise unreachable(self._url, error, self._timeout) from error
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+async def _one_by_one(tweets: Iterable[Tweet]) -> AsyncIterator[Tweet]:
+    for tweet in tweets:
+        yield tweet

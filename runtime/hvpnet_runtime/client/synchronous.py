@@ -1,0 +1,128 @@
+"""The client for programs without an event loop."""
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import Self, TypeVar
+
+import httpx2
+
+from hvpnet_runtime.client.conversation import Pause, Talk, raise_rejection, unreachable
+from hvpnet_runtime.client.requests import Batch, Limits, encode
+from hvpnet_runtime.client.settings import RETRIES, RETRY_SECONDS, TIMEOUT_SECONDS, ClientSettings
+from hvpnet_runtime.pipeline import many
+from hvpnet_runtime.types import Rejection, Result, Tweet
+
+_T = TypeVar("_T")
+
+
+class Client:
+    """A service, used as a `Pipeline` is. Thread-safe; close it, or use it in a `with`.
+
+    A picture given as a path is read here, and sent; an image or array is sent as PNG, which keeps every pixel.
+
+    Args:
+        url: of the service, such as `http://127.0.0.1:8000`.
+        token: the bearer token that it asks for.
+        bundle: the name of the bundle to ask; by default the first that is served.
+        timeout: seconds to connect, and without a byte of the answer.
+        retries: of one request that the service refuses for now (429, 503), each as many seconds later as it says.
+        retry_seconds: of waiting for one request, at most; a service that asks for more is not asked again.
+        transport: of httpx: how requests travel, for instance over a Unix socket.
+
+    Raises:
+        InputError: an argument is impossible.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        bundle: str | None = None,
+        *,
+        timeout: float = TIMEOUT_SECONDS,
+        retries: int = RETRIES,
+        retry_seconds: float = RETRY_SECONDS,
+        transport: httpx2.BaseTransport | None = None,
+    ) -> None:
+        settings = ClientSettings(url, token, bundle, timeout, retries, retry_seconds)
+        self._url, self._timeout = url, timeout
+        self._conversation = settings.conversation()
+        self._http = httpx2.Client(**settings.http(), transport=transport)
+        self._limits: Limits | None = None
+
+    def extract(self, tweets: Iterable[Tweet]) -> list[Result]:
+        """Extract from tweets: one result each, in order. A long list travels in several requests.
+
+        Args:
+            tweets: any number; `stream` neither stops at one that cannot be processed nor holds them all.
+
+        Raises:
+            InputError: a tweet cannot be processed, and the message says which.
+            BodyTooLargeError: a tweet's pictures are more than the service takes.
+            OverloadedError: the service was full at every attempt.
+            UnavailableError: likewise, it was stopping or could not answer.
+            TokenError: the token is missing or wrong.
+            UnknownBundleError: no bundle of this name is served.
+            ServiceError: the service refused or failed in another way.
+            UnreachableError: it cannot be reached, does not answer in time, or is no service of this version.
+        """
+        results: list[Result] = []
+        for outcome in self.stream(tweets):
+            if isinstance(outcome, Rejection):
+                raise_rejection(outcome)
+            else:
+                results.append(outcome)
+        return results
+
+    def stream(self, tweets: Iterable[Tweet]) -> Iterator[Result | Rejection]:
+        """Extract from any number of tweets: one result or rejection each, in order.
+
+        Tweets are read lazily, as many at a time as the service takes in one request.
+
+        Args:
+            tweets: any iterable; a tweet that cannot be processed becomes a `Rejection`, whose `row` counts from 0.
+
+        Raises:
+            InputError: `tweets` is one tweet, text or dict.
+            HvpnetError: what ends a stream as it ends `extract`; tweets are rejected, not raised for.
+        """
+        return self._stream(many(tweets))
+
+    def _stream(self, tweets: Iterable[Tweet]) -> Iterator[Result | Rejection]:
+        if self._limits is None:
+            self._limits = self._have(self._conversation.limits())
+        batch = Batch(self._limits)
+        for row, tweet in enumerate(tweets):
+            item = encode(row, tweet, self._limits.body_bytes)
+            if not batch.has_room(item):
+                yield from self._have(self._conversation.answers(batch.items))
+                batch = Batch(self._limits)
+            batch.add(item)
+        yield from self._have(self._conversation.answers(batch.items))
+
+    def _have(self, talk: Talk[_T]) -> _T:
+        """Do what the talk asks for."""
+        response: httpx2.Response | None = None
+        try:
+            while True:
+                step = talk.send(response)
+                if isinstance(step, Pause):
+                    time.sleep(step.seconds)
+                    response = None
+                else:
+                    response = self._http.request(step.method, step.path, **step.options)
+        except StopIteration as end:
+            result: _T = end.value
+            return result
+        except httpx2.RequestError as error:
+            raise unreachable(self._url, error, self._timeout) from error
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -383,10 +383,11 @@ def test_errors_of_the_text(page):
 @pytest.mark.heavy
 def test_an_overloaded_service(page, admission, settings):
     page["text"].send_keys("Jordan was great")
-    with admission.admit() as add:
-        add("tweets", settings.limits.queue - 1)
-        page.send()
-        assert page.error() == "The service is overloaded; try again in 7 seconds."
+    share = admission.admit()
+    share.add("tweets", settings.limits.queue)
+    page.send()
+    assert page.error() == "The service is overloaded; try again in 7 seconds."
+    share.give_back()
     page.send()
     page.wait(page["result"].is_displayed)
     assert page.text("error") == ""

@@ -220,9 +220,9 @@ def to_pixels(
     size = size or image.size
     edges = edges_inside(box, size, name)
     width, height = resized_size((edges[2] - edges[0], edges[3] - edges[1]), spec, name)
-    if box is not None:
-        shrink = round(size[0] / image.width)
-        x0, y0, x1, y1 = (round(edge / shrink) for edge in edges)
+    shrink = round(size[0] / image.width)
+    x0, y0, x1, y1 = (round(edge / shrink) for edge in edges)
+    if (x0, y0, x1, y1) != (0, 0, *image.size):
         image = image.crop((x0, y0, x1, y1))
     left, top = round((width - spec.crop) / 2), round((height - spec.crop) / 2)
     if image.height > 2 * image.width:  # which axis Pillow begins with depends on its version

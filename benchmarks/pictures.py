@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from io import BytesIO
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,6 +28,7 @@ from hvpnet.data import Split, load_split
 from hvpnet.data.synthetic.scenes import draw_scene
 from hvpnet.evaluation.scoring import score_pipeline
 from hvpnet_runtime.bundle import PictureSpec
+from hvpnet_runtime.preprocessing import encoded_picture
 from hvpnet_runtime.preprocessing.encoded_picture import EncodedPicture
 from hvpnet_runtime.preprocessing.pictures import Jpeg
 
@@ -47,21 +49,19 @@ def texture(side: int = 520) -> np.ndarray:
 TEXTURE = texture()
 
 
-def enlarged(picture: Image.Image, width: int, height: int) -> bytes:
+def enlarged(picture: Image.Image, width: int, height: int, *, textured: bool = True) -> bytes:
     """A JPEG of this size."""
     large = np.asarray(picture.convert("RGB").resize((width, height), Image.Resampling.BICUBIC), np.float32)
     file = BytesIO()
     tiles = np.tile(TEXTURE, (-(-height // len(TEXTURE)), -(-width // len(TEXTURE)), 1))[:height, :width]
-    grained = (large + tiles).clip(0, 255).astype(np.uint8)
+    grained = (large + textured * tiles).clip(0, 255).astype(np.uint8)
     Image.fromarray(grained).save(file, "JPEG", quality=85)
     return file.getvalue()
 
 
-def drawn(width: int, height: int) -> list[bytes]:
-    return [
-        enlarged(draw_scene(kind, np.random.default_rng(seed)).picture, width, height)
-        for seed, kind in enumerate(KINDS)
-    ]
+def drawn(width: int, height: int, *, textured: bool = True) -> list[bytes]:
+    scenes = [draw_scene(kind, np.random.default_rng(seed)).picture for seed, kind in enumerate(KINDS)]
+    return [enlarged(scene, width, height, textured=textured) for scene in scenes]
 
 
 def seconds(run: Callable[[], Any]) -> float:
@@ -74,26 +74,41 @@ def milliseconds(timings: list[float]) -> dict[str, float]:
     return {name: round(1e3 * value, 3) for name, value in asdict(Summary.of(timings)).items() if name != "count"}
 
 
+def with_spare(spare: float, read: Callable[[], Any]) -> Any:
+    """What is read while pictures keep so many pixels for each that they are resized to."""
+    usual, encoded_picture.SPARE = encoded_picture.SPARE, spare
+    try:
+        return read()
+    finally:
+        encoded_picture.SPARE = usual
+
+
 def scaling(rounds: int) -> dict[str, Any]:
-    """Bytes to the model's input, of one picture after the other, and how far the pixels are apart."""
+    """Bytes to the model's input, of one picture after the other, and how far the pixels are apart.
+
+    Beside the two ways that there are, two that keep fewer pixels than `scaled` does.
+    """
     results = {}
-    for width, height in SIZES:
-        files = drawn(width, height)
-        read = {way: [EncodedPicture.read(data, PictureSpec(), way) for data in files] for way in WAYS}
-        ways = {
-            way: lambda _, own=own: seconds(lambda: [each.pixels() for each in own]) / len(own)
-            for way, own in read.items()
+    for (width, height), textured in product(SIZES, (True, False)):
+        files = drawn(width, height, textured=textured)
+        full, scaled = ([EncodedPicture.read(data, PictureSpec(), way) for data in files] for way in WAYS)
+        reads: dict[str, Callable[[], list[Any]]] = {
+            "full": lambda full=full: [each.pixels() for each in full],
+            "scaled": lambda scaled=scaled: [each.pixels() for each in scaled],
+            "scaled, 1.5 times": lambda scaled=scaled: with_spare(1.5, lambda: [each.pixels() for each in scaled]),
+            "scaled, 1 time": lambda scaled=scaled: with_spare(1, lambda: [each.pixels() for each in scaled]),
         }
+        ways = {name: lambda _, read=read: seconds(read) / len(files) for name, read in reads.items()}
         taken = interleave(ways, least=rounds)
-        pixels = {way: np.stack([each.pixels() for each in own]).astype(int) for way, own in read.items()}
-        apart = np.abs(pixels["full"] - pixels["scaled"])  # [files, crop, crop, 3]
-        results[f"{width} x {height}"] = {
+        pixels = {name: np.stack(read()).astype(int) for name, read in reads.items()}  # [files, crop, crop, 3]
+        apart = {name: np.abs(pixels["full"] - own) for name, own in pixels.items()}
+        case = f"{width} x {height}, {'with texture and grain' if textured else 'smooth'}"
+        results[case] = {
             "bytes": [len(data) for data in files],
-            "milliseconds": {way: milliseconds(own) for way, own in taken.items()},
-            "full_over_scaled": asdict(Ratio.of(taken["full"], taken["scaled"])),
-            "of_255": {"mean": float(apart.mean()), "max": int(apart.max())},
+            "milliseconds": {name: milliseconds(own) for name, own in taken.items()},
+            "full_over": {name: asdict(Ratio.of(taken["full"], own)) for name, own in taken.items()},
+            "of_255": {name: {"mean": float(own.mean()), "max": int(own.max())} for name, own in apart.items()},
         }
-        print(width, height, results[f"{width} x {height}"], flush=True)
     return results
 
 

@@ -25,7 +25,7 @@ from hvpnet_runtime.types import Box
 _SHRINKS = (8, 4, 2)
 """Fractions of their size that libjpeg decodes pictures at, in much less time."""
 
-_SPARE = 2
+SPARE = 2
 """Pixels along the shorter side that a part of a picture keeps, for each that it is resized to."""
 
 
@@ -92,4 +92,4 @@ class EncodedPicture:
         if self.jpeg == "full" or file_format != "JPEG":
             return 1
         x0, y0, x1, y1 = (0, 0, *size) if box is None else whole_pixels(box, self.name)
-        return next((each for each in _SHRINKS if min(x1 - x0, y1 - y0) // each >= _SPARE * self.spec.resize), 1)
+        return next((each for each in _SHRINKS if min(x1 - x0, y1 - y0) // each >= SPARE * self.spec.resize), 1)

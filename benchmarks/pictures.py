@@ -98,7 +98,7 @@ def scaling(rounds: int) -> dict[str, Any]:
             "scaled, 1.5 times": lambda scaled=scaled: with_spare(1.5, lambda: [each.pixels() for each in scaled]),
             "scaled, 1 time": lambda scaled=scaled: with_spare(1, lambda: [each.pixels() for each in scaled]),
         }
-        ways = {name: lambda _, read=read: seconds(read) / len(files) for name, read in reads.items()}
+        ways = {name: lambda _, read=read: seconds(read) / len(KINDS) for name, read in reads.items()}
         taken = interleave(ways, least=rounds)
         pixels = {name: np.stack(read()).astype(int) for name, read in reads.items()}  # [files, crop, crop, 3]
         apart = {name: np.abs(pixels["full"] - own) for name, own in pixels.items()}

@@ -20,7 +20,7 @@ from hvpnet_runtime.preprocessing.split_words import Word, split_words
 from hvpnet_runtime.preprocessing.tokenizer import load_tokenizer
 from hvpnet_runtime.preprocessing.tweet_pictures import PictureReader, PreparedPicture, Step
 from hvpnet_runtime.processes import Origin
-from hvpnet_runtime.types import Mention, Tweet
+from hvpnet_runtime.types import Mention, Picture, Tweet
 
 Made = TypeVar("Made")
 
@@ -172,13 +172,22 @@ class Preparer:
             return ()
         objects = self._manifest.limits.max_objects
         reads_whole = slots > objects
-        steps: list[Step | Callable[[], None]] = []
+        made: Sequence[PreparedPicture | None]
         if boxes and tweet.image is not None:
-            steps += self._reader.parts(tweet.image, [*[None] * reads_whole, *boxes[:objects]])
-        elif reads_whole:
-            steps.append(_no_picture if tweet.image is None else partial(self._reader.whole, tweet.image))
-        steps += [partial(self._reader.crop, crop) for crop in crops[:objects]]
-        return (*self._at_once(steps), *[None] * (slots - len(steps)))
+            made = self._at_once(self._reader.parts(tweet.image, [*[None] * reads_whole, *boxes[:objects]]))
+        else:
+            made = self._whole_and_crops([tweet.image] * reads_whole, crops[:objects])
+        return (*made, *[None] * (slots - len(made)))
+
+    def _whole_and_crops(
+        self, whole: Sequence[Picture | None], crops: Sequence[Picture]
+    ) -> Sequence[PreparedPicture | None]:
+        if (seen := self._reader.all_seen([*whole, *crops])) is not None:
+            return seen
+        steps: list[Step | Callable[[], None]] = [
+            _no_picture if picture is None else partial(self._reader.whole, picture) for picture in whole
+        ]
+        return self._at_once([*steps, *(partial(self._reader.crop, crop) for crop in crops)])
 
     def _at_once(self, steps: Sequence[Callable[[], Made]]) -> list[Made]:
         if len(steps) == 1:  # most tweets: a second thread would only cost

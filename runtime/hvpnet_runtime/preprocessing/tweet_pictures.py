@@ -18,6 +18,7 @@ from hvpnet_runtime.bundle import PictureSpec
 from hvpnet_runtime.preprocessing.boxes import Edges, whole_pixels
 from hvpnet_runtime.preprocessing.encoded_picture import EncodedPicture
 from hvpnet_runtime.preprocessing.pictures import (
+    MAX_FILE_BYTES,
     Jpeg,
     OnBadImage,
     Pixels,
@@ -91,6 +92,26 @@ class PictureReader:
         """
         (step,) = self._steps([None], picture)
         return step()
+
+    def all_seen(self, pictures: Sequence[Picture | None]) -> list[PreparedPicture | None] | None:
+        """Whole pictures, if all are bytes of files whose keys are known: asking other threads would take longer.
+
+        Otherwise None, at the first that is not.
+        """
+        prepared: list[PreparedPicture | None] = []
+        for picture in pictures:
+            if picture is None:
+                prepared.append(None)
+            elif isinstance(picture, bytes) and 0 < len(picture) <= MAX_FILE_BYTES and (seen := self._seen(picture)):
+                prepared.append(seen)
+            else:
+                return None
+        return prepared
+
+    def _seen(self, picture: bytes) -> PreparedPicture | None:
+        file = EncodedPicture.read(picture, self._spec, self._jpeg)
+        (key,) = self._keys(file, [None])
+        return _prepare_part(file, key, file.pixels, later=True) if key in self._known else None
 
     def parts(self, picture: Picture, boxes: Sequence[Box | None]) -> list[Step]:
         """Boxes of a whole picture, or the whole (None): it is read and decoded now, the steps cut and resize.

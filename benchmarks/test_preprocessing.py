@@ -45,7 +45,7 @@ def test_preprocessing(benchmark: BenchmarkFixture, files, threads: int) -> None
     tweet = Tweet(text="Jordan", image=pictures[0], objects=pictures[1:])
 
     def ours() -> torch.Tensor:
-        pixels = [each for each in pipeline.prepare(tweet).pixels if each is not None]
+        pixels = [each.pixels for each in pipeline.prepare(tweet).pictures if each is not None]
         return normalise(torch.from_numpy(np.stack(pixels)))
 
     def theirs() -> torch.Tensor:

@@ -25,7 +25,7 @@ def run(options: Options) -> int:
     """Score and show."""
     files = find_split(options.data, options.split)
     require_scorer(files.task)
-    with Pipeline.load(options.bundle, options.backend, precision=options.precision) as pipeline:
+    with Pipeline.load(options.bundle, options.backend, precision=options.precision, jpeg=options.jpeg) as pipeline:
         bundle = pipeline.bundle
         pictures = None if options.without_pictures else bundle.pictures
         split = read_split(files, options.on_bad_image, labels=bundle.labels, pictures=pictures)

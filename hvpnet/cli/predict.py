@@ -56,6 +56,7 @@ def run(options: Options) -> int:
         window=options.window,
         on_bad_image=options.on_bad_image,
         precision=options.precision,
+        jpeg=options.jpeg,
     ) as pipeline:
         print(f"hvpnet: backend {pipeline.backend.name}, {pipeline.backend.precision}", file=sys.stderr)
         if options.input is not None:

@@ -7,8 +7,9 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from hvpnet.cli.options import VerbOptions, argument, backend_option, option, precision_option, progress
+from hvpnet.cli.options import VerbOptions, argument, backend_option, jpeg_option, option, precision_option, progress
 from hvpnet_runtime.errors import BackendError, InputError, brief
+from hvpnet_runtime.preprocessing.pictures import Jpeg
 
 if TYPE_CHECKING:
     from hvpnet_runtime.serving import Settings
@@ -38,6 +39,7 @@ class Options(VerbOptions):
     access_log: bool = option("log a line for every request on standard error")
     backend: str | None = backend_option(default=None)  # what is not given stays as the settings have it
     precision: str | None = precision_option()
+    jpeg: Jpeg | None = jpeg_option(default=None)
 
     def __post_init__(self) -> None:
         if self.ray and self.access_log:
@@ -80,7 +82,7 @@ def _settings(options: Options) -> "Settings":
     from hvpnet_runtime.serving.settings import Settings, read_settings
 
     values: dict[str, Any] = read_settings(options.settings) if options.settings else {}
-    given = {"backend": options.backend, "precision": options.precision}
+    given = {"backend": options.backend, "precision": options.precision, "jpeg": options.jpeg}
     values |= {"bundles": bundles} | {name: value for name, value in given.items() if value is not None}
     token = {"env": options.token_env, "file": options.token_file}
     if any(value is not None for value in token.values()):  # an empty one is refused, not ignored

@@ -19,7 +19,15 @@ from hvpnet.errors import DataError
 from hvpnet_runtime.bundle import PictureSpec, Task
 from hvpnet_runtime.errors import PictureError, brief
 from hvpnet_runtime.files import open_regular
-from hvpnet_runtime.preprocessing.pictures import SUBSTITUTE, OnBadImage, open_whole
+from hvpnet_runtime.preprocessing.pictures import (
+    SUBSTITUTE,
+    OnBadImage,
+    open_picture,
+    or_substitute,
+    picture_name,
+    resized_size,
+)
+from hvpnet_runtime.types import Picture
 
 _log = logging.getLogger(__name__)
 
@@ -70,7 +78,7 @@ def load_split(
         root: the data set's folder.
         split: train, dev or test.
         on_bad_image: what to do with a whole picture that cannot be used: raise, or take `inf.png` as the published
-            loader does; see `open_whole`. A missing crop is always an error.
+            loader does; see `or_substitute`. A missing crop is always an error.
         labels: tags that may occur beside the published ones, such as those of a bundle of one's own.
         pictures: limits of the bundle or model that will read the pictures; None if it reads none, and then neither
             are they looked for.
@@ -202,12 +210,16 @@ class _Pictures:
                 )
             return path
         try:
-            return Path(open_whole(path, self._spec, self._on_bad_image)[1])
+            return or_substitute(path, self._on_bad_image, self._usable)
         except PictureError as error:
             raise DataError(
                 f"{where}: its image {brief(image)} in {folder} cannot be opened, and neither can {SUBSTITUTE} beside"
                 " it: add one"
             ) from error
+
+    def _usable(self, picture: Picture) -> Path:
+        resized_size(open_picture(picture, self._spec).size, self._spec, picture_name(picture))
+        return Path(str(picture))
 
     def _crop(self, name: str, where: str) -> Path:
         if self._files.crops is None:

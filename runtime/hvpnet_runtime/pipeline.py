@@ -17,7 +17,7 @@ from hvpnet_runtime.decoding.entities import EntityDecoder, TaggedWindow, softma
 from hvpnet_runtime.errors import BackendError, BundleError, InputError, brief
 from hvpnet_runtime.prefix_cache import PrefixCache
 from hvpnet_runtime.preprocessing.encode_text import Encoding, TextEncoder
-from hvpnet_runtime.preprocessing.pictures import OnBadImage, digest
+from hvpnet_runtime.preprocessing.pictures import Jpeg, OnBadImage
 from hvpnet_runtime.preprocessing.prepare import Prepared, Preparer
 from hvpnet_runtime.processes import Origin
 from hvpnet_runtime.stream import Row, TweetRow, stream
@@ -64,6 +64,7 @@ class Pipeline:
         cache_bytes: int = CACHE_BYTES,
         threads: int | None = None,
         precision: str | None = None,
+        jpeg: Jpeg = "full",
     ) -> "Pipeline":
         """Check and load a bundle.
 
@@ -77,6 +78,9 @@ class Pipeline:
             threads: CPU threads of one call; by default all cores.
             precision: of the graphs: `fp32`, `fp16` or `int8`; by default FP32 on a CPU and FP16 on a GPU, where the
                 bundle has it.
+            jpeg: `full`, or `scaled`: decode large JPEGs at a half, a quarter or an eighth of their size, though the
+                shorter side of what is resized never has less than twice the pixels that it is resized to. Pixels then
+                differ a little from the published ones.
 
         Raises:
             BundleError: the bundle is missing, damaged, edited, of another schema, or without this precision.
@@ -88,7 +92,7 @@ class Pipeline:
             raise BundleError(f"a bundle is the path of a folder, not {brief(path)}")
         threads = None if threads is None else _count("threads", threads, 1)
         cache_bytes = _count("cache_bytes", cache_bytes, 0)
-        bundle = Bundle.load(path)
+        bundle, cache = Bundle.load(path), PrefixCache(cache_bytes)
         loaded = load_backend(bundle, backend, threads, precision)
         try:
             preparer = Preparer(
@@ -97,8 +101,10 @@ class Pipeline:
                 on_bad_image=on_bad_image,
                 threads=threads,
                 max_length=loaded.max_length,  # of engines for short texts
+                jpeg=jpeg,
+                known=cache,
             )
-            return cls(bundle, loaded, preparer, PrefixCache(cache_bytes), threads)
+            return cls(bundle, loaded, preparer, cache, threads)
         except BaseException:
             loaded.close()
             raise
@@ -150,7 +156,7 @@ class Pipeline:
         return stream(rows, self.prepare, self.run, batch_size, self._threads)
 
     def prepare(self, tweet: Tweet) -> Prepared:
-        """Tokenise one tweet and decode its pictures; needs no backend.
+        """Tokenise one tweet and decode those of its pictures that the cache does not know; needs no backend.
 
         Raises:
             InputError: the tweet cannot be processed.
@@ -210,22 +216,17 @@ class Pipeline:
         """The prefixes of every tweet; each distinct picture that the cache does not know is computed once."""
         if self._blank is None:
             return [[] for _ in batch]
-        keys = [[None if pixels is None else digest(pixels) for pixels in tweet.pixels] for tweet in batch]
-        pixels = {
-            key: pixels
-            for tweet, row in zip(batch, keys, strict=True)
-            for key, pixels in zip(row, tweet.pixels, strict=True)
-            if key is not None and pixels is not None
-        }
-        prefixes = {key: found for key in pixels if (found := self.cache.get(key)) is not None}
-        missing = [key for key in pixels if key not in prefixes]
+        pictures = {picture.key: picture for tweet in batch for picture in tweet.pictures if picture is not None}
+        prefixes = {key: found for key in pictures if (found := self.cache.get(key)) is not None}
+        missing = [key for key in pictures if key not in prefixes]
         for start in range(0, len(missing), MAX_PICTURES):
             part = missing[start : start + MAX_PICTURES]
-            images = np.stack([pixels[key] for key in part])  # [N, crop, crop, 3]
+            images = np.stack(self._preparer.pixels([pictures[key] for key in part]))  # [N, crop, crop, 3]
             for key, prefix in zip(part, self.backend.encode_pictures(images), strict=True):
                 self.cache.put(key, prefix)
                 prefixes[key] = prefix
-        return [[self._blank if key is None else prefixes[key] for key in row] for row in keys]
+        blank = self._blank
+        return [[blank if each is None else prefixes[each.key] for each in tweet.pictures] for tweet in batch]
 
     def _text_inputs(self, encodings: Sequence[Encoding]) -> TextInputs:
         input_ids, attention_mask = self.text_encoder.pad(encodings)  # [rows, T]

@@ -7,7 +7,7 @@ from hvpnet_runtime.backends.base import Prefix
 
 
 class PrefixCache:
-    """Thread-safe LRU cache from a picture's digest to its prefix.
+    """Thread-safe LRU cache from a picture's key to its prefix.
 
     Attributes:
         hits: lookups answered.
@@ -32,25 +32,29 @@ class PrefixCache:
     def __len__(self) -> int:
         return len(self._prefixes)
 
-    def get(self, digest: bytes) -> Prefix | None:
+    def __contains__(self, key: object) -> bool:
+        """Whether a prefix is held now. This is no use of it: it counts as neither hit nor miss, and keeps nothing."""
+        return key in self._prefixes
+
+    def get(self, key: bytes) -> Prefix | None:
         """The prefix of a picture, now the most recently used, or None."""
         with self._lock:
-            prefix = self._prefixes.get(digest)
+            prefix = self._prefixes.get(key)
             if prefix is None:
                 self.misses += 1
                 return None
             self.hits += 1
-            self._prefixes.move_to_end(digest)
+            self._prefixes.move_to_end(key)
             return prefix
 
-    def put(self, digest: bytes, prefix: Prefix) -> None:
+    def put(self, key: bytes, prefix: Prefix) -> None:
         """Keep a prefix, at the cost of the least recently used ones; one larger than the limit is not kept."""
         if prefix.nbytes > self.max_bytes:
             return
         with self._lock:
-            replaced = self._prefixes.pop(digest, None)
+            replaced = self._prefixes.pop(key, None)
             self.nbytes += prefix.nbytes - (0 if replaced is None else replaced.nbytes)
-            self._prefixes[digest] = prefix
+            self._prefixes[key] = prefix
             while self.nbytes > self.max_bytes:
                 _, evicted = self._prefixes.popitem(last=False)
                 self.nbytes -= evicted.nbytes

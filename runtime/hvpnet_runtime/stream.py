@@ -21,7 +21,7 @@ WINDOW_BATCHES = 16
 average, sorted within 16 batches to 44.2."""
 
 WINDOW_BYTES = 64 * 2**20
-"""Bytes of a window's pixels, beyond which it is closed. As many again may be
+"""Bytes of a window's pictures, their pixels and their files, beyond which it is closed. As many again may be
 prepared ahead, and at most a batch more."""
 
 Outcome: TypeAlias = Prepared | Rejection

@@ -282,11 +282,11 @@ def test_cases_are_what_the_runtime_reads(ner_bundle: Path, ner_model: HVPNeT, p
         for (pictures, ids), example in zip(found, examples, strict=True):
             prepared = pipeline.prepare(example.tweet)
             assert list(prepared.encodings[0].input_ids) == ids
-            for picture, pixels in zip(pictures, prepared.pixels, strict=True):
-                assert (picture is None) == (pixels is None)
-                if pixels is not None:
-                    np.testing.assert_array_equal(picture, pixels)
-                blanks += pixels is None
+            for picture, ready in zip(pictures, prepared.pictures, strict=True):
+                assert (picture is None) == (ready is None)
+                if ready is not None:
+                    np.testing.assert_array_equal(picture, ready.pixels)
+                blanks += ready is None
     assert 0 < blanks < 4 * len(examples)
 
 

@@ -307,7 +307,7 @@ def test_any_number_of_threads_prepares_the_same_pixels(ner_bundle: Path, thread
             crops = [load_pixels(crop, PictureSpec()) for crop in tweet.objects]
             crops += [load_pixels(tweet.image, PictureSpec(), box) for box in tweet.boxes]
             whole = [] if tweet.image is None else [load_pixels(tweet.image, PictureSpec())]
-            prepared = pipeline.prepare(tweet).pixels
+            prepared = [each and each.pixels for each in pipeline.prepare(tweet).pictures]
             assert len(prepared) == 4
             assert (prepared[0] is None) == (tweet.image is None)
             given = [pixels for pixels in prepared if pixels is not None]

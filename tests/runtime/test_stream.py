@@ -15,6 +15,7 @@ import hvpnet_runtime.stream
 from hvpnet_runtime import Mention, PictureError, Pipeline, Rejection, RelationResult, Tweet
 from hvpnet_runtime.preprocessing.encode_text import Encoding, EntityWindow
 from hvpnet_runtime.preprocessing.prepare import Prepared
+from hvpnet_runtime.preprocessing.tweet_pictures import PreparedPicture
 from hvpnet_runtime.stream import WINDOW_BATCHES, TweetRow, stream
 
 NOTHING = Mention("", 0, 0)
@@ -27,7 +28,7 @@ def answer_of(pieces: int) -> RelationResult:
 def prepared(tweet: Tweet, pixels: int = 0) -> Prepared:
     """A tweet whose id is its number of pieces."""
     encoding = Encoding(tuple(range(tweet.id)), (), (), 0)
-    picture = np.zeros((pixels, 1, 1), np.uint8)
+    picture = PreparedPicture(b"", pixels, np.zeros((pixels, 1, 1), np.uint8))
     return Prepared(tweet, "", (), (EntityWindow(encoding, 0, (0, 0)),), (), (picture, None))
 
 

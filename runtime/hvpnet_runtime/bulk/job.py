@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hvpnet_runtime.preprocessing.pictures import OnBadImage
+from hvpnet_runtime.preprocessing.pictures import Jpeg, OnBadImage
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Job:
         precision: of the graphs; see `Pipeline.load`.
         window: slide over long texts instead of cutting them.
         on_bad_image: as in `Pipeline.load`.
+        jpeg: as in `Pipeline.load`.
         part_rows: rows that are finished, and kept, together; doubled while that makes more than 10,000 parts.
     """
 
@@ -30,6 +31,7 @@ class Job:
     precision: str | None = None
     window: bool = False
     on_bad_image: OnBadImage = "error"
+    jpeg: Jpeg = "full"
     part_rows: int = 1000
 
     @property

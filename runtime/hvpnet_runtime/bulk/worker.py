@@ -119,6 +119,7 @@ class Annotator:
             window=job.window,
             on_bad_image=job.on_bad_image,
             threads=self._threads,
+            jpeg=job.jpeg,
         )
 
 

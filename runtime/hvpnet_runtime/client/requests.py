@@ -13,7 +13,7 @@ from PIL import Image
 from hvpnet_runtime.bundle import PictureSpec
 from hvpnet_runtime.errors import InputError, PictureError, TextError, brief
 from hvpnet_runtime.preprocessing.mark_pair import check_span
-from hvpnet_runtime.preprocessing.pictures import open_picture, picture_name, read_picture
+from hvpnet_runtime.preprocessing.pictures import open_picture, picture_name, read_file
 from hvpnet_runtime.preprocessing.prepare import items
 from hvpnet_runtime.serving.errors import BodyTooLargeError
 from hvpnet_runtime.types import Picture, Rejection, Tweet
@@ -183,7 +183,7 @@ def _box(box: Any) -> list[float]:  # noqa: ANN401  whatever a user gave
 def _file(picture: Picture) -> bytes:
     """The bytes of an image file with the picture's pixels: a path never leaves this machine."""
     if not isinstance(picture, Image.Image | np.ndarray):
-        return read_picture(picture, picture_name(picture))
+        return read_file(picture, picture_name(picture))
     pixels = np.asarray(open_picture(picture, PictureSpec()))  # [height, width, 3]; leaves EXIF and profiles behind
     file = BytesIO()
     Image.fromarray(pixels).save(file, "PNG", compress_level=1)

@@ -1,18 +1,19 @@
 """Pictures to pixels, as published: Resize(256), CenterCrop(224).
 
-Pixels equal those of torchvision's transforms on PIL images bit for bit. They are uint8 [crop, crop, 3], which the
-vision graph normalises in its first nodes, and by which the prefix cache is keyed.
+Pixels equal those of torchvision's transforms on PIL images bit for bit, unless a JPEG is decoded at a fraction of its
+size because somebody asked for that. They are uint8 [crop, crop, 3], which the vision graph normalises in its first
+nodes.
 """
 
 import hashlib
 import os
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +21,16 @@ from PIL import Image
 
 from hvpnet_runtime.bundle import PictureSpec
 from hvpnet_runtime.compiled import _pixels
-from hvpnet_runtime.errors import PictureError, brief, one_line
+from hvpnet_runtime.errors import PictureError, one_line
 from hvpnet_runtime.files import open_regular
+from hvpnet_runtime.preprocessing.boxes import edges_inside
 from hvpnet_runtime.preprocessing.picture_files import FormatError, pixel_data
 from hvpnet_runtime.types import Box, Picture
 
 OnBadImage: TypeAlias = Literal["error", "substitute"]
+Jpeg: TypeAlias = Literal["full", "scaled"]
+Pixels: TypeAlias = npt.NDArray[np.uint8]
+Used = TypeVar("Used")
 
 SUBSTITUTE = "inf.png"
 """What the published loaders take for a whole picture that cannot be read, from the same folder."""
@@ -58,7 +63,7 @@ def picture_name(picture: Picture) -> str:
     return {bytes: "<bytes>", np.ndarray: "<array>"}.get(type(picture), "<image>")
 
 
-def load_pixels(picture: Picture, spec: PictureSpec, box: Box | None = None) -> npt.NDArray[np.uint8]:
+def load_pixels(picture: Picture, spec: PictureSpec, box: Box | None = None) -> Pixels:
     """Opens, crops and resizes one picture; for several boxes of one picture, `open_picture` once and `to_pixels` each.
 
     Args:
@@ -91,111 +96,21 @@ def open_picture(picture: Picture, spec: PictureSpec) -> Image.Image:
         PictureError: the file is missing, no picture, truncated, corrupt or too large, or the array is no RGB picture.
     """
     name = picture_name(picture)
-    with ExitStack() as stack:
-        if isinstance(picture, np.ndarray):
-            image = _from_array(picture, name, spec)
-        elif isinstance(picture, Image.Image):
-            image = picture
-        else:
-            image = stack.enter_context(_read_header(read_picture(picture, name), spec, name))
-        _check_size(image.width, image.height, spec, name)
-        with _decoding(name):
-            image.load()
-            return image if image is not picture and image.mode == "RGB" else image.convert("RGB")
+    if isinstance(picture, np.ndarray):
+        return decoded(_from_array(picture, name, spec), name)
+    if isinstance(picture, Image.Image):
+        _check_size(picture.width, picture.height, spec, name)
+        image = decoded(picture, name)
+        return image.copy() if image is picture else image
+    with open_file(read_file(picture, name), spec, name) as opened:
+        return decoded(opened, name)
 
 
-def open_whole(picture: Picture, spec: PictureSpec, on_bad_image: OnBadImage) -> tuple[Image.Image, str]:
-    """Opens the whole picture of a tweet, or what is taken for one that cannot be used.
-
-    Args:
-        picture: as in `open_picture`; only a path has a picture beside it that could be taken instead.
-        spec: sizes and limits.
-        on_bad_image: `error`, or `substitute`: take inf.png from the same folder, as published. The published loaders
-            do so where Pillow cannot open a file; here it is whatever `load_pixels` refuses.
-
-    Returns:
-        As `open_picture`, and how messages call what was opened: its path.
-
-    Raises:
-        PictureError: as `open_picture`, or as `to_pixels` of the whole picture, and `inf.png` cannot be used either.
-    """
-    if on_bad_image == "error" or not isinstance(picture, str | Path):
-        return open_picture(picture, spec), picture_name(picture)
-    substitute = Path(picture).with_name(SUBSTITUTE)
-    try:
-        return _open_to_resize(picture, spec)
-    except PictureError as cause:
-        try:
-            return _open_to_resize(substitute, spec)
-        except PictureError as error:
-            raise PictureError(f"{cause}; nor can its substitute be used: {error}") from error
-
-
-def _open_to_resize(path: str | Path, spec: PictureSpec) -> tuple[Image.Image, str]:
-    image = open_picture(path, spec)
-    _resized_size(image, spec, str(path))
-    return image, str(path)
-
-
-def to_pixels(
-    image: Image.Image, spec: PictureSpec, box: Box | None = None, *, name: str = "<image>"
-) -> npt.NDArray[np.uint8]:
-    """Crops an opened picture to a box, then resizes its shorter side and takes the middle, as published.
-
-    Args:
-        image: what `open_picture` returned.
-        spec: sizes and limits.
-        box: (x0, y0, x1, y1) in pixels, right and bottom exclusive, each rounded to the nearest whole pixel.
-        name: how messages call the picture.
-
-    Returns:
-        RGB pixels uint8 [crop, crop, 3].
-
-    Raises:
-        PictureError: the box is empty, lies outside the picture or is not four numbers, or the part to resize is so
-            elongated that it would exceed `max_pixels`.
-    """
-    if box is not None:
-        image = image.crop(_whole_pixels(box, image, name))
-    width, height = _resized_size(image, spec, name)
-    left, top = round((width - spec.crop) / 2), round((height - spec.crop) / 2)
-    if image.height > 2 * image.width:  # which axis Pillow begins with depends on its version
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-        return np.asarray(image.crop((left, top, left + spec.crop, top + spec.crop)))  # [crop, crop, 3]
-    # The same bits for less than a third of the time: only what is kept is resized. Pillow's own resize(box=...)
-    # rounds the box to float32, and one pixel in four would come out different.
-    whole = np.frombuffer(image.tobytes("raw", "RGBX"), np.uint8).reshape(image.height, image.width, 4)
-    pixels = np.empty((spec.crop, spec.crop, 3), np.uint8)
-    _pixels.resize_part(whole, height, width, top, left, pixels)
-    return pixels
-
-
-def _resized_size(image: Image.Image, spec: PictureSpec, name: str) -> tuple[int, int]:
-    """Width and height once the shorter side is resized."""
-    short, long = sorted(image.size)
-    resized_long = int(spec.resize * long / short)  # torchvision rounds down
-    if spec.resize * resized_long > spec.max_pixels:
-        raise PictureError(
-            f"picture {name}: {image.width} x {image.height} pixels are too elongated to resize the shorter side to "
-            f"{spec.resize} (limit {spec.max_pixels} pixels); crop it"
-        )
-    return (spec.resize, resized_long) if image.width <= image.height else (resized_long, spec.resize)
-
-
-def digest(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """16 bytes that are equal for equal pixels: the key of the prefix cache."""
-    return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).digest()
-
-
-def read_picture(picture: str | Path | bytes, name: str) -> bytes:
+def read_file(picture: str | Path | bytes, name: str) -> bytes:
     """The bytes of an image file.
 
-    Args:
-        picture: the bytes, or the path of the file.
-        name: what messages call it.
-
     Raises:
-        PictureError: it is neither, cannot be opened, is empty or has more than `MAX_FILE_BYTES`.
+        PictureError: there is no such file, it is empty or too large, or this is no picture at all.
     """
     if not isinstance(picture, bytes | str | Path):
         raise PictureError(f"a picture is a path, bytes, a PIL image or an array, not {type(picture).__name__}")
@@ -213,7 +128,17 @@ def read_picture(picture: str | Path | bytes, name: str) -> bytes:
     return picture
 
 
-def _read_header(data: bytes, spec: PictureSpec, name: str) -> Image.Image:
+def open_file(data: bytes, spec: PictureSpec, name: str) -> Image.Image:
+    """Reads the header of an image file; `decoded` makes pixels of it.
+
+    Args:
+        data: the file.
+        spec: for `max_pixels`.
+        name: how messages call the picture.
+
+    Raises:
+        PictureError: it is of no format that is read, truncated, corrupt or too large.
+    """
     try:
         kept = pixel_data(data, spec.max_pixels)
     except FormatError as error:
@@ -222,7 +147,114 @@ def _read_header(data: bytes, spec: PictureSpec, name: str) -> Image.Image:
     # hence the lock; it is held for the header only.
     with _decoding(name), _header.lock, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(BytesIO(kept.data), formats=[kept.format])
+        image = Image.open(BytesIO(kept.data), formats=[kept.format])
+    _check_size(image.width, image.height, spec, name)
+    return image
+
+
+def decoded(image: Image.Image, name: str, shrink: int = 1) -> Image.Image:
+    """The pixels of an opened picture, mode RGB.
+
+    Args:
+        image: what `open_file` returned, not decoded yet.
+        name: how messages call the picture.
+        shrink: of a JPEG, decode a half (2), a quarter (4) or an eighth (8) of its width and height.
+
+    Raises:
+        PictureError: the file is truncated or corrupt.
+    """
+    with _decoding(name):
+        if shrink > 1:
+            image.draft(None, (image.width // shrink, image.height // shrink))
+        image.load()
+        return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def or_substitute(picture: Picture, on_bad_image: OnBadImage, use: Callable[[Picture], Used]) -> Used:
+    """What `use` makes of the whole picture of a tweet, or of what is taken for one that it refuses.
+
+    Args:
+        picture: as in `open_picture`; only a path has a picture beside it that could be taken instead.
+        on_bad_image: `error`, or `substitute`: take inf.png from the same folder, as published. The published loaders
+            do so where Pillow cannot open a file; here it is whatever `use` refuses.
+        use: opens a picture.
+
+    Raises:
+        PictureError: `use` refuses the picture, and `inf.png` is not wanted or is refused, too.
+    """
+    if on_bad_image == "error" or not isinstance(picture, str | Path):
+        return use(picture)
+    try:
+        return use(picture)
+    except PictureError as cause:
+        try:
+            return use(Path(picture).with_name(SUBSTITUTE))
+        except PictureError as error:
+            raise PictureError(f"{cause}; nor can its substitute be used: {error}") from error
+
+
+def to_pixels(
+    image: Image.Image,
+    spec: PictureSpec,
+    box: Box | None = None,
+    *,
+    name: str = "<image>",
+    size: tuple[int, int] | None = None,
+) -> Pixels:
+    """Crops an opened picture to a box, then resizes its shorter side and takes the middle, as published.
+
+    Args:
+        image: what `open_picture` or `decoded` returned.
+        spec: sizes and limits.
+        box: (x0, y0, x1, y1) in pixels, right and bottom exclusive, each rounded to the nearest whole pixel.
+        name: how messages call the picture.
+        size: width and height of the picture, in whose pixels the box counts, if it was decoded at a fraction of them.
+
+    Returns:
+        RGB pixels uint8 [crop, crop, 3].
+
+    Raises:
+        PictureError: the box is empty, lies outside the picture or is not four numbers, or the part to resize is so
+            elongated that it would exceed `max_pixels`.
+    """
+    size = size or image.size
+    edges = edges_inside(box, size, name)
+    width, height = resized_size((edges[2] - edges[0], edges[3] - edges[1]), spec, name)
+    shrink = round(size[0] / image.width)
+    x0, y0, x1, y1 = (round(edge / shrink) for edge in edges)
+    if (x0, y0, x1, y1) != (0, 0, *image.size):
+        image = image.crop((x0, y0, x1, y1))
+    left, top = round((width - spec.crop) / 2), round((height - spec.crop) / 2)
+    if image.height > 2 * image.width:  # which axis Pillow begins with depends on its version
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+        return np.asarray(image.crop((left, top, left + spec.crop, top + spec.crop)))  # [crop, crop, 3]
+    # The same bits for less than a third of the time: only what is kept is resized. Pillow's own resize(box=...)
+    # rounds the box to float32, and one pixel in four would come out different.
+    whole = np.frombuffer(image.tobytes("raw", "RGBX"), np.uint8).reshape(image.height, image.width, 4)
+    pixels = np.empty((spec.crop, spec.crop, 3), np.uint8)
+    _pixels.resize_part(whole, height, width, top, left, pixels)
+    return pixels
+
+
+def resized_size(size: tuple[int, int], spec: PictureSpec, name: str) -> tuple[int, int]:
+    """Width and height once the shorter side is resized.
+
+    Raises:
+        PictureError: there would be more than `max_pixels`.
+    """
+    short, long = sorted(size)
+    resized_long = int(spec.resize * long / short)  # torchvision rounds down
+    if spec.resize * resized_long > spec.max_pixels:
+        raise PictureError(
+            f"picture {name}: {size[0]} x {size[1]} pixels are too elongated to resize the shorter side to "
+            f"{spec.resize} (limit {spec.max_pixels} pixels); crop it"
+        )
+    return (spec.resize, resized_long) if size[0] <= size[1] else (resized_long, spec.resize)
+
+
+def digest(pixels: Pixels) -> bytes:
+    """16 bytes that are equal for equal pixels: their key in the prefix cache."""
+    return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).digest()
 
 
 @contextmanager
@@ -236,7 +268,7 @@ def _decoding(name: str) -> Iterator[None]:
         raise PictureError(f"picture {name} is truncated or corrupt ({reason}); replace the file") from error
 
 
-def _from_array(array: npt.NDArray[np.uint8], name: str, spec: PictureSpec) -> Image.Image:
+def _from_array(array: Pixels, name: str, spec: PictureSpec) -> Image.Image:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
         raise PictureError(
             f"picture {name} must be RGB, uint8 [height, width, 3], not {array.dtype} {list(array.shape)}; convert it"
@@ -252,29 +284,3 @@ def _check_size(width: int, height: int, spec: PictureSpec, name: str) -> None:
         raise PictureError(
             f"picture {name} has too many pixels: {width} x {height}, the limit is {spec.max_pixels}; resize it"
         )
-
-
-def _whole_pixels(box: Box, image: Image.Image, name: str) -> tuple[int, int, int, int]:
-    try:
-        x0, y0, x1, y1 = (round(_number(edge)) for edge in _in_order(box))
-    except (TypeError, ValueError, OverflowError) as error:  # not four, not numbers, NaN, infinite
-        raise PictureError(f"picture {name}: box {brief(box)} is not four finite numbers (x0, y0, x1, y1)") from error
-    if not (0 <= x0 < x1 <= image.width and 0 <= y0 < y1 <= image.height):
-        raise PictureError(
-            f"picture {name}: box {brief(box)} is empty or outside the picture of {image.width} x {image.height} "
-            "pixels; clip it"
-        )
-    return x0, y0, x1, y1
-
-
-def _in_order(box: Any) -> Any:  # noqa: ANN401  whatever a user gave
-    """Not what yields numbers when it is iterated, but holds something else, or has no order."""
-    if isinstance(box, bytes | bytearray | Mapping | set | frozenset):
-        raise TypeError
-    return box
-
-
-def _number(edge: Any) -> float:  # noqa: ANN401
-    if isinstance(edge, str | bytes | bytearray):  # which float would parse
-        raise TypeError
-    return float(edge)

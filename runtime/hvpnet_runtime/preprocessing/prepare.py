@@ -1,28 +1,28 @@
 """A tweet to token ids and pixels: everything that needs no backend, so that it can run elsewhere or ahead."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.errors import InputError, TextError, brief
 from hvpnet_runtime.preprocessing.encode_text import Encoding, EntityWindow, TextEncoder
 from hvpnet_runtime.preprocessing.mark_pair import mark_characters, mention
-from hvpnet_runtime.preprocessing.pictures import OnBadImage, load_pixels, open_whole, to_pixels
+from hvpnet_runtime.preprocessing.pictures import Jpeg, OnBadImage, Pixels
 from hvpnet_runtime.preprocessing.split_words import Word, split_words
 from hvpnet_runtime.preprocessing.tokenizer import load_tokenizer
+from hvpnet_runtime.preprocessing.tweet_pictures import PictureReader, PreparedPicture, Step
 from hvpnet_runtime.processes import Origin
 from hvpnet_runtime.types import Mention, Picture, Tweet
 
-Pixels: TypeAlias = npt.NDArray[np.uint8]
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Prepared:
         words: with their offsets in `text`.
         windows: what the text graph reads: one row unless the text is long and windows were asked for.
         mentions: of relation extraction: head and tail.
-        pixels: as many as the model reads, uint8 [crop, crop, 3] each; None is the blank picture.
+        pictures: as many as the model reads; None is the blank picture.
     """
 
     tweet: Tweet
@@ -43,7 +43,7 @@ class Prepared:
     words: tuple[Word, ...]
     windows: tuple[EntityWindow, ...]
     mentions: tuple[Mention, ...]
-    pixels: tuple[Pixels | None, ...]
+    pictures: tuple[PreparedPicture | None, ...]
 
     @property
     def encodings(self) -> tuple[Encoding, ...]:
@@ -62,8 +62,8 @@ class Prepared:
 
     @property
     def nbytes(self) -> int:
-        """Memory of its pixels."""
-        return sum(pixels.nbytes for pixels in self.pixels if pixels is not None)
+        """Memory that its pictures may take."""
+        return sum(picture.nbytes for picture in self.pictures if picture is not None)
 
 
 class Preparer:
@@ -76,9 +76,13 @@ class Preparer:
         threads: that decode the pictures of one tweet at the same time; by default as many as there are cores.
         max_length: most pieces of a text.
         max_pixels: most pixels of a picture.
+        jpeg: `full`, or `scaled`: decode large JPEGs at a half, a quarter or an eighth of their size, see
+            `EncodedPicture`.
+        known: keys of pictures whose pixels the backend does not need, such as a prefix cache: they are not decoded.
 
     Raises:
         BundleError: as `load_tokenizer` and `TextEncoder`.
+        InputError: an option is impossible.
     """
 
     def __init__(
@@ -90,19 +94,24 @@ class Preparer:
         threads: int | None = None,
         max_length: int | None = None,
         max_pixels: int | None = None,
+        jpeg: Jpeg = "full",
+        known: Container[bytes] = frozenset(),
     ) -> None:
         if on_bad_image not in ("error", "substitute"):
             raise InputError(f"on_bad_image must be error or substitute, not {brief(on_bad_image)}")
+        if jpeg not in ("full", "scaled"):
+            raise InputError(f"jpeg must be full or scaled, not {brief(jpeg)}")
         if not isinstance(window, bool):
             raise InputError(f"window must be True or False, not {brief(window)}")
         self._manifest, pictures, limit = bundle.manifest, bundle.manifest.preprocessing, bundle.manifest.limits
-        self._spec = replace(pictures, max_pixels=min(max_pixels or pictures.max_pixels, pictures.max_pixels))
+        spec = replace(pictures, max_pixels=min(max_pixels or pictures.max_pixels, pictures.max_pixels))
+        self._reader = PictureReader(spec, jpeg, on_bad_image, known)
         self.encoder = TextEncoder(
             load_tokenizer(bundle),
             min(max_length or limit.max_length, limit.max_length),
             markers=bundle.task == "re",
         )
-        self._window, self._on_bad_image = window, on_bad_image
+        self._window = window
         self._origin = Origin()
         self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, "hvpnet-pictures")
 
@@ -130,7 +139,7 @@ class Preparer:
         else:
             encoding = self.encoder.encode_entities([word.text for word in words])
             windows = [EntityWindow(encoding, 0, (0, len(words)))]
-        return Prepared(tweet, text, tuple(words), tuple(windows), mentions, self._pixels(tweet))
+        return Prepared(tweet, text, tuple(words), tuple(windows), mentions, self._pictures(tweet))
 
     def _relation(
         self, tweet: Tweet, text: str, words: list[Word]
@@ -145,7 +154,13 @@ class Preparer:
         encoding = self.encoder.encode_relation([word.text for word in words], head, tail, window=self._window)
         return encoding, (mention(text, words, head), mention(text, words, tail)), words
 
-    def _pixels(self, tweet: Tweet) -> tuple[Pixels | None, ...]:
+    def pixels(self, pictures: Sequence[PreparedPicture]) -> list[Pixels]:
+        """Pixels of pictures, decoded now where that was left out because their keys were known."""
+        if all(picture.is_decoded for picture in pictures):
+            return [picture.pixels for picture in pictures]
+        return self._at_once([partial(getattr, picture, "pixels") for picture in pictures])
+
+    def _pictures(self, tweet: Tweet) -> tuple[PreparedPicture | None, ...]:
         """Whole picture, then objects, filled up with blanks; only_obj has no whole picture, text_only none at all."""
         crops, boxes = items("objects", tweet.objects), items("boxes", tweet.boxes)
         if crops and boxes:
@@ -155,28 +170,33 @@ class Preparer:
         slots = self._manifest.sizes.pictures
         if not slots:
             return ()
-        spec, objects = self._spec, self._manifest.limits.max_objects
+        objects = self._manifest.limits.max_objects
         reads_whole = slots > objects
-        steps: list[Callable[[], Pixels | None]] = []
+        made: Sequence[PreparedPicture | None]
         if boxes and tweet.image is not None:
-            image, name = open_whole(tweet.image, spec, self._on_bad_image)
-            steps += [partial(to_pixels, image, spec, name=name)] if reads_whole else []
-            steps += [partial(to_pixels, image, spec, box, name=name) for box in boxes[:objects]]
-        elif reads_whole:
-            steps.append(partial(self._load_whole, tweet.image))
-        steps += [partial(load_pixels, crop, spec) for crop in crops[:objects]]
-        return (*self._at_once(steps), *[None] * (slots - len(steps)))
+            made = self._at_once(self._reader.parts(tweet.image, [*[None] * reads_whole, *boxes[:objects]]))
+        else:
+            made = self._whole_and_crops([tweet.image] * reads_whole, crops[:objects])
+        return (*made, *[None] * (slots - len(made)))
 
-    def _at_once(self, steps: Sequence[Callable[[], Pixels | None]]) -> list[Pixels | None]:
+    def _whole_and_crops(
+        self, whole: Sequence[Picture | None], crops: Sequence[Picture]
+    ) -> Sequence[PreparedPicture | None]:
+        if (seen := self._reader.all_seen([*whole, *crops])) is not None:
+            return seen
+        steps: list[Step | Callable[[], None]] = [
+            _no_picture if picture is None else partial(self._reader.whole, picture) for picture in whole
+        ]
+        return self._at_once([*steps, *(partial(self._reader.crop, crop) for crop in crops)])
+
+    def _at_once(self, steps: Sequence[Callable[[], Made]]) -> list[Made]:
         if len(steps) == 1:  # most tweets: a second thread would only cost
             return [steps[0]()]
         return list(self._pool.map(lambda step: step(), steps))
 
-    def _load_whole(self, picture: Picture | None) -> Pixels | None:
-        if picture is None:
-            return None
-        image, name = open_whole(picture, self._spec, self._on_bad_image)
-        return to_pixels(image, self._spec, name=name)
+
+def _no_picture() -> None:
+    """The step of a whole picture that is not there."""
 
 
 def items(name: str, given: Any) -> list[Any]:  # noqa: ANN401  whatever a user gave

@@ -174,6 +174,8 @@ class InProcess:
                     window=settings.window,
                     max_pixels=settings.limits.picture_pixels,
                     max_length=pipeline.backend.max_length,
+                    jpeg=settings.jpeg,
+                    known=pipeline.cache,
                 )
                 self._preparations[name] = Preparation(name, preparer, self.own_metrics)
                 self._batchers[name] = Batcher(name, pipeline, settings.batching.size, self.own_metrics, gave_up)

@@ -56,5 +56,5 @@ class Preparation:
             prepared = self._prepare(tweet)
         except InputError as error:
             return Rejection.of(number, tweet.id, error)
-        # The backend reads the pixels; the files they were decoded from need not travel to it.
+        # The backend reads the prepared pictures; the tweet's own need not travel to it.
         return replace(prepared, tweet=replace(tweet, image=None, objects=(), boxes=()))

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from hvpnet_runtime.pipeline import CACHE_BYTES
+from hvpnet_runtime.preprocessing.pictures import Jpeg
 from hvpnet_runtime.serving.errors import SettingsError
 
 Count = Annotated[int, Field(ge=1)]
@@ -151,6 +152,7 @@ class Settings(_Table):
         precision: of the graphs; see `Pipeline.load`.
         threads: CPU threads of one backend; by default all cores.
         window: slide over texts beyond the piece budget instead of cutting them.
+        jpeg: see `Pipeline.load`.
         cache_bytes: of each backend's prefix cache.
         stop_seconds: for the requests in hand when `hvpnet serve` is told to stop; what comes then gets 503.
         token: where the bearer token is; without it, anyone who reaches the port is served.
@@ -161,6 +163,7 @@ class Settings(_Table):
     precision: str | None = None
     threads: Count | None = None
     window: bool = False
+    jpeg: Jpeg = "full"
     cache_bytes: Annotated[int, Field(ge=0)] = CACHE_BYTES
     stop_seconds: Annotated[float, Field(ge=0)] = 20
     limits: ServiceLimits = ServiceLimits()

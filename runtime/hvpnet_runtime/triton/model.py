@@ -40,8 +40,9 @@ class TritonPythonModel:
             backend: Backend = TritonBackend(bundle, args["model_name"], max_batch, settings, _infer)
         else:
             backend = load_backend(bundle, settings.backend, precision=settings.precision or None)
-        preparer = Preparer(bundle, window=settings.window, max_length=backend.max_length)
-        self._pipeline = Pipeline(bundle, backend, preparer, PrefixCache(settings.cache_mib * 2**20))
+        cache = PrefixCache(settings.cache_mib * 2**20)
+        preparer = Preparer(bundle, window=settings.window, max_length=backend.max_length, known=cache)
+        self._pipeline = Pipeline(bundle, backend, preparer, cache)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer the requests that Triton batched, each with its result or its own error."""

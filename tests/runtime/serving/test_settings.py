@@ -26,6 +26,7 @@ CONFIG = ROOT / "deploy" / "serve.yaml"
         (BUNDLES | {"limits": {"queue_bytes": 8, "body_bytes": 9}}, "a body of 9 bytes would never be accepted"),
         (BUNDLES | {"inference": {"least": 2}}, "most is 1, below least, which is 2"),
         (BUNDLES | {"batching": {"wait_ms": -1}}, r"batching\.wait_ms"),
+        (BUNDLES | {"jpeg": "half"}, "jpeg: .* 'full' or 'scaled'"),
         (BUNDLES | {"token": {}}, "from env or from file, one of them"),
         (BUNDLES | {"token": {"env": "A", "file": "b"}}, "from env or from file, one of them"),
     ],

@@ -153,7 +153,9 @@ def _preparation(name: str, path: Path, settings: Settings) -> serve.Application
         max_ongoing_requests=4,
         **_replicas(settings.preparation, target=2, environment=PICTURE_PROCESS),
     )
-    return deployment.bind(name, path, window=settings.window, max_pixels=settings.limits.picture_pixels)
+    return deployment.bind(
+        name, path, window=settings.window, max_pixels=settings.limits.picture_pixels, jpeg=settings.jpeg
+    )
 
 
 def _inference(name: str, path: Path, settings: Settings) -> serve.Application:

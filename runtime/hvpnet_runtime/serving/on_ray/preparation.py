@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.preprocessing.pictures import Jpeg
 from hvpnet_runtime.preprocessing.prepare import Preparer
 from hvpnet_runtime.serving.metrics import Metrics
 from hvpnet_runtime.serving.on_ray.metrics import RayInstruments
@@ -17,11 +18,12 @@ class RayPreparation(Preparation):
         path: its folder.
         window: see `Pipeline.load`.
         max_pixels: of one picture, if the bundle allows so many.
+        jpeg: see `Pipeline.load`.
 
     Raises:
         BundleError: the bundle is missing, damaged or edited.
     """
 
-    def __init__(self, name: str, path: Path, *, window: bool, max_pixels: int) -> None:
-        preparer = Preparer(Bundle.load(path), window=window, max_pixels=max_pixels)
+    def __init__(self, name: str, path: Path, *, window: bool, max_pixels: int, jpeg: Jpeg) -> None:
+        preparer = Preparer(Bundle.load(path), window=window, max_pixels=max_pixels, jpeg=jpeg)
         super().__init__(name, preparer, Metrics(RayInstruments()))

@@ -1,0 +1,161 @@
+"""Pictures of a tweet, each known by a key before it is decoded, so that one seen before need not be.
+
+The key of a part of a file is a digest of the file's bytes, of the box, and of whatever else decides on its pixels and
+on whether they are refused. So a key that is known says that this very part was read before, and not refused. Names and
+dates of files say nothing. PIL images and arrays are no files: they are resized, and known by their pixels.
+"""
+
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from typing import TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from hvpnet_runtime.bundle import PictureSpec
+from hvpnet_runtime.preprocessing.boxes import Edges, whole_pixels
+from hvpnet_runtime.preprocessing.encoded_picture import EncodedPicture
+from hvpnet_runtime.preprocessing.pictures import (
+    MAX_FILE_BYTES,
+    Jpeg,
+    OnBadImage,
+    Pixels,
+    digest,
+    open_picture,
+    or_substitute,
+    picture_name,
+    to_pixels,
+)
+from hvpnet_runtime.types import Box, Picture
+
+
+@dataclass(frozen=True)
+class PreparedPicture:
+    """A picture, or a part of one, ready for the vision graph.
+
+    What its pixels are made of stays with it, so whoever knew its key may forget it again.
+
+    Attributes:
+        key: 16 bytes that are equal for equal pictures: the key of the prefix cache.
+        nbytes: memory that it may take: of its pixels and its file. It depends on the picture alone and not on what was
+            seen before, for a stream makes its batches by it.
+        source: its pixels uint8 [crop, crop, 3]; of one whose key was known, what decodes them.
+    """
+
+    key: bytes
+    nbytes: int
+    source: Pixels | Callable[[], Pixels]
+
+    @property
+    def is_decoded(self) -> bool:
+        """Whether its pixels are there."""
+        return isinstance(self.source, np.ndarray)
+
+    @property
+    def pixels(self) -> Pixels:
+        """Its pixels, uint8 [crop, crop, 3], decoded now if they are not there."""
+        return self.source if isinstance(self.source, np.ndarray) else self.source()
+
+
+Step: TypeAlias = Callable[[], PreparedPicture]
+"""Prepares one picture, in any thread."""
+
+
+class PictureReader:
+    """Prepares pictures, and decodes those whose keys are not known. Thread-safe.
+
+    Args:
+        spec: sizes and limits.
+        jpeg: `full`, or `scaled`: decode large JPEGs at a fraction of their size.
+        on_bad_image: see `or_substitute`.
+        known: keys of pictures whose pixels are not needed.
+    """
+
+    def __init__(self, spec: PictureSpec, jpeg: Jpeg, on_bad_image: OnBadImage, known: Container[bytes]) -> None:
+        self._spec, self._jpeg, self._on_bad_image, self._known = spec, jpeg, on_bad_image, known
+
+    def whole(self, picture: Picture) -> PreparedPicture:
+        """The whole picture of a tweet, or what is taken for one that cannot be used.
+
+        Raises:
+            PictureError: as `or_substitute`, `open_picture` and `to_pixels`.
+        """
+        return or_substitute(picture, self._on_bad_image, self.crop)
+
+    def crop(self, picture: Picture) -> PreparedPicture:
+        """An object crop, which nothing is taken for.
+
+        Raises:
+            PictureError: as `open_picture` and `to_pixels`.
+        """
+        (step,) = self._steps([None], picture)
+        return step()
+
+    def all_seen(self, pictures: Sequence[Picture | None]) -> list[PreparedPicture | None] | None:
+        """Whole pictures, if all are bytes of files whose keys are known: asking other threads would take longer.
+
+        Otherwise None, at the first that is not.
+        """
+        prepared: list[PreparedPicture | None] = []
+        for picture in pictures:
+            if picture is None:
+                prepared.append(None)
+            elif isinstance(picture, bytes) and 0 < len(picture) <= MAX_FILE_BYTES and (seen := self._seen(picture)):
+                prepared.append(seen)
+            else:
+                return None
+        return prepared
+
+    def _seen(self, picture: bytes) -> PreparedPicture | None:
+        file = EncodedPicture.read(picture, self._spec, self._jpeg)
+        (key,) = self._keys(file, [None])
+        return _prepare_part(file, key, file.pixels, later=True) if key in self._known else None
+
+    def parts(self, picture: Picture, boxes: Sequence[Box | None]) -> list[Step]:
+        """Boxes of a whole picture, or the whole (None): it is read and decoded now, the steps cut and resize.
+
+        Raises:
+            PictureError: as `or_substitute` and `open_picture`, or a box is not four numbers; a step raises as
+                `to_pixels`.
+        """
+        name = picture_name(picture)
+        for box in boxes:
+            _edges(box, name)  # what is wrong with a box, no other picture can mend
+        return or_substitute(picture, self._on_bad_image, partial(self._steps, boxes))
+
+    def _steps(self, boxes: Sequence[Box | None], picture: Picture) -> list[Step]:
+        if isinstance(picture, np.ndarray | Image.Image):
+            image, name = open_picture(picture, self._spec), picture_name(picture)
+            return [partial(_prepare_image, image, self._spec, box, name) for box in boxes]
+        file = EncodedPicture.read(picture, self._spec, self._jpeg)
+        all_edges = [_edges(box, file.name) for box in boxes]
+        keys = self._keys(file, all_edges)
+        is_known = [key in self._known for key in keys]  # once: the answer may change
+        unknown = [box for box, known in zip(boxes, is_known, strict=True) if not known]
+        cuts = iter(file.cuts(unknown, resizable=self._on_bad_image == "substitute") if unknown else [])
+        return [
+            partial(_prepare_part, file, key, partial(file.pixels, edges) if known else next(cuts), later=known)
+            for key, edges, known in zip(keys, all_edges, is_known, strict=True)
+        ]
+
+    def _keys(self, file: EncodedPicture, all_edges: Sequence[Edges | None]) -> list[bytes]:
+        facts = (self._spec.resize, self._spec.crop, self._spec.max_pixels, self._jpeg, self._on_bad_image)
+        content = sha256(file.data).digest()
+        return [sha256(content + repr((facts, edges)).encode()).digest()[:16] for edges in all_edges]
+
+
+def _edges(box: Box | None, name: str) -> Edges | None:
+    return None if box is None else whole_pixels(box, name)
+
+
+def _prepare_image(image: Image.Image, spec: PictureSpec, box: Box | None, name: str) -> PreparedPicture:
+    pixels = to_pixels(image, spec, box, name=name)
+    return PreparedPicture(digest(pixels), pixels.nbytes, pixels)
+
+
+def _prepare_part(file: EncodedPicture, key: bytes, cut: Callable[[], Pixels], *, later: bool) -> PreparedPicture:
+    """A part of a file, cut now or later."""
+    nbytes = 3 * file.spec.crop**2 + len(file.data)
+    return PreparedPicture(key, nbytes, cut if later else cut())

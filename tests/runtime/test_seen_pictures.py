@@ -1,9 +1,11 @@
 """Pictures seen before: the same answers whatever the cache holds, and nothing decoded that it holds."""
 
+import gc
 import io
 import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from PIL import Image
 
 from hvpnet_runtime import InputError, PictureError, Pipeline, Tweet
+from hvpnet_runtime.bundle import Bundle, PictureSpec
 from hvpnet_runtime.prefix_cache import PrefixCache
 from hvpnet_runtime.preprocessing import encoded_picture, pictures
 from hvpnet_runtime.preprocessing.prepare import Prepared, Preparer
@@ -266,3 +269,46 @@ def test_full_and_scaled_pictures_are_apart(ner_bundle: Path) -> None:
         for _ in range(2):
             scaled.run([full.prepare(large), scaled.prepare(large)])
         assert (scaled.cache.hits, scaled.cache.misses) == (2, 2)
+
+
+@pytest.fixture
+def decodings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Grows by one name whenever a file is decoded."""
+    names: list[str] = []
+    decode = encoded_picture.decoded
+
+    def noted(image: Image.Image, name: str, *rest: Any) -> Image.Image:
+        names.append(name)
+        return decode(image, name, *rest)
+
+    monkeypatch.setattr(encoded_picture, "decoded", noted)
+    return names
+
+
+def test_a_file_that_many_tweets_show_at_once_is_decoded_once(ner_bundle: Path, decodings: list[str]) -> None:
+    prepare, file = Preparer(Bundle.load(ner_bundle), threads=4), encoded(7)
+    tweet = Tweet(text="Paris", image=file, objects=[bytes(bytearray(file)), file, file])
+    with ThreadPoolExecutor(4) as threads:
+        prepared = list(threads.map(prepare, [tweet] * 32))
+    assert len(decodings) == 1
+    pixels = [picture.pixels for each in prepared for picture in each.pictures if picture is not None]
+    assert len(pixels) == 128
+    assert all(each is pixels[0] for each in pixels)
+    np.testing.assert_array_equal(pixels[0], pictures.load_pixels(file, PictureSpec()))
+    del prepared, pixels
+    gc.collect()
+    prepare(tweet)
+    assert len(decodings) == 2  # nothing is kept that nobody uses
+
+
+def test_a_file_that_was_refused_is_not_decoded_again(ner_bundle: Path, decodings: list[str], tmp_path: Path) -> None:
+    prepare, cut = Preparer(Bundle.load(ner_bundle)), bytearray(encoded(7, size=(400, 300)))
+    cut[200_000:200_100] = bytes(100)
+    cut = bytes(cut)
+    for _ in range(3):
+        with pytest.raises(PictureError, match="picture <bytes>"):
+            prepare(Tweet(text="Paris", image=cut))
+    assert decodings == ["<bytes>"]
+    (tmp_path / "cut.png").write_bytes(cut)
+    with pytest.raises(PictureError, match=r"cut\.png"):  # a message names the file that was given
+        prepare(Tweet(text="Paris", image=tmp_path / "cut.png"))

@@ -55,12 +55,16 @@ class _HeaderLock:
 _header = _HeaderLock()
 
 
+BYTES = "<bytes>"
+"""What messages call a file without a name."""
+
+
 def picture_name(picture: Picture) -> str:
     """How messages call a picture: its path, or `<bytes>`, `<array>` or `<image>`."""
     if isinstance(picture, str | Path):
         name = str(picture)
         return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
-    return {bytes: "<bytes>", np.ndarray: "<array>"}.get(type(picture), "<image>")
+    return {bytes: BYTES, np.ndarray: "<array>"}.get(type(picture), "<image>")
 
 
 def load_pixels(picture: Picture, spec: PictureSpec, box: Box | None = None) -> Pixels:

@@ -5,19 +5,24 @@ on whether they are refused. So a key that is known says that this very part was
 dates of files say nothing. PIL images and arrays are no files: they are resized, and known by their pixels.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
+from threading import Lock
 from typing import TypeAlias
+from weakref import WeakValueDictionary
 
 import numpy as np
 from PIL import Image
 
 from hvpnet_runtime.bundle import PictureSpec
+from hvpnet_runtime.errors import PictureError
 from hvpnet_runtime.preprocessing.boxes import Edges, whole_pixels
 from hvpnet_runtime.preprocessing.encoded_picture import EncodedPicture
 from hvpnet_runtime.preprocessing.pictures import (
+    BYTES,
     MAX_FILE_BYTES,
     Jpeg,
     OnBadImage,
@@ -29,6 +34,9 @@ from hvpnet_runtime.preprocessing.pictures import (
     to_pixels,
 )
 from hvpnet_runtime.types import Box, Picture
+
+_LOCKS = 64  # so that different pictures seldom wait for each other
+_REFUSED = 256  # pictures that are remembered as refused
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,9 @@ class PictureReader:
 
     def __init__(self, spec: PictureSpec, jpeg: Jpeg, on_bad_image: OnBadImage, known: Container[bytes]) -> None:
         self._spec, self._jpeg, self._on_bad_image, self._known = spec, jpeg, on_bad_image, known
+        self._in_use: WeakValueDictionary[bytes, PreparedPicture] = WeakValueDictionary()
+        self._refused: OrderedDict[bytes, str] = OrderedDict()
+        self._locks = [Lock() for _ in range(_LOCKS)]
 
     def whole(self, picture: Picture) -> PreparedPicture:
         """The whole picture of a tweet, or what is taken for one that cannot be used.
@@ -87,11 +98,35 @@ class PictureReader:
     def crop(self, picture: Picture) -> PreparedPicture:
         """An object crop, which nothing is taken for.
 
+        A file that several tweets show at once is decoded once, as long as one of them is in use.
+
         Raises:
             PictureError: as `open_picture` and `to_pixels`.
         """
-        (step,) = self._steps([None], picture)
-        return step()
+        if isinstance(picture, np.ndarray | Image.Image):
+            return _prepare_image(open_picture(picture, self._spec), self._spec, None, picture_name(picture))
+        file = EncodedPicture.read(picture, self._spec, self._jpeg)
+        (key,) = self._keys(file, [None])
+        with self._locks[key[0] % _LOCKS]:  # whoever comes second waits for the first
+            found = self._in_use.get(key)
+            if found is None:
+                found = self._in_use[key] = self._decode_or_refuse(file, key)
+            return found
+
+    def _decode_or_refuse(self, file: EncodedPicture, key: bytes) -> PreparedPicture:
+        """Prepare a file. One without a name that was refused lately is refused again, without another look."""
+        nameless = file.name == BYTES
+        if nameless and (reason := self._refused.get(key)) is not None:
+            raise PictureError(reason)
+        try:
+            (step,) = self._parts_of(file, [None], [key])
+            return step()
+        except PictureError as error:
+            if nameless:
+                self._refused[key] = str(error)
+                while len(self._refused) > _REFUSED:
+                    self._refused.popitem(last=False)
+            raise
 
     def all_seen(self, pictures: Sequence[Picture | None]) -> list[PreparedPicture | None] | None:
         """Whole pictures, if all are bytes of files whose keys are known: asking other threads would take longer.
@@ -130,14 +165,15 @@ class PictureReader:
             image, name = open_picture(picture, self._spec), picture_name(picture)
             return [partial(_prepare_image, image, self._spec, box, name) for box in boxes]
         file = EncodedPicture.read(picture, self._spec, self._jpeg)
-        all_edges = [_edges(box, file.name) for box in boxes]
-        keys = self._keys(file, all_edges)
+        return self._parts_of(file, boxes, self._keys(file, [_edges(box, file.name) for box in boxes]))
+
+    def _parts_of(self, file: EncodedPicture, boxes: Sequence[Box | None], keys: Sequence[bytes]) -> list[Step]:
         is_known = [key in self._known for key in keys]  # once: the answer may change
         unknown = [box for box, known in zip(boxes, is_known, strict=True) if not known]
         cuts = iter(file.cuts(unknown, resizable=self._on_bad_image == "substitute") if unknown else [])
         return [
-            partial(_prepare_part, file, key, partial(file.pixels, edges) if known else next(cuts), later=known)
-            for key, edges, known in zip(keys, all_edges, is_known, strict=True)
+            partial(_prepare_part, file, key, partial(file.pixels, box) if known else next(cuts), later=known)
+            for key, box, known in zip(keys, boxes, is_known, strict=True)
         ]
 
     def _keys(self, file: EncodedPicture, all_edges: Sequence[Edges | None]) -> list[bytes]:

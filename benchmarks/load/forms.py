@@ -45,6 +45,7 @@ local bodies, headers, number = {}, {}, 0
 for each = 1, count do
   local file = io.open(folder .. "/" .. (each - 1), "rb")
   bodies[each], headers[each] = file:read("*a"), {}
+  file:close()
   for line in io.lines(folder .. "/" .. (each - 1) .. ".headers") do
     local name, value = line:match("(.-): (.*)")
     headers[each][name] = value

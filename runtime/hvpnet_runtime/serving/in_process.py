@@ -1,6 +1,7 @@
-"""The service in one process: tweets are prepared in threads, and each bundle has a thread that runs its backend.
+"""The service in one process: threads prepare tweets, and one of them at a time runs the backend of a bundle.
 
-A backend that is idle runs what comes at once. What comes while it is busy gathers, and is one batch afterwards.
+A thread that has prepared a request runs it at once if the backend is idle, without a switch to another thread. What
+comes while the backend is busy gathers; whoever runs the backend goes on with it, as one batch.
 """
 
 import asyncio
@@ -8,11 +9,9 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
-from threading import Event, Thread
-from typing import TypeVar
+from threading import Event, Lock
 
 from prometheus_client import CollectorRegistry, generate_latest
 
@@ -25,8 +24,6 @@ from hvpnet_runtime.serving.preparation import Preparation
 from hvpnet_runtime.serving.settings import Settings
 from hvpnet_runtime.types import Rejection, Result, Tweet
 
-_T = TypeVar("_T")
-
 
 @dataclass(frozen=True)
 class _Call:
@@ -38,14 +35,14 @@ class _Call:
 
 
 class Batcher:
-    """Runs a pipeline in a thread of its own, on all that waits, up to `size` tweets.
+    """Runs a pipeline on all that waits, up to `size` tweets at a time. Thread-safe.
 
     Args:
         name: of the bundle.
         pipeline: closed at the end.
         size: tweets in one run.
         metrics: where runs are counted.
-        gave_up: called with the error, in the thread, once the backend fails whatever it is asked.
+        gave_up: called with the error, in the thread that runs, once the backend fails whatever it is asked.
     """
 
     def __init__(
@@ -55,44 +52,58 @@ class Batcher:
         self._gave_up = gave_up
         self.failure: Exception | None = None
         self._started: float | None = None  # of the run that goes on
-        self._waiting: SimpleQueue[_Call | None] = SimpleQueue()
-        self._next: deque[_Call | None] = deque()  # taken out of the queue, but too large for the batch before
-        self._thread = Thread(target=self._work, name=f"hvpnet-{name}", daemon=True)
-        self._thread.start()
+        self._waiting: deque[_Call] = deque()
+        self._lock, self._is_running = Lock(), False
 
     def submit(self, tweets: Sequence[Prepared]) -> "list[Future[list[Result]]]":
-        """Let tweets be run: their results in order, one list for each part that fits a batch.
+        """Let tweets wait for `run`: their results in order, one list for each part that fits a batch.
 
         Raises:
             UnavailableError: the backend has failed for good.
         """
         self._check()
         calls = [_Call(tweets[first : first + self._size]) for first in range(0, len(tweets), self._size)]
-        for call in calls:
-            self._waiting.put(call)
+        with self._lock:
+            self._waiting += calls
         return [call.results for call in calls]
 
-    def close(self) -> None:
-        """Run what waits, and free the backend."""
-        self._waiting.put(None)
-        self._thread.join()
-        self._pipeline.close()
+    def run(self) -> None:
+        """Run what waits, until nothing does; if another thread does so already, it takes over what waits."""
+        while calls := self._take():
+            try:
+                self._answer(calls)
+            finally:
+                with self._lock:
+                    self._is_running = False
 
     def stuck(self, seconds: float) -> bool:
         """Whether a run has been going on for longer."""
         started = self._started
         return started is not None and time.perf_counter() - started > seconds
 
-    def _work(self) -> None:
-        while calls := self._batch():
-            running = [call for call in calls if call.results.set_running_or_notify_cancel()]
-            if running:
-                self._answer(running)
+    def close(self) -> None:
+        """Free the backend, once no thread runs it."""
+        self._pipeline.close()
+
+    def _take(self) -> list[_Call]:
+        """The next batch, which this thread has to run; none if nothing waits, or another thread runs."""
+        calls: list[_Call] = []
+        with self._lock:
+            if self._is_running:
+                return []
+            room = self._size
+            while self._waiting and len(self._waiting[0].tweets) <= room:
+                call = self._waiting.popleft()
+                if call.results.set_running_or_notify_cancel():
+                    calls.append(call)
+                    room -= len(call.tweets)
+            self._is_running = bool(calls)
+        return calls
 
     def _answer(self, calls: Sequence[_Call]) -> None:
         try:
             self._check()
-            results = iter(self._run(calls))
+            results = iter(self._results(calls))
             for call in calls:
                 call.results.set_result([next(results) for _ in call.tweets])
         except Exception as error:
@@ -108,25 +119,7 @@ class Batcher:
         if self.failure is not None:
             raise UnavailableError(f"the backend of {self._name} failed for good: {self.failure}")
 
-    def _batch(self) -> list[_Call]:
-        """What waits, and at least one call; none at the end."""
-        first = self._next.popleft() if self._next else self._waiting.get()
-        if first is None:
-            return []
-        calls, count = [first], len(first.tweets)
-        while count < self._size:
-            try:
-                call = self._waiting.get_nowait()
-            except Empty:
-                break
-            if call is None or count + len(call.tweets) > self._size:
-                self._next.append(call)
-                break
-            calls.append(call)
-            count += len(call.tweets)
-        return calls
-
-    def _run(self, calls: Sequence[_Call]) -> list[Result]:
+    def _results(self, calls: Sequence[_Call]) -> list[Result]:
         self._started = start = time.perf_counter()
         cache = self._pipeline.cache
         for call in calls:
@@ -140,6 +133,40 @@ class Batcher:
         self._metrics.batch(self._name, len(tweets), cache.hits - hits, cache.misses - misses)
         self._metrics.stage(self._name, "inference", time.perf_counter() - start)
         return results
+
+
+class _Request:
+    """Tweets of one request, and the future of their answers, which threads work on."""
+
+    def __init__(self, tweets: Sequence[Tweet]) -> None:
+        self.tweets, self.stop = tweets, Event()
+        self.answers: Future[Sequence[Result | Rejection]] = Future()
+        self._parts: Sequence[Future[list[Result]]] = ()
+        self._lock, self._missing = Lock(), 0
+
+    def follow(self, parts: "Sequence[Future[list[Result]]]") -> None:
+        """Answer when all parts are there."""
+        self._parts, self._missing = parts, len(parts)
+        if not parts:
+            self.answers.set_result([])
+        for part in parts:
+            part.add_done_callback(self._note)
+
+    def cancel(self) -> None:
+        """Stop what can be stopped; the answers are an error once nothing works on them any more."""
+        self.stop.set()
+        for part in self._parts:
+            part.cancel()
+
+    def _note(self, _: "Future[list[Result]]") -> None:
+        with self._lock:
+            self._missing -= 1
+            if self._missing:
+                return
+        try:
+            self.answers.set_result([result for part in self._parts for result in part.result()])
+        except (Exception, CancelledError) as error:
+            self.answers.set_exception(error)
 
 
 class InProcess:
@@ -157,7 +184,8 @@ class InProcess:
     def __init__(self, settings: Settings, gave_up: Callable[[Exception], None]) -> None:
         self._registry, self._answer_seconds = CollectorRegistry(), settings.limits.answer_seconds
         self.own_metrics = Metrics(PrometheusInstruments(self._registry))
-        self._threads = ThreadPoolExecutor(settings.threads or os.cpu_count() or 1, "hvpnet-prepare")
+        preparing = settings.threads or os.cpu_count() or 1  # and one thread for each backend
+        self._threads = ThreadPoolExecutor(preparing + len(settings.bundles), "hvpnet-work")
         self._preparations: dict[str, Preparation] = {}
         self._batchers: dict[str, Batcher] = {}
         try:
@@ -190,13 +218,33 @@ class InProcess:
             UnavailableError: the backend has failed for good.
             BackendError: the backend failed.
         """
-        stop = Event()
-        preparing = self._threads.submit(self._preparations[bundle], tweets, stop.is_set)
-        (prepared,) = await _results([preparing], stop)
-        ready = [each for each in prepared if isinstance(each, Prepared)]
-        if len(ready) < len(prepared):
-            return [each for each in prepared if isinstance(each, Rejection)]
-        return [result for part in await _results(self._batchers[bundle].submit(ready), stop) for result in part]
+        request = _Request(tweets)
+        work = self._threads.submit(self._work, bundle, request)
+        answers = asyncio.wrap_future(request.answers)
+        try:
+            await asyncio.wait([answers])
+        except asyncio.CancelledError:
+            request.cancel()
+            if work.cancel():  # before any thread began with it
+                request.answers.set_exception(CancelledError())
+            await asyncio.wait([answers])
+            answers.exception()  # or asyncio would log that nobody asked for it
+            raise
+        return answers.result()
+
+    def _work(self, bundle: str, request: _Request) -> None:
+        """Prepare a request; run it, and what waits with it, unless another thread runs the backend."""
+        try:
+            prepared = self._preparations[bundle](request.tweets, request.stop.is_set)
+            ready = [each for each in prepared if isinstance(each, Prepared)]
+            if len(ready) < len(prepared):
+                request.answers.set_result([each for each in prepared if isinstance(each, Rejection)])
+                return
+            request.follow(self._batchers[bundle].submit(ready))
+        except (Exception, CancelledError) as error:
+            request.answers.set_exception(error)
+            return
+        self._batchers[bundle].run()
 
     async def missing(self) -> list[str]:
         """See `Extractor`: bundles whose backend has failed for good, or has not come back from a run."""
@@ -215,21 +263,3 @@ class InProcess:
         self._threads.shutdown(cancel_futures=True)
         for batcher in self._batchers.values():
             batcher.close()
-
-
-async def _results(futures: Sequence["Future[_T]"], stop: Event) -> list[_T]:
-    """Wait for threads. Cancelled, what has not begun is dropped, the rest is told to stop and waited for."""
-    waiting = [asyncio.wrap_future(future) for future in futures]
-    try:
-        await asyncio.wait(waiting)
-    except asyncio.CancelledError:
-        stop.set()
-        for future in futures:
-            future.cancel()
-        await asyncio.wait(waiting)
-        raise
-    finally:
-        for each in waiting:  # or asyncio would log that nobody asked for the others' exceptions
-            if each.done() and not each.cancelled():
-                each.exception()
-    return [each.result() for each in waiting]

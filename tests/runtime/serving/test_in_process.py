@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -43,13 +44,28 @@ class FakePipeline:
         self.closed = True
 
 
+class InThreads(Batcher):
+    """Whoever submits runs, too, as the service's threads do."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.threads = ThreadPoolExecutor(9)
+
+    def submit(self, tweets):
+        futures = super().submit(tweets)
+        self.threads.submit(self.run)
+        return futures
+
+
 @pytest.fixture
 def batcher(request, monkeypatch):
     monkeypatch.setattr(health, "_PAUSE_SECONDS", 0)
     pipeline, gave_up = FakePipeline(getattr(request, "param", 0)), []
-    made = Batcher("ner", pipeline, 4, Metrics(PrometheusInstruments(CollectorRegistry())), gave_up.append)
+    metrics = Metrics(PrometheusInstruments(CollectorRegistry()))
+    made = InThreads("ner", pipeline, 4, metrics, gave_up.append)
     yield made, pipeline, gave_up
     pipeline.go_on.set()
+    made.threads.shutdown()
     made.close()
     assert pipeline.closed
 

@@ -11,6 +11,9 @@ from hvpnet_runtime.serving.errors import HeadersTooLargeError, RequestTimeoutEr
 from hvpnet_runtime.serving.errors import problem as problem_of
 from hvpnet_runtime.serving.settings import Connections
 
+_MOST_AHEAD = 16
+"""Requests that a client may send before the one before them is answered; uvicorn keeps them all."""
+
 _PHRASES = {408: "Request Timeout", 431: "Request Header Fields Too Large", 503: "Service Unavailable"}
 
 
@@ -65,6 +68,8 @@ class _Limited(HttpToolsProtocol):
             self._refuse(HeadersTooLargeError(f"the headers have more than {self.limits.header_bytes} bytes"))
 
     def on_message_begin(self) -> None:
+        if len(self.pipeline) >= _MOST_AHEAD:
+            raise ValueError("too many requests at once")  # which httptools passes on as an error of the client
         self._body = 0
         super().on_message_begin()
 

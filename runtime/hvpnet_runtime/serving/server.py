@@ -59,6 +59,7 @@ def local_service(settings: Settings, host: str, port: int, ends: Ends, *, acces
             config = uvicorn.Config(
                 LogRequests(api) if access_log else api,
                 log_config=None,
+                log_level=None if _log.isEnabledFor(logging.DEBUG) else "error",  # any client can cause warnings
                 access_log=False,
                 server_header=False,
                 http=limited(settings.connections, settings.limits.retry_after_seconds),

@@ -102,6 +102,20 @@ def test_what_is_no_body_has_an_end(url, head, piece):
     assert httpx2.get(f"{url}/healthz", timeout=PATIENCE).status_code == 200
 
 
+def test_requests_that_are_sent_ahead(url):
+    """Some are answered in order; thousands would all be kept, so they close the connection."""
+    ahead = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
+    last = b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    post = POST + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
+    with connect(url) as connection:
+        connection.sendall(post + 9 * ahead + last)
+        assert read(connection).count(b"HTTP/1.1 200 OK") == 11
+    with connect(url) as connection:
+        connection.sendall(post + 2_000 * ahead)
+        assert read(connection).count(b"HTTP/1.1 200 OK") < 2_000
+    assert httpx2.get(f"{url}/healthz", timeout=PATIENCE).status_code == 200
+
+
 def test_small_chunks_are_no_attack(url):
     chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in BODY)
     with connect(url) as connection:

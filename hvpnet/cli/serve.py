@@ -1,6 +1,7 @@
 """Serve bundles over HTTP on this machine. The same service on a cluster: see docs/deploy.md."""
 
 import logging
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from hvpnet.cli.options import VerbOptions, argument, backend_option, jpeg_option, option, precision_option, progress
-from hvpnet_runtime.errors import BackendError, InputError, brief
+from hvpnet_runtime.errors import InputError, brief
 from hvpnet_runtime.preprocessing.pictures import Jpeg
 
 if TYPE_CHECKING:
@@ -54,8 +55,10 @@ def run(options: Options) -> int:
     Raises:
         InputError: two bundles have one name.
         BackendError: a backend failed for good while it served.
+        UnavailableError: the HTTP server ended.
     """
     settings, ends = _settings(options), SimpleQueue[int | Exception]()
+    from hvpnet_runtime.serving.errors import StuckError
     from hvpnet_runtime.serving.server import end_at_signals, local_service
 
     progress(f"starting {', '.join(settings.bundles)}")
@@ -67,13 +70,17 @@ def run(options: Options) -> int:
         if options.access_log:
             logging.getLogger("hvpnet.access").setLevel(logging.INFO)
         service = local_service(settings, options.host, options.port, ends, access_log=options.access_log)
-    with service as url:
-        end_at_signals(ends)  # before anybody knows that there is something to stop
-        print(f"hvpnet: serving at {url}, described at {url}/docs", file=sys.stderr, flush=True)
-        end = ends.get()
-        progress("stopping")
+    try:
+        with service as url:
+            end_at_signals(ends)  # before anybody knows that there is something to stop
+            print(f"hvpnet: serving at {url}, described at {url}/docs", file=sys.stderr, flush=True)
+            end = ends.get()
+            progress("stopping")
+    except StuckError as error:
+        print(f"hvpnet: error: {error}", file=sys.stderr, flush=True)
+        os._exit(1)  # the interpreter would wait for the thread that does not come back
     if isinstance(end, Exception):
-        raise BackendError(f"a backend failed for good: {end}")
+        raise end
     return 0
 
 

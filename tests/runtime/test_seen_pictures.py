@@ -301,6 +301,33 @@ def test_a_file_that_many_tweets_show_at_once_is_decoded_once(ner_bundle: Path, 
     assert len(decodings) == 2  # nothing is kept that nobody uses
 
 
+def test_boxes_of_one_file_are_cut_of_one_decoding(ner_bundle: Path, decodings: list[str]) -> None:
+    prepare, file = Preparer(Bundle.load(ner_bundle)), encoded(7)
+    for left in range(9):
+        (whole, part, *_) = prepare(Tweet(text="Paris", image=file, boxes=[(left, 0, 40, 40)])).pictures
+        assert whole is not None
+        assert part is not None
+        np.testing.assert_array_equal(part.pixels, pictures.load_pixels(file, PictureSpec(), (left, 0, 40, 40)))
+    assert len(decodings) == 1
+    prepare.forget()
+    prepare(Tweet(text="Paris", image=file, boxes=[(0, 0, 30, 30)]))
+    assert len(decodings) == 2
+
+
+def test_want_of_memory_is_not_remembered(ner_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare, tweet = Preparer(Bundle.load(ner_bundle)), Tweet(text="Paris", image=encoded(7))
+
+    def too_much(*_: Any, **__: Any) -> Any:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Image.Image, "convert", too_much)
+        patched.setattr(Image.Image, "load", too_much)
+        with pytest.raises((PictureError, MemoryError)):
+            prepare(tweet)
+    assert prepare(tweet).pictures[0] is not None
+
+
 def test_a_file_that_was_refused_is_not_decoded_again(ner_bundle: Path, decodings: list[str], tmp_path: Path) -> None:
     prepare, cut = Preparer(Bundle.load(ner_bundle)), bytearray(encoded(7, size=(400, 300)))
     cut[200_000:200_100] = bytes(100)
@@ -308,6 +335,9 @@ def test_a_file_that_was_refused_is_not_decoded_again(ner_bundle: Path, decoding
     for _ in range(3):
         with pytest.raises(PictureError, match="picture <bytes>"):
             prepare(Tweet(text="Paris", image=cut))
+    assert decodings == ["<bytes>"]
+        with pytest.raises(PictureError, match="picture <bytes>"):
+            prepare(Tweet(text="Paris", image=cut, boxes=[(0, 0, 9, 9)]))
     assert decodings == ["<bytes>"]
     (tmp_path / "cut.png").write_bytes(cut)
     with pytest.raises(PictureError, match=r"cut\.png"):  # a message names the file that was given

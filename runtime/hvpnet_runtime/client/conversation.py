@@ -16,6 +16,7 @@ from hvpnet_runtime.client.requests import Encoded, Item, Limits, body
 from hvpnet_runtime.errors import HvpnetError, InputError, MissingExtraError, UnreachableError, brief
 from hvpnet_runtime.serving import errors as service_errors
 from hvpnet_runtime.serving.errors import (
+    DeadlineError,
     BodyTooLargeError,
     OverloadedError,
     ServiceError,
@@ -88,7 +89,8 @@ class Conversation:
         """Ask for one request's tweets: a result or rejection each, in order.
 
         A service refuses a request for one bad tweet. It says which, and the others are sent again; where it does not,
-        as for values that no tweet can have, halves are, until the bad one is alone.
+        as for values that no tweet can have, halves are, until the bad one is alone. So are halves of what took
+        too long.
         """
         outcomes: dict[int, Result | Rejection] = {item.row: item for item in items if isinstance(item, Rejection)}
         groups = [[item for item in items if isinstance(item, Encoded)]]
@@ -101,8 +103,10 @@ class Conversation:
                 outcomes |= self._results(response, group)
                 continue
             error = self._error(response)
-            if not isinstance(error, InputError | BodyTooLargeError):
+            if not isinstance(error, InputError | BodyTooLargeError | DeadlineError):
                 raise error
+            if isinstance(error, DeadlineError) and len(group) == 1:
+                raise error  # a fault of the service rather than of the tweet
             if rejected := self._rejections(response, group):
                 outcomes |= rejected
                 groups.append([item for item in group if item.row not in rejected])

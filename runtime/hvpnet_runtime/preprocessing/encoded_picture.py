@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Self
 
@@ -55,27 +56,36 @@ class EncodedPicture:
         name = picture_name(picture)
         return cls(read_file(picture, name), name, spec, jpeg)
 
-    def cuts(self, boxes: Sequence[Box | None], *, resizable: bool = False) -> list[Callable[[], Pixels]]:
+    @cached_property
+    def digest(self) -> bytes:
+        """Of the file's bytes."""
+        return sha256(self.data).digest()
+
+    def cuts(
+        self, boxes: Sequence[Box | None], images: dict[int, Image.Image] | None = None, *, resizable: bool = False
+    ) -> list[Callable[[], Pixels]]:
         """Decode the picture, once for every size that is needed; what is returned cuts its parts, in any thread.
 
         Which size a part is cut of depends on that part alone.
 
         Args:
             boxes: parts, None for the whole picture.
+            images: of this file that were decoded before, by the fraction of their size; grows by those that are now.
             resizable: refuse a picture whose whole cannot be resized, even if only boxes are wanted.
 
         Raises:
             PictureError: as `open_file` and `decoded`; what is returned raises as `to_pixels`.
         """
         opened = open_file(self.data, self.spec, self.name)
-        size, images, cuts = opened.size, dict[int, Image.Image](), list[Callable[[], Pixels]]()
+        size, cuts = opened.size, list[Callable[[], Pixels]]()
+        images, is_fresh = {} if images is None else images, True
         if resizable:
             resized_size(size, self.spec, self.name)
         for box in boxes:
             shrink = self._shrink(opened.format, box, size)
             if shrink not in images:
-                fresh = open_file(self.data, self.spec, self.name) if images else opened
-                images[shrink] = decoded(fresh, self.name, shrink)
+                fresh = opened if is_fresh else open_file(self.data, self.spec, self.name)
+                images[shrink], is_fresh = decoded(fresh, self.name, shrink), False
             cuts.append(partial(to_pixels, images[shrink], self.spec, box, name=self.name, size=size))
         return cuts
 

@@ -141,6 +141,10 @@ class Preparer:
             windows = [EntityWindow(encoding, 0, (0, len(words)))]
         return Prepared(tweet, text, tuple(words), tuple(windows), mentions, self._pictures(tweet))
 
+    def forget(self) -> None:
+        """Free what is kept for the next tweets: the picture that was decoded last, if boxes were cut of it."""
+        self._reader.forget()
+
     def _relation(
         self, tweet: Tweet, text: str, words: list[Word]
     ) -> tuple[Encoding, tuple[Mention, Mention], list[Word]]:

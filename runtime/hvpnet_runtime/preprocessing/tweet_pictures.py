@@ -85,6 +85,7 @@ class PictureReader:
         self._spec, self._jpeg, self._on_bad_image, self._known = spec, jpeg, on_bad_image, known
         self._in_use: WeakValueDictionary[bytes, PreparedPicture] = WeakValueDictionary()
         self._refused: OrderedDict[bytes, str] = OrderedDict()
+        self._last: tuple[bytes, dict[int, Image.Image]] | None = None
         self._locks = [Lock() for _ in range(_LOCKS)]
 
     def whole(self, picture: Picture) -> PreparedPicture:
@@ -107,26 +108,16 @@ class PictureReader:
             return _prepare_image(open_picture(picture, self._spec), self._spec, None, picture_name(picture))
         file = EncodedPicture.read(picture, self._spec, self._jpeg)
         (key,) = self._keys(file, [None])
-        with self._locks[key[0] % _LOCKS]:  # whoever comes second waits for the first
+        with self._lock_of(file):  # whoever comes second waits for the first
             found = self._in_use.get(key)
             if found is None:
-                found = self._in_use[key] = self._decode_or_refuse(file, key)
+                (step,) = self._parts_of(file, [None], [key])
+                found = self._in_use[key] = step()
             return found
 
-    def _decode_or_refuse(self, file: EncodedPicture, key: bytes) -> PreparedPicture:
-        """Prepare a file. One without a name that was refused lately is refused again, without another look."""
-        nameless = file.name == BYTES
-        if nameless and (reason := self._refused.get(key)) is not None:
-            raise PictureError(reason)
-        try:
-            (step,) = self._parts_of(file, [None], [key])
-            return step()
-        except PictureError as error:
-            if nameless:
-                self._refused[key] = str(error)
-                while len(self._refused) > _REFUSED:
-                    self._refused.popitem(last=False)
-            raise
+    def forget(self) -> None:
+        """Let go of the picture that was decoded last, which is kept for further boxes of it."""
+        self._last = None
 
     def all_seen(self, pictures: Sequence[Picture | None]) -> list[PreparedPicture | None] | None:
         """Whole pictures, if all are bytes of files whose keys are known: asking other threads would take longer.
@@ -165,21 +156,45 @@ class PictureReader:
             image, name = open_picture(picture, self._spec), picture_name(picture)
             return [partial(_prepare_image, image, self._spec, box, name) for box in boxes]
         file = EncodedPicture.read(picture, self._spec, self._jpeg)
-        return self._parts_of(file, boxes, self._keys(file, [_edges(box, file.name) for box in boxes]))
+        keys = self._keys(file, [_edges(box, file.name) for box in boxes])
+        with self._lock_of(file):
+            return self._parts_of(file, boxes, keys)
 
     def _parts_of(self, file: EncodedPicture, boxes: Sequence[Box | None], keys: Sequence[bytes]) -> list[Step]:
         is_known = [key in self._known for key in keys]  # once: the answer may change
         unknown = [box for box, known in zip(boxes, is_known, strict=True) if not known]
-        cuts = iter(file.cuts(unknown, resizable=self._on_bad_image == "substitute") if unknown else [])
+        cuts = iter(self._cuts(file, unknown) if unknown else [])
         return [
             partial(_prepare_part, file, key, partial(file.pixels, box) if known else next(cuts), later=known)
             for key, box, known in zip(keys, boxes, is_known, strict=True)
         ]
 
+    def _cuts(self, file: EncodedPicture, boxes: Sequence[Box | None]) -> list[Callable[[], Pixels]]:
+        """Decode a file. One without a name that was refused lately is refused again, without another look."""
+        nameless = file.name == BYTES
+        if nameless and (reason := self._refused.get(file.digest)) is not None:
+            raise PictureError(reason)
+        last = self._last
+        if last is None or last[0] != file.digest:
+            last = file.digest, {}
+        try:
+            cuts = file.cuts(boxes, last[1], resizable=self._on_bad_image == "substitute")
+        except PictureError as error:
+            if nameless and not isinstance(error.__cause__, MemoryError):
+                self._refused[file.digest] = str(error)
+                while len(self._refused) > _REFUSED:
+                    self._refused.popitem(last=False)
+            raise
+        if boxes != [None]:  # a whole picture is seldom cut again
+            self._last = last
+        return cuts
+
+    def _lock_of(self, file: EncodedPicture) -> Lock:
+        return self._locks[file.digest[0] % _LOCKS]
+
     def _keys(self, file: EncodedPicture, all_edges: Sequence[Edges | None]) -> list[bytes]:
         facts = (self._spec.resize, self._spec.crop, self._spec.max_pixels, self._jpeg, self._on_bad_image)
-        content = sha256(file.data).digest()
-        return [sha256(content + repr((facts, edges)).encode()).digest()[:16] for edges in all_edges]
+        return [sha256(file.digest + repr((facts, edges)).encode()).digest()[:16] for edges in all_edges]
 
 
 def _edges(box: Box | None, name: str) -> Edges | None:

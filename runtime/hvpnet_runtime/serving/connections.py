@@ -3,9 +3,10 @@
 import asyncio
 import json
 from collections import Counter
+from ipaddress import ip_address, ip_network
 from typing import Any, ClassVar
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from hvpnet_runtime.serving.errors import HeadersTooLargeError, RequestTimeoutError, ServiceError, UnavailableError
 from hvpnet_runtime.serving.errors import problem as problem_of
@@ -13,6 +14,8 @@ from hvpnet_runtime.serving.settings import Connections
 
 _MOST_AHEAD = 16
 """Requests that a client may send before the one before them is answered; uvicorn keeps them all."""
+
+_UNREAD_SECONDS = 30  # that a client may not read an answer
 
 _PHRASES = {408: "Request Timeout", 431: "Request Header Fields Too Large", 503: "Service Unavailable"}
 
@@ -36,8 +39,10 @@ class _Limited(HttpToolsProtocol):
     open_by_client: ClassVar[Counter[str]]
 
     _counted = False
-    _timer: asyncio.TimerHandle | None = None
-    _beside = 0  # bytes of this request that are no body
+    _timer: asyncio.TimerHandle | None = None  # until the headers are there
+    _writing: asyncio.TimerHandle | None = None  # until the client reads
+    _running: RequestResponseCycle | None = None  # which is answered now; `cycle` is the last that came
+    _beside = 0  # bytes of this request that are no body; of the next one's, the first read may come for free
     _body = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -51,6 +56,10 @@ class _Limited(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        self.resume_writing()
+        if self._running is not None:
+            self._running.disconnected = True
+            self._running.message_event.set()
         if self._counted:
             self.open_by_client[self._address()] -= 1
             if not self.open_by_client[self._address()]:
@@ -60,8 +69,6 @@ class _Limited(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
-        if self._timer is None and (self.cycle is None or self.cycle.response_complete):
-            self._wait_for_headers()  # of the next request
         self._beside += len(data)
         super().data_received(data)
         if self._beside > self.limits.header_bytes + self._body and not self.transport.is_closing():
@@ -71,6 +78,7 @@ class _Limited(HttpToolsProtocol):
         if len(self.pipeline) >= _MOST_AHEAD:
             raise ValueError("too many requests at once")  # which httptools passes on as an error of the client
         self._body = 0
+        self._wait_for_headers()
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -86,13 +94,37 @@ class _Limited(HttpToolsProtocol):
         self._beside = 0
         super().on_message_complete()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._writing = self.loop.call_later(_UNREAD_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        if self._writing is not None:
+            self._writing.cancel()
+            self._writing = None
+        super().resume_writing()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401  an ASGI application
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
     def _address(self) -> str:
-        return self.client[0] if self.client else ""
+        """Whom connections count for; who has an IPv6 address has 64 bits of them."""
+        if self.client is None:
+            return ""
+        address = ip_address(self.client[0].partition("%")[0])
+        return str(address if address.version == 4 else ip_network((address, 64), strict=False))
 
     def _wait_for_headers(self) -> None:
+        self._stop_waiting()
+        self._timer = self.loop.call_later(self.limits.header_seconds, self._give_up)
+
+    def _give_up(self) -> None:
         seconds = self.limits.header_seconds
-        error = RequestTimeoutError(f"the headers did not arrive within {seconds:g} seconds")
-        self._timer = self.loop.call_later(seconds, self._refuse, error)
+        if self._beside:
+            self._refuse(RequestTimeoutError(f"the headers did not arrive within {seconds:g} seconds"))
+        else:
+            self.transport.close()  # browsers open connections ahead, and would take an error for the next answer
 
     def _stop_waiting(self) -> None:
         if self._timer is not None:
@@ -105,6 +137,7 @@ class _Limited(HttpToolsProtocol):
         if self.cycle is None or self.cycle.response_complete:
             self.transport.write(_response(error, self.retry_after_seconds))
         self.transport.close()
+        self.loop.call_later(_UNREAD_SECONDS, self.transport.abort)
 
 
 def _response(error: ServiceError, retry_after_seconds: int) -> bytes:

@@ -71,6 +71,10 @@ class UnavailableError(ServiceError):
     status = 503
 
 
+class StuckError(UnavailableError):
+    """A backend does not come back from a run, so the service cannot end in order."""
+
+
 class DeadlineError(ServiceError):
     """The answer took longer than the service lets a request take."""
 

@@ -9,20 +9,23 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from threading import Event, Lock
 
 from prometheus_client import CollectorRegistry, generate_latest
 
+from hvpnet_runtime.errors import BackendError
 from hvpnet_runtime.pipeline import Pipeline
 from hvpnet_runtime.preprocessing.prepare import Prepared, Preparer
-from hvpnet_runtime.serving.errors import UnavailableError
+from hvpnet_runtime.serving.errors import StuckError, UnavailableError
 from hvpnet_runtime.serving.health import still_answers
 from hvpnet_runtime.serving.metrics import Metrics, PrometheusInstruments
 from hvpnet_runtime.serving.preparation import Preparation
 from hvpnet_runtime.serving.settings import Settings
 from hvpnet_runtime.types import Rejection, Result, Tweet
+
+_CLOSE_SECONDS = 60  # for a run of a backend to end
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ class Batcher:
         return calls
 
     def _answer(self, calls: Sequence[_Call]) -> None:
+        self._started = time.perf_counter()
         try:
             self._check()
             results = iter(self._results(calls))
@@ -112,7 +116,9 @@ class Batcher:
                     call.results.set_exception(error)
             if self.failure is None and not still_answers(self._pipeline):
                 self.failure = error
-                self._gave_up(error)
+                self._gave_up(BackendError(f"the backend of {self._name} failed for good: {error}"))
+        finally:
+            self._started = None
 
     def _check(self) -> None:
         """A backend that has failed for good is not asked again."""
@@ -120,16 +126,12 @@ class Batcher:
             raise UnavailableError(f"the backend of {self._name} failed for good: {self.failure}")
 
     def _results(self, calls: Sequence[_Call]) -> list[Result]:
-        self._started = start = time.perf_counter()
-        cache = self._pipeline.cache
+        start, cache = time.perf_counter(), self._pipeline.cache
         for call in calls:
             self._metrics.stage(self._name, "queue", start - call.since)
         hits, misses = cache.hits, cache.misses
         tweets = [tweet for call in calls for tweet in call.tweets]
-        try:
-            results = self._pipeline.run(tweets)
-        finally:
-            self._started = None
+        results = self._pipeline.run(tweets)
         self._metrics.batch(self._name, len(tweets), cache.hits - hits, cache.misses - misses)
         self._metrics.stage(self._name, "inference", time.perf_counter() - start)
         return results
@@ -151,6 +153,8 @@ class _Request:
             self.answers.set_result([])
         for part in parts:
             part.add_done_callback(self._note)
+        if self.stop.is_set():  # meanwhile, when there was no part to cancel yet
+            self.cancel()
 
     def cancel(self) -> None:
         """Stop what can be stopped; the answers are an error once nothing works on them any more."""
@@ -165,7 +169,7 @@ class _Request:
                 return
         try:
             self.answers.set_result([result for part in self._parts for result in part.result()])
-        except (Exception, CancelledError) as error:
+        except Exception as error:
             self.answers.set_exception(error)
 
 
@@ -184,8 +188,9 @@ class InProcess:
     def __init__(self, settings: Settings, gave_up: Callable[[Exception], None]) -> None:
         self._registry, self._answer_seconds = CollectorRegistry(), settings.limits.answer_seconds
         self.own_metrics = Metrics(PrometheusInstruments(self._registry))
-        preparing = settings.threads or os.cpu_count() or 1  # and one thread for each backend
+        preparing = settings.threads or os.cpu_count() or 1  # and one more for each backend, which a thread may run
         self._threads = ThreadPoolExecutor(preparing + len(settings.bundles), "hvpnet-work")
+        self._working: set[Future[None]] = set()
         self._preparations: dict[str, Preparation] = {}
         self._batchers: dict[str, Batcher] = {}
         try:
@@ -220,6 +225,8 @@ class InProcess:
         """
         request = _Request(tweets)
         work = self._threads.submit(self._work, bundle, request)
+        self._working.add(work)
+        work.add_done_callback(self._working.discard)
         answers = asyncio.wrap_future(request.answers)
         try:
             await asyncio.wait([answers])
@@ -241,7 +248,7 @@ class InProcess:
                 request.answers.set_result([each for each in prepared if isinstance(each, Rejection)])
                 return
             request.follow(self._batchers[bundle].submit(ready))
-        except (Exception, CancelledError) as error:
+        except Exception as error:
             request.answers.set_exception(error)
             return
         self._batchers[bundle].run()
@@ -258,8 +265,15 @@ class InProcess:
         """See `Extractor`."""
         return generate_latest(self._registry)
 
-    def close(self) -> None:
-        """Run what waits, and free the backends."""
-        self._threads.shutdown(cancel_futures=True)
+    def close(self, seconds: float = _CLOSE_SECONDS) -> None:
+        """Wait for what runs, and free the backends.
+
+        Raises:
+            StuckError: something still runs after so many seconds; the backends are left to it.
+        """
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        _, running = wait(list(self._working), seconds)
+        if running:
+            raise StuckError("a backend has not come back from a run, so the service ends without it")
         for batcher in self._batchers.values():
             batcher.close()

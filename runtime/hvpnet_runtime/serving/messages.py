@@ -40,6 +40,8 @@ Objects = Annotated[list[_Item], Field(max_length=MOST_OBJECTS, fail_fast=True)]
 
 _SHOWN = 40  # characters of what a client made up
 
+_MOST_PARAMETERS = 16  # in a header of a part, where two are usual
+
 _MORE_COMMAS = 8 * MOST_OBJECTS  # of a tweet, beside those in its text or between its words
 
 Pictures = Callable[[str], bytes]
@@ -212,13 +214,22 @@ async def _read_body(request: Request, limit: int, count: Callable[[int], None])
     return bytes(body)
 
 
+class _Parser(MultiPartParser):
+    """Refuses headers of parts that would take long to take apart: there may be as many as the body has room for."""
+
+    def on_header_end(self) -> None:
+        if self._current_partial_header_value.count(b";") > _MOST_PARAMETERS:
+            raise MultiPartException(f"a header of a part has more than {_MOST_PARAMETERS} parameters")
+        super().on_header_end()
+
+
 async def _read_parts(request: Request, body: bytes, limits: ServiceLimits) -> tuple[ExtractRequest, Pictures]:
     async def whole() -> AsyncGenerator[bytes, None]:
         yield body  # in one piece: the parser joins a part's headers anew for every piece
 
     # The parser's own limits, made for pages, would only be second ones: body and tweets have theirs.
     most = 1 + limits.tweets * (1 + MOST_OBJECTS)
-    parser = MultiPartParser(request.headers, whole(), max_files=most, max_fields=most, max_part_size=limits.body_bytes)
+    parser = _Parser(request.headers, whole(), max_files=most, max_fields=most, max_part_size=limits.body_bytes)
     parser.spool_max_size = limits.body_bytes  # no picture is written to the disk
     try:
         form = await parser.parse()

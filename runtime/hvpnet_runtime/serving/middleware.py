@@ -58,7 +58,7 @@ class RequireToken:
 
 
 class LogRequests:
-    """Logs a line for every answer: client, method, path, status, tweets and milliseconds.
+    """Logs a line for every answer: method, path, status, tweets and milliseconds.
 
     Args:
         app: what answers; the interface puts the number of tweets into the request's state.

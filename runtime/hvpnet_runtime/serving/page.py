@@ -42,16 +42,17 @@ def add_page(api: FastAPI, settings: Settings) -> None:
     """Add `/`, and `/v1/service`, which it and clients read first."""
     html = PAGE.read_text("utf-8")
     headers = page_headers(html)
+    bundles = [ServedBundle(name=name, task=read_manifest(path).task) for name, path in settings.bundles.items()]
+    served = Service(bundles=bundles, limits=_limits(settings.limits))
 
     @api.get("/", include_in_schema=False)
     async def page() -> Response:
         return HTMLResponse(html, headers=headers)
 
     @api.get("/v1/service")
-    def service() -> Service:  # reads files, hence in a thread
+    async def service() -> Service:
         """Which bundles are served, and what fits into a request."""
-        bundles = [ServedBundle(name=name, task=read_manifest(path).task) for name, path in settings.bundles.items()]
-        return Service(bundles=bundles, limits=_limits(settings.limits))
+        return served
 
 
 def _limits(limits: ServiceLimits) -> RequestLimits:

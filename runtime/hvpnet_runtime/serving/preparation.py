@@ -41,14 +41,19 @@ class Preparation:
             CancelledError: it was stopped.
         """
         start = time.perf_counter()
-        outcomes: list[Prepared | Rejection] = []
-        for number, tweet in enumerate(tweets):
-            if stopped():
-                raise CancelledError
-            outcomes.append(self._outcome(number, tweet))
+        outcomes: dict[int, Prepared | Rejection] = {}
+        # Tweets that show one picture come one after the other, and so it is decoded once for all their boxes.
+        try:
+            for number, tweet in sorted(enumerate(tweets), key=lambda numbered: id(numbered[1].image)):
+                if stopped():
+                    raise CancelledError
+                outcomes[number] = self._outcome(number, tweet)
+        finally:
+            self._prepare.forget()
         self._metrics.stage(self._name, "prepare", time.perf_counter() - start)
-        rejections = [outcome for outcome in outcomes if isinstance(outcome, Rejection)]
-        return rejections or [outcome for outcome in outcomes if isinstance(outcome, Prepared)]
+        ordered = [outcomes[number] for number in range(len(tweets))]
+        rejections = [outcome for outcome in ordered if isinstance(outcome, Rejection)]
+        return rejections or [outcome for outcome in ordered if isinstance(outcome, Prepared)]
 
     def _outcome(self, number: int, tweet: Tweet) -> Prepared | Rejection:
         """Any other exception than these is a fault of the service, which its log has to show."""

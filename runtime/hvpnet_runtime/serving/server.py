@@ -20,13 +20,14 @@ from hvpnet_runtime.serving.errors import UnavailableError
 from hvpnet_runtime.serving.in_process import InProcess
 from hvpnet_runtime.serving.middleware import LogRequests
 from hvpnet_runtime.serving.settings import Settings
+from hvpnet_runtime.serving.stopping import finish
 
 Ends: TypeAlias = "SimpleQueue[int | Exception]"
 """Where the first reason to end appears: a signal, or what a backend failed of for good."""
 
 _LOOK_SECONDS = 0.02
 _LAST_ANSWERS_SECONDS = 5  # for what is answered to reach the client
-_KEEP_ALIVE_SECONDS = 5
+_KEEP_ALIVE_SECONDS = 15  # longer than clients keep connections, httpx 5: they should not close under a request
 
 _log = logging.getLogger(__name__)
 
@@ -49,9 +50,10 @@ def local_service(settings: Settings, host: str, port: int, ends: Ends, *, acces
         BundleError: a bundle is missing, damaged or edited.
         BackendError: no backend runs here, or the one named does not.
         SettingsError: there is no token where one should be, or the address cannot be listened at.
+        StuckError: at the end, a backend does not come back from a run; its thread keeps the interpreter from ending.
     """
     token = settings.token.read() if settings.token else None
-    admission = Admission(settings.limits)
+    admission, patience = Admission(settings.limits), _LAST_ANSWERS_SECONDS
     with listen(host, port) as listener:
         extractor = InProcess(settings, ends.put)
         try:
@@ -77,12 +79,15 @@ def local_service(settings: Settings, host: str, port: int, ends: Ends, *, acces
                 time.sleep(_LOOK_SECONDS)
             try:
                 yield url_of(host, port)
-                _finish(admission, settings.stop_seconds)
+                finish(admission.close, settings.stop_seconds, _LOOK_SECONDS)
+            except KeyboardInterrupt:
+                patience = 0
+                raise
             finally:
-                server.should_exit = True
-                serving.join(2 * _LAST_ANSWERS_SECONDS)
+                server.should_exit, server.force_exit = True, not patience
+                serving.join(2 * patience)
         finally:
-            extractor.close()
+            extractor.close(patience)
 
 
 def _run(server: uvicorn.Server, listener: socket.socket, ends: Ends) -> None:
@@ -93,18 +98,6 @@ def _run(server: uvicorn.Server, listener: socket.socket, ends: Ends) -> None:
         ends.put(error)
     if not server.should_exit:
         ends.put(UnavailableError("the HTTP server ended"))
-
-
-def _finish(admission: Admission, seconds: float) -> None:
-    """Refuse new requests, and let those in hand be answered."""
-    deadline = time.monotonic() + seconds
-    while in_hand := admission.close():
-        if time.monotonic() > deadline:
-            _log.warning(
-                "%d requests in hand were not answered: they took longer than stop_seconds, %g", in_hand, seconds
-            )
-            return
-        time.sleep(_LOOK_SECONDS)
 
 
 def end_at_signals(ends: Ends) -> None:

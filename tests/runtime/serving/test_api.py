@@ -178,6 +178,15 @@ def test_multipart_that_is_none(client, kind):
     refused(response, 400, "RequestError", "multipart/form-data")
 
 
+def test_headers_of_parts_are_short(client):
+    """Each takes time in proportion to its length, and a body has room for two thousand."""
+    part = b'--a\r\nContent-Disposition: form-data; name="x"' + 20 * b";" + b"\r\n\r\nx\r\n"
+    response = client.post(
+        URL, content=part + b"--a--\r\n", headers={"content-type": "multipart/form-data; boundary=a"}
+    )
+    refused(response, 400, "RequestError", "a header of a part has more than 16 parameters")
+
+
 @pytest.mark.parametrize("kind", ["multipart/form-data; boundary=a", "application/json"])
 @pytest.mark.parametrize("charset", ["punycode", "zlib_codec", "utf-7", "utf-16", "latin-1", ""])
 def test_other_charsets(client, kind, charset):

@@ -115,7 +115,7 @@ def test_a_backend_that_failed_for_good_ends_it(ner_bundle, free_port):
         assert (response.status_code, response.json()["detail"]) == (500, "the device is lost")
         assert process.wait(60) == 1
         assert process.stderr.read().splitlines()[-1] == (
-            "hvpnet: error: a backend failed for good: the device is lost"
+            "hvpnet: error: the backend of people failed for good: the device is lost"
         )
     finally:
         process.kill()

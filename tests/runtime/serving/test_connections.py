@@ -53,7 +53,12 @@ def problem(received):
     return int(head.split()[1]), json.loads(body)["detail"]
 
 
-@pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nHos", POST + b"X-Slow: 1"])
+def test_a_connection_without_a_byte_is_closed_in_silence(url):
+    with connect(url) as connection:
+        assert read(connection) == b""
+
+
+@pytest.mark.parametrize("sent", [b"GET /healthz HTTP/1.1\r\nHos", POST + b"X-Slow: 1"])
 def test_headers_that_do_not_arrive(url, sent):
     with connect(url) as connection:
         connection.sendall(sent)

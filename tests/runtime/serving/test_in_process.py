@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -12,8 +12,8 @@ from waiting import eventually
 from hvpnet_runtime import Tweet
 from hvpnet_runtime.errors import BackendError
 from hvpnet_runtime.serving import health
-from hvpnet_runtime.serving.errors import UnavailableError
-from hvpnet_runtime.serving.in_process import Batcher, InProcess
+from hvpnet_runtime.serving.errors import StuckError, UnavailableError
+from hvpnet_runtime.serving.in_process import Batcher, InProcess, _Request
 from hvpnet_runtime.serving.metrics import Metrics, PrometheusInstruments
 
 PATIENCE = 60
@@ -118,7 +118,7 @@ def test_a_backend_that_answers_nothing_any_more_is_given_up(batcher):
     with pytest.raises(UnavailableError, match="the backend of ner failed for good: the device is lost"):
         results(second)
     assert eventually(lambda: gave_up)
-    assert str(gave_up[0]) == "the device is lost"
+    assert str(gave_up[0]) == "the backend of ner failed for good: the device is lost"
     with pytest.raises(UnavailableError, match="the backend of ner failed for good: the device is lost"):
         batcher.submit(["b"])
 
@@ -135,18 +135,75 @@ def test_a_run_that_does_not_come_back_is_seen(batcher):
     assert eventually(lambda: not batcher.stuck(0))
 
 
+@pytest.mark.parametrize("batcher", [1], indirect=True)
+def test_a_backend_that_hangs_after_an_error_is_seen(batcher):
+    """It is asked whether it answers at all, and that run counts as well."""
+    batcher, pipeline, _ = batcher
+    pipeline.go_on.set()
+    answer, hang = pipeline.run, threading.Event()
+
+    def fail_and_hang(tweets):
+        if pipeline.fails:
+            return answer(tweets)
+        assert hang.wait(PATIENCE)
+        return list(tweets)
+
+    pipeline.run = fail_and_hang
+    with pytest.raises(BackendError):
+        results(batcher.submit(["a"]))
+    assert batcher.stuck(0)
+    hang.set()
+    assert eventually(lambda: not batcher.stuck(0))
+
+
+def test_a_backend_that_does_not_come_back_does_not_hold_the_end(settings, monkeypatch):
+    extractor, hang, begun = InProcess(settings, pytest.fail), threading.Event(), threading.Event()
+
+    def run(tweets):
+        begun.set()
+        assert hang.wait(PATIENCE)
+        raise BackendError("late")
+
+    monkeypatch.setattr(extractor._batchers["ner"]._pipeline, "run", run)
+
+    async def ask():
+        work = asyncio.create_task(extractor.extract("ner", [Tweet(text="a")]))
+        await asyncio.to_thread(begun.wait)
+        with pytest.raises(StuckError, match="a backend has not come back from a run"):
+            extractor.close(0.05)
+        hang.set()
+        with pytest.raises(BackendError, match="late"):
+            await work
+
+    asyncio.run(asyncio.wait_for(ask(), PATIENCE))
+
+
+def test_what_is_cancelled_between_its_preparation_and_its_run(batcher):
+    batcher, pipeline, _ = batcher
+    running = batcher.submit(["a"])
+    assert pipeline.begun.acquire(timeout=PATIENCE)
+    request = _Request([])
+    request.cancel()
+    request.follow(batcher.submit(["b"]))
+    pipeline.go_on.set()
+    assert results(running) == ["a"]
+    with pytest.raises(CancelledError):
+        request.answers.result(PATIENCE)
+    assert eventually(lambda: not batcher.stuck(0))
+    assert pipeline.batches == [["a"]]
+
+
 def test_cancelled_preparation_stops_before_the_next_tweet(settings, monkeypatch):
     """And what was cancelled ends only then, so that its share of the service is in use until it is not."""
     extractor = InProcess(settings, pytest.fail)
     prepared, begun, go_on = [], threading.Event(), threading.Event()
 
-    def prepare(tweet):
-        prepared.append(tweet.id)
+    def prepare(number, tweet):
+        prepared.append(number)
         begun.set()
         assert go_on.wait(PATIENCE)
-        raise AssertionError
 
-    monkeypatch.setattr(extractor._preparations["ner"], "_prepare", prepare)
+    monkeypatch.setattr(extractor._preparations["ner"], "_outcome", prepare)
 
     async def scenario():
         work = asyncio.create_task(extractor.extract("ner", [Tweet(text="a", id=row) for row in range(3)]))

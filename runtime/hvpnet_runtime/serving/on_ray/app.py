@@ -176,6 +176,7 @@ def _inference(name: str, path: Path, settings: Settings) -> serve.Application:
         precision=settings.precision,
         threads=settings.threads,
         cache_bytes=settings.cache_bytes,
+        answer_seconds=settings.limits.answer_seconds,
     )
 
 

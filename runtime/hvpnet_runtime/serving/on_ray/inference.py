@@ -1,6 +1,7 @@
 """The deployment that runs a backend: it loads a bundle once, and batches what all requests want of it."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -46,6 +47,7 @@ class Inference:
         precision: of the graphs.
         threads: of one run.
         cache_bytes: limit of the prefix cache.
+        answer_seconds: after which a run counts as one that does not come back.
 
     Raises:
         BundleError: the bundle is missing, damaged or edited.
@@ -53,7 +55,15 @@ class Inference:
     """
 
     def __init__(
-        self, name: str, path: Path, *, backend: str, precision: str | None, threads: int | None, cache_bytes: int
+        self,
+        name: str,
+        path: Path,
+        *,
+        backend: str,
+        precision: str | None,
+        threads: int | None,
+        cache_bytes: int,
+        answer_seconds: float,
     ) -> None:
         self._pipeline = Pipeline.load(path, backend, precision=precision, cache_bytes=cache_bytes, threads=threads)
         if self._pipeline.backend.max_length is not None:  # the preparation, elsewhere, knows the bundle's limit only
@@ -61,6 +71,7 @@ class Inference:
         self._name, self._metrics, self._size = name, Metrics(RayInstruments()), Batching().size
         self._thread = ThreadPoolExecutor(1, "hvpnet-inference")  # a backend runs one batch at a time
         self._failure: Exception | None = None
+        self._started, self._answer_seconds = math.inf, answer_seconds  # of the run that goes on
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -75,10 +86,12 @@ class Inference:
         """Ray Serve calls this now and then, and replaces the replica if it raises.
 
         Raises:
-            BackendError: the backend has failed for good.
+            BackendError: the backend has failed for good, or does not come back from a run.
         """
         if self._failure is not None:
             raise BackendError(f"the backend of {self._name} failed for good: {self._failure}") from self._failure
+        if time.perf_counter() - self._started > self._answer_seconds:
+            raise BackendError(f"the backend of {self._name} has not come back from a run")
 
     async def __call__(self, prepared: list[Prepared] | list[Rejection]) -> list[Result] | list[Rejection]:
         """Run what the preparation made of tweets; what it rejected goes back as it came.
@@ -100,7 +113,7 @@ class Inference:
     async def _run(self, calls: list[Call]) -> list[list[Result]]:
         self._idle.clear()
         try:
-            start = time.perf_counter()
+            self._started = start = time.perf_counter()
             for call in calls:
                 self._metrics.stage(self._name, "queue", start - call.since)
             tweets = [tweet for call in calls for tweet in call.tweets]
@@ -114,6 +127,7 @@ class Inference:
                 self._failure = error
             raise
         finally:
+            self._started = math.inf
             self._idle.set()
         rest = iter(results)
         return [[next(rest) for _ in call.tweets] for call in calls]

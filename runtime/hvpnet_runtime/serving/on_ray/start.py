@@ -13,6 +13,7 @@ from hvpnet_runtime.ray_processes import bind_replicas_to_loopback, prepare_loca
 from hvpnet_runtime.serving.address import listen, url_of
 from hvpnet_runtime.serving.errors import UnavailableError
 from hvpnet_runtime.serving.settings import Settings
+from hvpnet_runtime.serving.stopping import finish
 
 _SYSTEM = {
     "metrics_report_interval_ms": 2_000,  # instead of 10 s, which is made for clusters
@@ -76,26 +77,11 @@ def ray_service(settings: Settings, host: str, port: int, *, log: bool = False) 
         except RuntimeError as error:
             raise UnavailableError(_reason(serve.status())) from error
         yield url_of(host, port)
-        _finish(settings.stop_seconds)
+        # Serve's own shutdown lets each deployment finish by itself: those that the ingress asks would be gone first.
+        finish(_close, settings.stop_seconds, _LOOK_SECONDS)
+        time.sleep(_LAST_ANSWERS_SECONDS)
     finally:
         ray.shutdown()  # without serve.shutdown(), which would wait for requests after stop_seconds or an interrupt
-
-
-def _finish(seconds: float) -> None:
-    """Refuse new requests, and let those in hand be answered.
-
-    Serve's own shutdown lets each deployment finish by itself: those that
-    the ingress asks would be gone before it does.
-    """
-    deadline = time.monotonic() + seconds
-    while in_hand := _close():
-        if time.monotonic() > deadline:
-            _log.warning(
-                "%d requests in hand were not answered: they took longer than stop_seconds, %g", in_hand, seconds
-            )
-            return
-        time.sleep(_LOOK_SECONDS)
-    time.sleep(_LAST_ANSWERS_SECONDS)
 
 
 def _close() -> int:

@@ -16,8 +16,8 @@ from hvpnet_runtime.client.requests import Encoded, Item, Limits, body
 from hvpnet_runtime.errors import HvpnetError, InputError, MissingExtraError, UnreachableError, brief
 from hvpnet_runtime.serving import errors as service_errors
 from hvpnet_runtime.serving.errors import (
-    DeadlineError,
     BodyTooLargeError,
+    DeadlineError,
     OverloadedError,
     ServiceError,
     TweetsError,

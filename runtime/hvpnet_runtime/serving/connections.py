@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections import Counter
 from ipaddress import ip_address, ip_network
 from typing import Any, ClassVar
@@ -16,6 +17,10 @@ _MOST_AHEAD = 16
 """Requests that a client may send before the one before them is answered; uvicorn keeps them all."""
 
 _UNREAD_SECONDS = 30  # that a client may not read an answer
+
+_UPGRADE = re.compile(rb"(\r\n)upgrade(\s*:)", re.IGNORECASE)
+"""Clients that offer HTTP/2, as Java's does of its own accord, are answered in HTTP/1.1, as if they did not. httptools
+would leave the body of such a request unread."""
 
 _PHRASES = {408: "Request Timeout", 431: "Request Header Fields Too Large", 503: "Service Unavailable"}
 
@@ -70,6 +75,9 @@ class _Limited(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self._beside += len(data)
+        if self._timer is not None:
+            head, end, rest = data.partition(b"\r\n\r\n")
+            data = _UPGRADE.sub(rb"\1X-Upgra\2", head) + end + rest
         super().data_received(data)
         if self._beside > self.limits.header_bytes + self._body and not self.transport.is_closing():
             self._refuse(HeadersTooLargeError(f"the headers have more than {self.limits.header_bytes} bytes"))

@@ -121,6 +121,13 @@ def test_requests_that_are_sent_ahead(url):
     assert httpx2.get(f"{url}/healthz", timeout=PATIENCE).status_code == 200
 
 
+def test_an_offer_of_http_2_is_declined(url):
+    head = POST + b"Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\nupgrade: h2c\r\n"
+    with connect(url) as connection:
+        connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY)
+        assert b"HTTP/1.1 200 OK" in connection.recv(65536)
+
+
 def test_small_chunks_are_no_attack(url):
     chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in BODY)
     with connect(url) as connection:

@@ -33,7 +33,7 @@ def write_tweets(path: Path, tweets: int) -> None:
 
 
 def seconds(*arguments: object) -> float:
-    """Of the command, from nothing to its end."""
+    """Seconds of the command, from its start to its end."""
     start = time.perf_counter()
     command = [sys.executable, "-c", MAIN, *map(str, arguments)]
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_WAIT_POLICY": "passive"})

@@ -58,7 +58,7 @@ class EncodedPicture:
 
     @cached_property
     def digest(self) -> bytes:
-        """Of the file's bytes."""
+        """Digest of the file's bytes, SHA-256."""
         return sha256(self.data).digest()
 
     def cuts(

@@ -20,7 +20,7 @@ from hvpnet_runtime.bulk import Job, Local, annotate
 pytestmark = pytest.mark.heavy
 
 KILLS = int(os.environ.get("HVPNET_KILLS", "1"))
-"""Of each form; the ordinary suite has time for few."""
+"""Kills of each form; the ordinary suite has time for few."""
 
 PART_ROWS = 4
 PATIENCE = 300  # seconds until a run counts as hung

@@ -156,7 +156,7 @@ class Page:
         chain.key_down(Keys.SHIFT).send_keys(Keys.ARROW_RIGHT * (end - start)).key_up(Keys.SHIFT).perform()
 
     def complaints(self):
-        """Of the browser's console, apart from answers that are errors by themselves."""
+        """Lines of the browser's console, apart from answers that are errors by themselves."""
         return [each for each in self.driver.get_log("browser") if "status of" not in each["message"]]
 
 

@@ -11,8 +11,7 @@ from PIL import Image
 
 from hvpnet.cli import main, serve
 from hvpnet_runtime import Pipeline, Tweet
-from hvpnet_runtime.bulk.job import Job
-from hvpnet_runtime.bulk.worker import Annotator, manifest_digest
+from hvpnet_runtime.bulk import Job, annotate
 from hvpnet_runtime.serving.in_process import InProcess
 from hvpnet_runtime.serving.settings import Settings
 
@@ -60,9 +59,8 @@ def test_another_value_is_refused(ner_bundle: Path, capsys: pytest.CaptureFixtur
 def test_bulk_runs(ner_bundle: Path, large: Path, tmp_path: Path, decoded: Callable[[], list[int]]) -> None:
     (tmp_path / "tweets.jsonl").write_text(json.dumps({"text": "Jordan", "image": "large.jpg"}))
     job = Job(ner_bundle, tmp_path / "tweets.jsonl", tmp_path / "out.jsonl", jpeg="scaled")
-    worker = Annotator(job, manifest_digest(ner_bundle), 1, lambda _: 1)
-    (outcome,) = worker({"number": 0, "first": 0, "rows": 1, "start": 0}).values()
-    assert outcome.rejections == 0
+    report = annotate(job)
+    assert (report.annotated, report.rejected) == (1, {})
     assert decoded() == [2]
 
 

@@ -77,8 +77,9 @@ def run(options: Options) -> int:
             end = ends.get()
             progress("stopping")
     except StuckError as error:
-        print(f"hvpnet: error: {error}", file=sys.stderr, flush=True)
-        os._exit(1)  # the interpreter would wait for the thread that does not come back
+        interrupted = isinstance(error.__context__, KeyboardInterrupt)
+        print("hvpnet: interrupted" if interrupted else f"hvpnet: error: {error}", file=sys.stderr, flush=True)
+        os._exit(130 if interrupted else 1)  # the interpreter would wait for the thread that is still at work
     if isinstance(end, Exception):
         raise end
     return 0

@@ -63,7 +63,7 @@ class PreparedPicture:
 
     @property
     def pixels(self) -> Pixels:
-        """Its pixels, uint8 [crop, crop, 3], decoded now if they are not there."""
+        """Pixels of it, uint8 [crop, crop, 3], decoded now if they are not there."""
         return self.source if isinstance(self.source, np.ndarray) else self.source()
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
@@ -117,6 +118,40 @@ def test_a_backend_that_failed_for_good_ends_it(ner_bundle, free_port):
         assert process.stderr.read().splitlines()[-1] == (
             "hvpnet: error: the backend of people failed for good: the device is lost"
         )
+    finally:
+        process.kill()
+
+
+STUCK = """
+import sys, time
+from hvpnet.cli import main
+from hvpnet_runtime.backends.base import HostBackend
+
+def stuck(*_):
+    print("stuck", file=sys.stderr, flush=True)
+    time.sleep(3600)
+
+HostBackend.encode_text = stuck
+sys.exit(main(["serve", *sys.argv[1:]]))
+"""
+
+
+def test_a_second_signal_ends_it_though_a_backend_is_at_work(ner_bundle, free_port):
+    command = [sys.executable, "-c", STUCK, f"people={ner_bundle}", "--port", str(free_port())]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        line = next(line for line in process.stderr if "serving at" in line)
+        url = line.removeprefix("hvpnet: serving at ").partition(",")[0]
+        with ThreadPoolExecutor(1) as client:
+            ask = client.submit(httpx2.post, f"{url}/v1/extract", json={"tweets": [{"text": "Jordan"}]}, timeout=60)
+            assert any("stuck" in line for line in process.stderr)
+            process.send_signal(signal.SIGTERM)
+            assert any("stopping" in line for line in process.stderr)
+            time.sleep(1)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 130
+            assert process.stderr.read().splitlines()[-1] == "hvpnet: interrupted"
+            assert ask.exception(60) is not None
     finally:
         process.kill()
 

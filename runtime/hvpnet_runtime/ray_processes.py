@@ -1,8 +1,12 @@
 """Processes of Ray, for the service and for bulk runs: what they are told before they start."""
 
+import logging
 import os
 import secrets
 import sys
+from typing import Any
+
+from hvpnet_runtime.errors import one_line
 
 PICTURE_PROCESS = {
     "MALLOC_MMAP_THRESHOLD_": str(16 * 2**20),
@@ -15,6 +19,31 @@ Left to itself, glibc hands the memory of one picture back and asks for it again
 1200 x 900 takes longer than decoding it; and each of its arenas, of which every thread may get one, keeps up to 64 MiB
 that somebody's largest pictures once needed. Two arenas that keep up to 32 MiB are faster, and bound what is kept.
 """
+
+
+_log = logging.getLogger(__name__)
+
+
+def start_local_ray(**options: Any) -> None:  # noqa: ANN401  Ray's own options
+    """Start Ray in this process, after `prepare_local_ray`; a second time where it does not come up at once.
+
+    Ray's first process, the one all others ask for their addresses, now and then never says which port it listens at;
+    Ray waits 30 s for it and gives up. The next one does.
+
+    Args:
+        **options: of `ray.init`.
+
+    Raises:
+        OSError, RuntimeError, ValueError: Ray does not start, as `ray.init` raises them.
+    """
+    import ray
+
+    try:
+        ray.init("local", include_dashboard=False, **options)
+    except RuntimeError as error:
+        _log.warning("Ray did not start and is started once more: %s", one_line(error))
+        ray.shutdown()
+        ray.init("local", include_dashboard=False, **options)
 
 
 def prepare_local_ray() -> None:

@@ -14,6 +14,7 @@ import httpx2
 import pytest
 
 from hvpnet.cli import main
+from hvpnet_runtime.ray_processes import start_local_ray
 from hvpnet_runtime.serving import Settings
 from hvpnet_runtime.serving.errors import UnavailableError
 from hvpnet_runtime.serving.on_ray.start import ray_service
@@ -232,6 +233,7 @@ def test_no_port(capsys, port):
 LISTENING = """
 import sys
 import urllib.request
+from hvpnet_runtime.ray_processes import start_local_ray
 from hvpnet_runtime.serving import Settings
 from hvpnet_runtime.serving.on_ray.start import ray_service
 
@@ -268,6 +270,22 @@ def test_ray_that_does_not_start(ner_bundle, monkeypatch, free_port):
         ray_service(settings, "127.0.0.1", free_port()),
     ):
         pass
+
+
+def test_ray_gets_a_second_chance(monkeypatch, caplog):
+    """Its first process now and then never says where it listens."""
+    outcomes: list[Exception | None] = [RuntimeError("Timed out waiting for file\nport"), None]
+
+    def starts(address, **options):
+        asked.append((address, options))
+        if (outcome := outcomes.pop(0)) is not None:
+            raise outcome
+
+    asked: list[tuple[str, dict[str, object]]] = []
+    monkeypatch.setattr("ray.init", starts)
+    start_local_ray(log_to_driver=False)
+    assert asked == [("local", {"include_dashboard": False, "log_to_driver": False})] * 2
+    assert caplog.messages == ["Ray did not start and is started once more: Timed out waiting for file port"]
 
 
 @pytest.mark.usefixtures("no_ray")

@@ -14,7 +14,7 @@ from hvpnet_runtime.bulk.job import Job
 from hvpnet_runtime.bulk.source import Part
 from hvpnet_runtime.bulk.worker import Annotator, Done, Failed, outcome_of
 from hvpnet_runtime.errors import BulkError, one_line
-from hvpnet_runtime.ray_processes import PICTURE_PROCESS, prepare_local_ray
+from hvpnet_runtime.ray_processes import PICTURE_PROCESS, prepare_local_ray, start_local_ray
 
 _OBJECT_STORE_BYTES = 512 * 2**20  # holds answers on their way to the driver, a few MB each
 _MOST_THREADS = 4  # beyond which another copy of the bundle gains more than another thread
@@ -97,15 +97,13 @@ def connect(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     try:
-        _reach(address)
-        ray.init(
-            address=address or "local",
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            **({} if address else local),
-        )
+        if address is None:
+            start_local_ray(object_store_memory=_OBJECT_STORE_BYTES, **quiet)
+        else:
+            _reach(address)
+            ray.init(address, **quiet)
     except (OSError, ValueError, RuntimeError) as error:
         what = f"join the Ray cluster at {address}" if address else "start Ray on this machine"
         raise BulkError(f"cannot {what}: {one_line(error)}") from error
@@ -115,9 +113,9 @@ def connect(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def _reach(address: str | None) -> None:
+def _reach(address: str) -> None:
     """Ray itself would try for minutes."""
-    host, _, port = (address or "").rpartition(":")
+    host, _, port = address.rpartition(":")
     if port.isdigit():
         socket.create_connection((host, int(port)), timeout=10).close()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.errors import one_line
-from hvpnet_runtime.ray_processes import bind_replicas_to_loopback, prepare_local_ray
+from hvpnet_runtime.ray_processes import bind_replicas_to_loopback, prepare_local_ray, start_local_ray
 from hvpnet_runtime.serving.address import listen, url_of
 from hvpnet_runtime.serving.errors import UnavailableError
 from hvpnet_runtime.serving.settings import Settings
@@ -60,9 +60,7 @@ def ray_service(settings: Settings, host: str, port: int, *, log: bool = False) 
     level = logging.INFO if log else logging.ERROR
     logging.getLogger("ray.serve").setLevel(level)
     with _named("Ray"):
-        ray.init(
-            "local",
-            include_dashboard=False,
+        start_local_ray(
             log_to_driver=log,
             logging_level=level,
             runtime_env={"worker_process_setup_hook": bind_replicas_to_loopback},

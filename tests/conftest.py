@@ -1,5 +1,6 @@
 """Tiny models of every kind, and bundles of them, made once per test session."""
 
+import re
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -23,12 +24,21 @@ from hvpnet.data import (
     write_tokenizer,
 )
 from hvpnet.modeling.tokenizer import load_tokenizer
-from hvpnet_export import CalibrationData, export_bundle
 from hvpnet_runtime import Tweet
 from hvpnet_runtime.backends.cuda import find_device
 from hvpnet_runtime.bundle import Head, Precision, Task, Variant
 
 RELATIONS = ("/per/per/couple", "/per/per/peer", "/per/org/member_of", "/per/loc/place_of_residence", "None")
+
+
+_HEAVY_MODULE = re.compile(r"^pytestmark = .*pytest\.mark\.heavy", re.MULTILINE)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Heavy modules are not even imported where they are left out: half of the seconds of `make check` went there."""
+    if config.option.markexpr != "not heavy" or collection_path.suffix != ".py":
+        return None
+    return bool(_HEAVY_MODULE.search(collection_path.read_text("utf-8"))) or None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -200,6 +210,8 @@ def bundle_of(
         head: Head = "markers",
         precisions: tuple[Precision, ...] = ("fp32",),
     ) -> Path:
+        from hvpnet_export import CalibrationData, export_bundle  # which takes seconds
+
         out = shared_tmp / "bundles" / "-".join((task, variant, head, *precisions))
         out.parent.mkdir(exist_ok=True)
         with FileLock(out.with_suffix(".lock")):

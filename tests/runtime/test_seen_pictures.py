@@ -20,6 +20,8 @@ from hvpnet_runtime.preprocessing import encoded_picture, pictures
 from hvpnet_runtime.preprocessing.prepare import Prepared, Preparer
 from hvpnet_runtime.types import Result
 
+pytestmark = pytest.mark.heavy
+
 
 def encoded(seed: int, file_format: str = "PNG", size: tuple[int, int] = (64, 48)) -> bytes:
     pixels = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), np.uint8)

@@ -24,6 +24,8 @@ from hvpnet.modeling.tokenizer import load_tokenizer
 from hvpnet_export.parity import AGREEMENT
 from hvpnet_runtime import Pipeline, Tweet
 
+pytestmark = pytest.mark.heavy
+
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
     """Exit code, standard output, standard error."""
@@ -107,7 +109,6 @@ def test_wrong_command_lines_exit_2(capsys: pytest.CaptureFixture[str], argument
     assert error_line(err)
 
 
-@pytest.mark.heavy
 def test_export_verify_inspect(
     capsys: pytest.CaptureFixture[str], checkpoint: Path, tokenizer_dir: Path, tmp_path: Path
 ) -> None:
@@ -175,7 +176,6 @@ def test_export_errors(
         assert not (tmp_path / "bundle").exists()
 
 
-@pytest.mark.heavy
 def test_export_of_a_training_run_takes_its_tokenizer(
     capsys: pytest.CaptureFixture[str], ner_model: HVPNeT, tokenizer_dir: Path, tmp_path: Path
 ) -> None:
@@ -194,7 +194,6 @@ def test_export_of_a_training_run_takes_its_tokenizer(
     assert code == 0, err
 
 
-@pytest.mark.heavy
 def test_export_keeps_going(
     capsys: pytest.CaptureFixture[str],
     checkpoint: Path,
@@ -211,7 +210,6 @@ def test_export_keeps_going(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.heavy
 def test_a_signal_to_end_leaves_no_staging_folder(
     checkpoint: Path, tokenizer_dir: Path, tmp_path: Path, number: int
 ) -> None:
@@ -415,7 +413,6 @@ def test_evaluate_refuses_data_of_the_other_task(
     assert "the data are for task ner, the bundle is for re" in error_line(err)
 
 
-@pytest.mark.heavy
 def test_int8_from_the_command_line(
     capsys: pytest.CaptureFixture[str],
     bundle_of: Callable[..., Path],

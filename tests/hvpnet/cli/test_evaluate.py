@@ -23,6 +23,8 @@ from hvpnet_export import export_bundle
 from hvpnet_runtime import EntityResult, Pipeline
 from hvpnet_runtime.bundle import Task
 
+pytestmark = pytest.mark.heavy
+
 
 def evaluate(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
     """Exit code, standard output and error."""
@@ -47,7 +49,6 @@ def test_what_was_read_is_said(capsys: pytest.CaptureFixture[str], ner_bundle: P
     assert f"scoring 24 tweets, {counts['pictures']} pictures, {counts['crops']} crops on onnxruntime-cpu" in err
 
 
-@pytest.mark.heavy
 def test_missing_lists_of_crops(capsys: pytest.CaptureFixture[str], bundle_of: Any, own_data: Path) -> None:
     (own_data / "test_objects.json").unlink()
     code, _, err = evaluate(capsys, bundle_of("ner"), "--data", own_data)

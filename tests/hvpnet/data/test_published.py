@@ -629,6 +629,7 @@ def test_real_twitter(split, tweets, words, begun, begun_inside):
     assert sum(tag[0] == "I" and before[1:] != tag[1:] for before, tag in pairs) == begun_inside
 
 
+@pytest.mark.heavy
 @pytest.mark.golden
 @pytest.mark.parametrize(
     ("split", "rows"),

@@ -21,6 +21,8 @@ from hvpnet.modeling.checkpoint import build, read_bert_config
 from hvpnet.modeling.infer_config import Hints
 from hvpnet.modeling.torchvision_compat import BasicBlock, ResNet
 
+pytestmark = pytest.mark.heavy
+
 
 def published(model: HVPNeT) -> dict[str, Tensor]:
     """The state dict as the published code saves it, with the tensors that nothing reads."""

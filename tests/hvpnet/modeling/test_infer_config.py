@@ -20,6 +20,8 @@ from hvpnet.modeling.checkpoint import build
 from hvpnet.modeling.infer_config import HEADS, Hints, infer_config, read_labels
 from hvpnet_runtime.bundle import Head, Task, Variant
 
+pytestmark = pytest.mark.heavy
+
 RESNETS = {
     "resnet18": ResNetConfig("basic", (2, 2, 2, 2)),
     "resnet34": ResNetConfig("basic", (3, 4, 6, 3)),

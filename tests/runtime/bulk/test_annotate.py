@@ -20,6 +20,8 @@ from hvpnet_runtime.bulk.worker import Annotator, Done
 from hvpnet_runtime.errors import BulkError, ResumeError
 from hvpnet_runtime.types import Result
 
+pytestmark = pytest.mark.heavy
+
 
 def read(path: Path) -> list[dict[str, Any]]:
     if path.suffix == ".parquet":
@@ -51,7 +53,6 @@ def test_parquet_to_parquet(re_bundle: Path, relations: Any, tmp_path: Path, ass
     assert_equal(read(job.output), relations.answers(re_bundle))
 
 
-@pytest.mark.heavy
 @pytest.mark.golden
 @pytest.mark.parametrize("task", ["ner", "re"])
 def test_golden_tweets(
@@ -149,7 +150,6 @@ class Deadly(Actor):
         return super().__call__(row)
 
 
-@pytest.mark.heavy
 @pytest.mark.usefixtures("ray_here")
 def test_a_part_that_ends_its_processes_ends_the_run(
     ner_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -14,6 +14,8 @@ from hvpnet_runtime.bulk.source import Part
 from hvpnet_runtime.bulk.worker import Annotator, Done
 from hvpnet_runtime.errors import BulkError, StaleEngineError
 
+pytestmark = pytest.mark.heavy
+
 
 def parts(count: int) -> list[Part]:
     return [Part(number, 10 * number + 1, 10, 0) for number in range(count)]

@@ -21,6 +21,8 @@ from rewrite import rewrite
 from hvpnet.cli import main
 from hvpnet_runtime import BackendError, Bundle, BundleError, Pipeline, Tweet
 
+pytestmark = pytest.mark.heavy
+
 FILES = ("tokenizer.json", "decoder.npz", "blank.npz", "onnx/fp32/vision.onnx", "onnx/fp32/text.onnx")
 BACKENDS = ("onnxruntime-cpu", "openvino")
 TWEET = Tweet(text="Jordan was great today")

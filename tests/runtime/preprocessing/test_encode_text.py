@@ -514,6 +514,7 @@ def test_golden_relations() -> None:
     assert [encoding.input_ids[encoding.tail_index or 0] for encoding in encodings] == [30524] * len(tweets)
 
 
+@pytest.mark.heavy
 @pytest.mark.golden
 def test_real_tweets_have_the_pieces_of_transformers() -> None:
     """Word by word, with the tokenizer the published code uses, on all of Twitter-2015's test split."""

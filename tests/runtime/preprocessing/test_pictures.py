@@ -78,6 +78,7 @@ def published(image: Image.Image) -> npt.NDArray[np.float32]:
     return tensor.numpy()
 
 
+@pytest.mark.heavy
 @settings(deadline=None, max_examples=100)
 @given(st.integers(1, 900), st.integers(1, 900), st.integers(0, 2**32 - 1))
 def test_every_size_equals_torchvision_in_every_bit(height: int, width: int, seed: int) -> None:

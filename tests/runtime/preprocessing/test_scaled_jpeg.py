@@ -14,6 +14,8 @@ from hvpnet_runtime.preprocessing.encoded_picture import EncodedPicture
 from hvpnet_runtime.preprocessing.pictures import Jpeg, PictureSpec, load_pixels
 from hvpnet_runtime.types import Box
 
+pytestmark = pytest.mark.heavy
+
 SPEC = PictureSpec()
 
 

@@ -10,7 +10,6 @@ from queue import SimpleQueue
 from typing import Any
 
 import pytest
-import ray
 from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 
@@ -20,7 +19,6 @@ from hvpnet_runtime.serving import Settings
 from hvpnet_runtime.serving.api import create_api
 from hvpnet_runtime.serving.in_process import InProcess
 from hvpnet_runtime.serving.metrics import Metrics, PrometheusInstruments
-from hvpnet_runtime.serving.on_ray.start import ray_service
 from hvpnet_runtime.serving.server import local_service
 
 Json = dict[str, Any]
@@ -170,6 +168,8 @@ class Service:
 @pytest.fixture(scope="module")
 def no_ray() -> None:
     """No Ray in this process that another module left."""
+    import ray
+
     ray.shutdown()
 
 
@@ -191,6 +191,8 @@ def service_settings(ner_bundle: Path, re_bundle: Path) -> Settings:
 def ray_form(ner_bundle: Path, re_bundle: Path, no_ray: None, free_port: Callable[[], int]) -> Iterator[Service]:
     """The service on Ray."""
     settings = service_settings(ner_bundle, re_bundle)
+    from hvpnet_runtime.serving.on_ray.start import ray_service
+
     with ray_service(settings, "127.0.0.1", free_port()) as url:
         yield Service(url, settings, "ray_hvpnet")
 

@@ -36,6 +36,8 @@ from hvpnet_runtime.serving.errors import (
     UnknownBundleError,
 )
 
+pytestmark = pytest.mark.heavy
+
 ROOT = Path(__file__).parents[3]
 URL = "http://service"
 GOOD = Tweet(text="Jordan was great")
@@ -451,7 +453,6 @@ except hvpnet.MissingExtraError as error:
     assert run(script) == "the client of a service needs the package httpx2: pip install 'hvpnet[client]'"
 
 
-@pytest.mark.heavy
 def test_the_examples_of_the_docs(local_form, tmp_path, monkeypatch, capsys):
     """They run as they stand, but for the service's port."""
     monkeypatch.chdir(tmp_path)

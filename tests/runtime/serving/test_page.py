@@ -22,6 +22,8 @@ from hvpnet_runtime.serving.address import listen, url_of
 from hvpnet_runtime.serving.admission import Admission
 from hvpnet_runtime.serving.api import create_api
 
+pytestmark = pytest.mark.heavy
+
 PATIENCE = 60  # seconds for what must happen to happen; nothing is measured
 NEXT = Keys.TAB
 
@@ -200,7 +202,6 @@ def picture_tweet(settings, drawn_tweets, answers):
 
 
 @browsing
-@pytest.mark.heavy
 def test_entities(page, picture_tweet):
     tweet, expected = picture_tweet
     page["text"].send_keys(tweet.text)
@@ -228,7 +229,6 @@ def test_entities(page, picture_tweet):
 
 
 @browsing
-@pytest.mark.heavy
 def test_the_command_gives_the_same_answer(page, answers, tmp_path, monkeypatch, close_to):
     """With quotes, an emoji, a semicolon and a strange file name in it."""
     from hvpnet import Tweet
@@ -249,7 +249,6 @@ def test_the_command_gives_the_same_answer(page, answers, tmp_path, monkeypatch,
 
 
 @browsing
-@pytest.mark.heavy
 def test_relation_by_the_keyboard_alone(page, answers):
     """Behind an emoji, which is two units of JavaScript's strings and one character of ours."""
     from hvpnet import Tweet
@@ -280,7 +279,6 @@ def test_relation_by_the_keyboard_alone(page, answers):
 
 
 @browsing
-@pytest.mark.heavy
 def test_a_pair_must_be_marked_and_goes_with_its_words(page):
     page.choose("re")
     page["text"].send_keys("Jordan visits the Bulls")
@@ -297,7 +295,6 @@ def test_a_pair_must_be_marked_and_goes_with_its_words(page):
 
 
 @browsing
-@pytest.mark.heavy
 def test_nothing_in_a_text_becomes_markup(page):
     text = "<img src=x onerror=\"document.title='broken'\"> Jordan <script>document.title='broken'</script>"
     page["text"].send_keys(text)
@@ -309,7 +306,6 @@ def test_nothing_in_a_text_becomes_markup(page):
 
 
 @browsing
-@pytest.mark.heavy
 def test_bad_pictures_are_one_sentence(page, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no picture")
     page["text"].send_keys("Jordan was great")
@@ -342,7 +338,6 @@ return zone.dispatchEvent(new DragEvent("drop", {dataTransfer: transfer, bubbles
 
 
 @browsing
-@pytest.mark.heavy
 def test_pictures_can_be_dropped(page):
     """One picture, which another one replaces; crops add up. What misses the zones is not opened by the browser."""
     drops = [("image-drop", ["a.png", "b.png"]), ("image-drop", ["c.png"]), ("objects-drop", ["d.png", "e.png"])]
@@ -359,7 +354,6 @@ def test_pictures_can_be_dropped(page):
 
 
 @browsing
-@pytest.mark.heavy
 def test_the_command_can_be_copied(page):
     page["text"].send_keys("Jordan was great")
     page.send()
@@ -369,7 +363,6 @@ def test_the_command_can_be_copied(page):
 
 
 @browsing
-@pytest.mark.heavy
 def test_errors_of_the_text(page):
     page.send()
     assert page.error() == "Enter a text first."
@@ -380,7 +373,6 @@ def test_errors_of_the_text(page):
 
 
 @browsing
-@pytest.mark.heavy
 def test_an_overloaded_service(page, admission, settings):
     page["text"].send_keys("Jordan was great")
     share = admission.admit()
@@ -397,7 +389,6 @@ def test_an_overloaded_service(page, admission, settings):
 
 
 @browsing
-@pytest.mark.heavy
 def test_a_service_that_is_gone(chromium, settings, extractor, metrics):
     with running(create_api(settings, extractor, metrics)) as url:
         page = Page(chromium, url).ready()
@@ -408,7 +399,6 @@ def test_a_service_that_is_gone(chromium, settings, extractor, metrics):
 
 
 @browsing
-@pytest.mark.heavy
 def test_asks_for_the_token(chromium, settings, extractor, metrics):
     with running(create_api(settings, extractor, metrics, token="secret")) as url:
         page = Page(chromium, url)
@@ -426,7 +416,6 @@ def test_asks_for_the_token(chromium, settings, extractor, metrics):
 
 
 @browsing
-@pytest.mark.heavy
 @pytest.mark.parametrize("width", [360, 1000])
 def test_fits_its_window(page, picture_tweet, width):
     """With a word of 300 letters, pictures, a result and an error."""
@@ -454,7 +443,6 @@ def test_fits_its_window(page, picture_tweet, width):
 
 
 @browsing
-@pytest.mark.heavy
 def test_screen_readers_have_names_for_everything(page, picture_tweet):
     """As Chromium's accessibility tree has them; what changes is in live regions."""
     tweet, _ = picture_tweet
@@ -496,7 +484,6 @@ return [...document.querySelectorAll("body *")].filter((each) => each.offsetPare
 
 
 @browsing
-@pytest.mark.heavy
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_contrast(page, picture_tweet, scheme):
     """WCAG's AA, of all text, with marks of all kinds."""
@@ -515,7 +502,6 @@ def test_contrast(page, picture_tweet, scheme):
 
 
 @browsing
-@pytest.mark.heavy
 def test_docs_work_without_the_internet(chromium, url):
     """The browser of these tests resolves no name."""
     page = Page(chromium, f"{url}/docs")

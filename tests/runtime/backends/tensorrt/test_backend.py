@@ -28,8 +28,9 @@ from hvpnet_runtime.backends.tensorrt.record import find_engine
 from hvpnet_runtime.bundle import FileDigest, sha256
 from hvpnet_runtime.errors import MissingExtraError, StaleEngineError
 
-LOADED = [("ner", "full"), ("re", "full"), ("ner", "text_only")]
-LOADED += [pytest.param(("ner", "only_obj"), marks=pytest.mark.heavy)]
+pytestmark = pytest.mark.heavy
+
+LOADED = [("ner", "full"), ("re", "full"), ("ner", "text_only"), ("ner", "only_obj")]
 
 
 @dataclass
@@ -131,7 +132,6 @@ def test_answers_as_onnx_runtime(gpu_platform: Platform, copy_of: Any, kind: tup
     backend.close()
 
 
-@pytest.mark.heavy
 def test_fp16_prefixes_stay_fp16_on_the_device(fake: Platform, copy_of: Any) -> None:
     bundle = copy_of(precisions=("fp32", "fp16"))
     write_fake_engines(bundle, fake.api, "fp16")

@@ -17,6 +17,8 @@ from hvpnet.data.synthetic.tweet_text import AMBIGUOUS, FAMILIAR, entity_tweet, 
 from hvpnet.errors import DataError
 from hvpnet.modeling.tokenizer import load_tokenizer
 
+pytestmark = pytest.mark.heavy
+
 SIZES = Sizes(train=240, dev=30, test=120)
 SPLITS = tuple(asdict(SIZES))
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from memory import pss_mib
 
 from hvpnet import Pipeline, Tweet
 from hvpnet.bench.machine import describe_machine
@@ -97,18 +98,6 @@ def wrk(url: str, requests: Requests, clients: int, seconds: int) -> dict[str, A
         "refused": refused,
         "failed": failed,
     }
-
-
-def pss_mib(pid: int) -> float:
-    """Memory of a process and all below it, what is shared counted in shares."""
-    total, below = 0, [pid]
-    while below:
-        process = below.pop()
-        with suppress(OSError):
-            said = Path(f"/proc/{process}/smaps_rollup").read_text()
-            total += int(re.search(r"^Pss:\s+(\d+)", said, re.MULTILINE)[1])
-            below += map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split())
-    return round(total / 1024, 1)
 
 
 @contextmanager

@@ -24,21 +24,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from memory import pss_mib
+
 from hvpnet.bench.machine import describe_machine
 from hvpnet.bench.statistics import Summary
 from hvpnet.data import Sizes, load_split, write_picture_tweets
 from hvpnet_runtime.bundle import Bundle
 
 TWEETS = 2000
-PERIOD = 30  # seconds between two tweets of one client at a fixed rate; it gives up on an answer after as long
-PAIRS = 4  # of runs with and without batching, one after the other
-LOADS = (0.5, 0.8, 1.2)
+PERIOD = 30  # seconds between two tweets of one client at a fixed rate, at most; it gives up on an answer after as long
+MOST_CLIENTS = 200  # at a fixed rate; the service takes 256 connections of one address
 PATIENCE = 300  # seconds for the service to start, and to stop
 
 
 @contextmanager
-def serve(bundle: Path, backend: str, settings: str) -> Iterator[str]:
-    """`hvpnet serve` on a free port, until the end; its address."""
+def serve(bundle: Path, backend: str, settings: str) -> Iterator[tuple[str, int]]:
+    """`hvpnet serve` on a free port, until the end; its address and its process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -51,7 +52,7 @@ def serve(bundle: Path, backend: str, settings: str) -> Iterator[str]:
             process = subprocess.Popen(command, stderr=stderr)
         try:
             wait_until_serving(process, log)
-            yield f"http://127.0.0.1:{port}"
+            yield f"http://127.0.0.1:{port}", process.pid
         finally:
             stop(process)
 
@@ -129,11 +130,11 @@ def settings(options: argparse.Namespace, batch: int) -> str:
 def batching_ratio(options: argparse.Namespace, bodies: Path) -> dict[str, Any]:
     """Saturated throughput of two services, one batching and one not, in turns; the ratio of each pair."""
     with (
-        serve(options.bundle, options.backend, settings(options, options.batch)) as batched,
-        serve(options.bundle, options.backend, settings(options, 1)) as single,
+        serve(options.bundle, options.backend, settings(options, options.batch)) as (batched, _),
+        serve(options.bundle, options.backend, settings(options, 1)) as (single, _),
     ):
         rates: dict[str, list[float]] = {"batched": [], "one_at_a_time": []}
-        for _ in range(PAIRS):
+        for _ in range(options.pairs):
             for name, url in (("batched", batched), ("one_at_a_time", single)):
                 found = locust(url, bodies, options.queue, 0, options.seconds / 10)
                 rates[name].append(found["answered_per_second"])
@@ -144,21 +145,24 @@ def batching_ratio(options: argparse.Namespace, bodies: Path) -> dict[str, Any]:
 def loads(options: argparse.Namespace, bodies: Path) -> dict[str, Any]:
     """Each load at a fixed rate of arrivals, right after the capacity it is a share of, by saturation."""
     seconds, found = options.seconds / 5, {}
-    with serve(options.bundle, options.backend, settings(options, options.batch)) as url:
+    with serve(options.bundle, options.backend, settings(options, options.batch)) as (url, pid):
         locust(url, bodies, options.queue, 0, seconds / 2)  # warms up
-        for load in LOADS:
+        for load in options.loads:
             capacity = locust(url, bodies, options.queue, 0, seconds)["answered_per_second"]
-            clients = max(1, round(load * capacity * PERIOD))
+            period = min(PERIOD, MOST_CLIENTS / (load * capacity))
+            clients = max(1, round(load * capacity * period))
+            memory = pss_mib(pid)
             started = datetime.now(UTC).isoformat(timespec="seconds")
-            answers = locust(url, bodies, clients, PERIOD, options.seconds)
+            answers = locust(url, bodies, clients, period, options.seconds)
             with urllib.request.urlopen(f"{url}/readyz") as ready:
                 is_ready = json.load(ready)["status"] == "ready"
             at = {
                 "started": started,
                 "capacity_per_second": capacity,
-                "offered_per_second": clients / PERIOD,
+                "offered_per_second": round(clients / period, 2),
                 **answers,
                 "ready_afterwards": is_ready,
+                "pss_mib": [memory, pss_mib(pid)],  # before and after
             }
             found[f"{load:.0%}"] = at
             print(json.dumps(at), file=sys.stderr, flush=True)
@@ -170,6 +174,8 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=300, help="of each of the three loads (default: 300)")
+    parser.add_argument("--loads", type=float, nargs="+", default=(0.5, 0.8, 1.2), help="as shares of the capacity")
+    parser.add_argument("--pairs", type=int, default=4, help="of runs with and without batching, one after the other")
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--precision", help="of the graphs (default: as the service chooses)")
     parser.add_argument("--batch", type=int, default=16, help="tweets in one run of the engine, at most")
@@ -186,7 +192,7 @@ def main() -> None:
         write_bodies(bodies, Path(scratch) / "tweets")
         result = {
             "machine": describe_machine(),
-            "conditions": "service, Ray and load generator on one machine; one tweet a request; no prefix cache",
+            "conditions": "service and load generator on one machine; one tweet a request; no prefix cache",
             "sizes": asdict(Bundle.load(options.bundle).sizes),
             "backend": options.backend,
             "precision": options.precision,

@@ -83,14 +83,18 @@ class AsyncClient:
     async def _have(self, talk: Talk[_T]) -> _T:
         """Do what the talk asks for."""
         response: httpx2.Response | None = None
+        failure: httpx2.RequestError | None = None
         try:
             while True:
-                step = talk.send(response)
+                step = talk.send(response) if failure is None else talk.throw(failure)
+                response = failure = None
                 if isinstance(step, Pause):
                     await anyio.sleep(step.seconds)
-                    response = None
-                else:
+                    continue
+                try:
                     response = await self._http.request(step.method, step.path, **step.options)
+                except httpx2.RequestError as error:
+                    failure = error
         except StopIteration as end:
             result: _T = end.value
             return result

@@ -1,12 +1,11 @@
 """What a client and a service say to each other, without a network or a clock.
 
-A `Talk` yields what is to be done next, a `Call` or a `Pause`, is sent the answer to a call, and returns what came of
-it. `Client` and `AsyncClient` do it, each in its way.
+A `Talk` yields what is to be done next, a `Call` or a `Pause`, is sent the answer to a call, or thrown what it failed
+with, and returns what came of it. `Client` and `AsyncClient` do it, each in its way.
 """
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import httpx2
@@ -28,6 +27,7 @@ from hvpnet_runtime.types import Entity, EntityResult, Mention, Rejection, Relat
 EXTRACT, SERVICE = "/v1/extract", "/v1/service"
 
 _OK, _LATER = 200, (OverloadedError.status, UnavailableError.status)
+_DROPPED = (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError)
 _PAUSE_SECONDS = 1.0  # where no Retry-After says how long
 
 _MADE_OTHERWISE = (TweetsError, MissingExtraError)  # never of one message
@@ -117,10 +117,20 @@ class Conversation:
         return [outcomes[item.row] for item in items]
 
     def _ask(self, call: Call) -> Talk[httpx2.Response]:
-        """The answer to a call, which is repeated as long as the service says later."""
-        waited = 0.0
-        for attempt in count():
-            response = yield call
+        """The answer to a call, which is repeated as long as the service says later.
+
+        It is also repeated, once, where its connection is dropped: the service, or a proxy before it, may close an idle
+        one just as a request sets out on it, and no request changes anything there.
+        """
+        waited, attempt, dropped = 0.0, 0, False
+        while True:
+            try:
+                response = yield call
+            except _DROPPED:
+                if dropped:
+                    raise
+                dropped = True
+                continue
             if response is None:
                 raise TypeError("a call is answered by a response")
             if response.status_code not in _LATER:
@@ -129,8 +139,8 @@ class Conversation:
             waited += pause
             if attempt >= self.retries or waited > self.retry_seconds:
                 raise self._error(response)
+            attempt += 1
             yield Pause(pause)
-        raise AssertionError  # `count` has no end
 
     def _results(self, response: httpx2.Response, group: Sequence[Encoded]) -> dict[int, Result]:
         try:

@@ -141,13 +141,18 @@ def pauses(monkeypatch):
 
 
 def answering(*responses):
-    """A service that gives these answers to what is asked of it, one after the other; the last of them for ever."""
+    """A service that gives these answers to what is asked of it, one after the other; the last of them for ever.
+
+    An exception stands for a connection that fails.
+    """
     left = list(responses)
 
     def handle(request):
         if request.url.path == "/v1/service":
             return httpx2.Response(200, json=LIMITS)
         response = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(response, Exception):
+            raise response
         return httpx2.Response(response.status_code, headers=response.headers, content=response.content)
 
     return httpx2.MockTransport(handle)
@@ -348,6 +353,16 @@ def test_retries_are_bounded(kind, pauses, arguments, retry_after, expected):
     with pytest.raises(OverloadedError, match="256 tweets are waiting"):
         kind(answering(full), **arguments).extract([GOOD])
     assert pauses == expected
+
+
+@pytest.mark.parametrize("failure", [httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError])
+def test_a_dropped_connection_is_made_anew_once(kind, pauses, failure):
+    dropped, busy = failure("disconnected"), problem(429, "OverloadedError", **{"Retry-After": "3"})
+    asked = kind(answering(dropped, busy, ANSWER), retries=1)
+    assert [result.tags for result in asked.extract([GOOD])] == [("O",)]
+    assert (pauses, len(asked.transport.bodies)) == ([3], 3)
+    with pytest.raises(UnreachableError, match=r"^http://service cannot be reached \(disconnected\)"):
+        kind(answering(dropped, dropped, ANSWER)).extract([GOOD])
 
 
 @pytest.mark.parametrize(

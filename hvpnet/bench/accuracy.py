@@ -84,8 +84,9 @@ def _load(bundle: Bundle, checkpoint: Path, candidate: Candidate) -> Pipeline:
 
 
 def _record_texts(backend: Backend) -> list[tuple[Tensor, Tensor]]:
-    """Outputs and mask [B, T] of every batch of texts that the backend runs from now on."""
+    """Outputs and mask [B, T] of every batch of texts that the backend runs from now on, the same of all backends."""
     runs, encode_text = list[tuple[Tensor, Tensor]](), backend.encode_text
+    backend.run_tokens = None
 
     def record(text: TextInputs, prefixes: Sequence[Sequence[Prefix]]) -> npt.NDArray[np.float32]:
         outputs = encode_text(text, prefixes)

@@ -46,6 +46,7 @@ class EagerBackend:
 
     name = "eager"
     max_length: int | None = None
+    run_tokens: int | None = None
 
     def __init__(self, model: HVPNeT, precision: str = "fp32", *, compiled: bool = False) -> None:
         self.precision, self.model = precision, model

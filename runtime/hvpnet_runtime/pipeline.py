@@ -21,6 +21,7 @@ from hvpnet_runtime.preprocessing.pictures import Jpeg, OnBadImage
 from hvpnet_runtime.preprocessing.prepare import Prepared, Preparer
 from hvpnet_runtime.processes import Origin
 from hvpnet_runtime.stream import Row, TweetRow, stream
+from hvpnet_runtime.text_groups import group_by_length
 from hvpnet_runtime.types import EntityResult, Rejection, RelationResult, Result, Tweet
 
 CACHE_BYTES = 256 * 2**20
@@ -176,6 +177,20 @@ class Pipeline:
         if not batch:
             return []
         prefixes = self._prefixes(batch)
+        results: dict[int, Result] = {}
+        for group in self._groups(batch):
+            answers = self._run_texts([batch[place] for place in group], [prefixes[place] for place in group])
+            results |= zip(group, answers, strict=True)
+        return [results[place] for place in range(len(batch))]
+
+    def _groups(self, batch: Sequence[Prepared]) -> list[list[int]]:
+        """Tweets whose texts run together, by index."""
+        if self.backend.run_tokens is None:
+            return [list(range(len(batch)))]
+        rows, lengths = [len(tweet.encodings) for tweet in batch], [tweet.length for tweet in batch]
+        return group_by_length(rows, lengths, self.backend.run_tokens)
+
+    def _run_texts(self, batch: Sequence[Prepared], prefixes: Sequence[Sequence[Prefix]]) -> list[Result]:
         encodings = [encoding for tweet in batch for encoding in tweet.encodings]
         rows = [prefix for tweet, prefix in zip(batch, prefixes, strict=True) for _ in tweet.encodings]
         text = self._text_inputs(encodings)

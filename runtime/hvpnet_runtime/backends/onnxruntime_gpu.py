@@ -46,6 +46,7 @@ class OnnxRuntimeGpuBackend:
 
     device_type = "cuda"
     max_length: int | None = None
+    run_tokens: int | None = None
 
     def __init__(self, bundle: Bundle, kind: Kind, precision: str | None = None, *, cuda: Cuda | None = None) -> None:
         self.name: str = kind

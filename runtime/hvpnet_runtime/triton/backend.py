@@ -29,6 +29,8 @@ class TritonBackend(HostBackend):
         infer: runs a model.
     """
 
+    run_tokens: int | None = None
+
     def __init__(self, bundle: Bundle, model: str, max_batch: int, settings: Settings, infer: Infer) -> None:
         super().__init__(TRITON, bundle, cast("Precision", settings.precision))
         self._model, self._max_batch = model, max_batch

@@ -51,6 +51,8 @@ class TensorRTBackend:
         BackendError: there is no GPU or no engine, or the library does not load it.
     """
 
+    run_tokens: int | None = None
+
     def __init__(
         self,
         bundle: Bundle,

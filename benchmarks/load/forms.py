@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from memory import pss_mib
+from processes import cpu_seconds, pss_mib
 
 from hvpnet import Pipeline, Tweet
 from hvpnet.bench.machine import describe_machine
@@ -35,7 +35,7 @@ FORMS = {"one process": (), "ray": ("--ray",)}
 CLIENTS = (1, 32)
 TWEETS = 16  # distinct
 PORT = 18_432
-ROUNDS = 3
+ROUNDS = 2
 CALLS = 200  # of one client in a row
 STREAMED = 2_000
 PATIENCE = 300
@@ -203,8 +203,15 @@ def triton_requests(tweets: Sequence[Tweet], folder: Path) -> Requests:
 
 
 def loads(url: str, requests: Requests, pid: int, seconds: int) -> dict[str, Any]:
-    """Every number of clients, and the memory afterwards."""
-    found = {f"{clients} clients": wrk(url, requests, clients, seconds) for clients in CLIENTS}
+    """Every number of clients, with the CPU time of an answer by process, and the memory afterwards."""
+    found: dict[str, Any] = {}
+    for clients in CLIENTS:
+        before = cpu_seconds(pid)
+        run = wrk(url, requests, clients, seconds)
+        answers = max(1.0, run["answers_per_second"] * seconds)
+        spent = {name: 1e3 * taken / answers for name, taken in (cpu_seconds(pid) - before).items()}
+        run["cpu_ms_per_answer"] = {name: round(ms, 2) for name, ms in spent.items() if ms >= 0.1}
+        found[f"{clients} clients"] = run
     return found | {"pss_mib": pss_mib(pid)}
 
 

@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from memory import pss_mib
+from processes import pss_mib
 
 from hvpnet.bench.machine import describe_machine
 from hvpnet.bench.statistics import Summary

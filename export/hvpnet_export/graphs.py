@@ -21,6 +21,7 @@ from torch.export import Dim
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from hvpnet.modeling.model import HVPNeT
+from hvpnet.modeling.text_encoder import plain_attention
 from hvpnet.modeling.visual_prefix import normalise
 from hvpnet_export.errors import ExportError
 from hvpnet_export.model_facts import manifest_of
@@ -53,12 +54,6 @@ def text_graph(model: HVPNeT) -> HVPNeT:
     graph = copy.copy(model)
     graph.attention = plain_attention
     return graph
-
-
-def plain_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, _dropout: float) -> Tensor:
-    """[B, heads, T, size], [B, heads, K, size] twice, additive mask [B, 1, 1, K] -> [B, heads, T, size]."""
-    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(2, 3) + mask  # [B, heads, T, K], FP32 as the mask is
-    return torch.softmax(scores, dim=-1).to(value.dtype) @ value
 
 
 def fold_batch_norm(module: nn.Module) -> nn.Module:

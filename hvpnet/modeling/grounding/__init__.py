@@ -24,6 +24,7 @@ def load_grounder(path: Path, tokenizer: Path | None = None) -> Grounder:
         raise CheckpointError(f"{path} is a folder: give the checkpoint's file")
     if tokenizer is None:
         raise ConfigError(
-            f"{path} has no tokeniser: give --grounder-tokenizer, the folder of the BERT it was trained on"
+            f"{path} has no tokeniser: give --grounder-tokenizer (in Python, tokenizer=...), the folder of the BERT it"
+            " was trained on"
         )
     return load_one_stage(path, tokenizer)

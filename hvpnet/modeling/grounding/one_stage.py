@@ -89,10 +89,10 @@ class Fusion(nn.Module):
         """Features [N, E, side, side], queries [N, Q, E] -> [N * Q, E, side, side]."""
         weight, bias = self.conv.weight, self.conv.bias
         of_features, of_queries, of_place = weight.split(self.parts, dim=1)  # [E, E, 1, 1] twice, [E, 8, 1, 1]
-        places = coordinates(features.shape[-1]).to(weight)  # [1, 8, side, side]
-        there = F.conv2d(features.to(weight.dtype), of_features) + F.conv2d(
-            places, of_place, bias
-        )  # [N, E, side, side]
+        places = coordinates(features.shape[-1]).to(wide(weight))  # [1, 8, side, side]
+        # A constant of the graph, which ONNX Runtime can work out beforehand in FP32 only.
+        here = F.conv2d(places, wide(of_place), None if bias is None else wide(bias))  # [1, E, side, side]
+        there = F.conv2d(features.to(weight.dtype), of_features) + here.to(weight.dtype)  # [N, E, side, side]
         asked = F.linear(queries.to(weight.dtype), of_queries[:, :, 0, 0])  # [N, Q, E]
         both = there[:, None] + asked[..., None, None]  # [N, Q, E, side, side]
         return F.relu(self.bn(both.flatten(0, 1)))

@@ -139,7 +139,7 @@ def compare_grounder(
 
 
 def random_grounding_cases(grounder: Grounder, seed: int = 0) -> Iterator[Case]:
-    """One or two pictures of soft blotches or of noise, and one to four queries of random pieces."""
+    """Draw one or two pictures, of soft blotches or of noise, and one to four queries of random pieces for each."""
     generator = torch.Generator().manual_seed(seed)
     for pictures, queries, cells in ((1, 4, 8), (2, 1, 5), (1, 2, grounder.size)):
         small = torch.rand(pictures, 3, cells, cells, generator=generator)
@@ -175,8 +175,8 @@ def _compare_queries(grounder: Grounder, oracle: Grounder, encode: Encode | None
         wanted, own, found = oracle.encode_queries(ids, mask), grounder.encode_queries(ids, mask), encode(ids, mask)
         _check_shape("queries", found, wanted)
         length = wanted.norm(dim=-1, keepdim=True)  # [Q, 1]
-        bound = max(bound, FACTOR * _largest((own - wanted) / length))
-        error = max(error, _largest((found - wanted) / length))
+        bound = max(bound, FACTOR * _largest((own - wanted).norm(dim=-1, keepdim=True) / length))
+        error = max(error, _largest((found - wanted).norm(dim=-1, keepdim=True) / length))
     return error, bound
 
 

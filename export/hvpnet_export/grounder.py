@@ -17,11 +17,11 @@ import numpy as np
 from torch import Tensor, nn
 
 from hvpnet.modeling.grounding import Grounder
-from hvpnet_export.errors import ExportError
+from hvpnet_export.errors import ExportError, ParityError
 from hvpnet_export.graphs import fold_batch_norm, write_graph
 from hvpnet_export.grounding_parity import GroundingReport, compare_grounder
 from hvpnet_export.precision import check_fits, narrow_layers
-from hvpnet_export.sessions import Sessions
+from hvpnet_export.sessions import Sessions, read
 from hvpnet_runtime.bundle import (
     FIXED_QUERIES,
     QUERY_TOKENIZER,
@@ -33,6 +33,7 @@ from hvpnet_runtime.bundle import (
     grounder_specs,
     sha256,
 )
+from hvpnet_runtime.bundle.arrays import read_arrays
 from hvpnet_runtime.bundle.grounder_spec import check_grounder
 from hvpnet_runtime.bundle.staging import staged
 from hvpnet_runtime.types import Progress
@@ -42,6 +43,10 @@ ENTITY_TYPES = ("person", "organization", "location", "miscellaneous")
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
 """Precisions of a grounder's graphs."""
+
+
+FIXED = 1e-4
+"""Largest error of a fixed query's vector, whose length is 1: another machine may round otherwise."""
 
 
 class QueriesGraph(nn.Module):
@@ -196,7 +201,7 @@ def to_grounder_precision(folded: Grounder, precision: Precision) -> Grounder:
 def compare_graphs(
     grounder: Grounder, bundle: Bundle | Path, spec: GrounderSpec, precision: Precision
 ) -> GroundingReport:
-    """Hold the grounder's graphs against the eager model.
+    """Hold the grounder's graphs, and the vectors of its fixed queries, against the eager model.
 
     Args:
         grounder: the eager model, in evaluation mode.
@@ -206,9 +211,11 @@ def compare_graphs(
 
     Raises:
         BundleError: a graph cannot be loaded, or is of another grounder.
-        ParityError: a graph cannot be run, or answers in another shape.
+        ParityError: a graph cannot be run, or answers in another shape, or fixed queries have other vectors.
         MissingExtraError: ONNX Runtime is not installed.
     """
+    if spec.queries == "fixed":
+        _compare_fixed(grounder, bundle, spec)
     graphs = Sessions(bundle, grounder_specs(spec), precision)
 
     def ground(images: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
@@ -220,6 +227,15 @@ def compare_graphs(
         return queries
 
     return compare_grounder(grounder, ground, encode if spec.queries == "text" else None, precision)
+
+
+def _compare_fixed(grounder: Grounder, bundle: Bundle | Path, spec: GrounderSpec) -> None:
+    file = (bundle.path if isinstance(bundle, Bundle) else bundle) / FIXED_QUERIES
+    shapes = {"queries": (len(spec.words), spec.query_size)}
+    found = read_arrays(read(bundle, FIXED_QUERIES), file, shapes)["queries"]
+    error = np.abs(found - grounder.encode(spec.words).numpy()).max()
+    if not error <= FIXED:
+        raise ParityError(f"{file} has vectors of other queries, or of another grounder: they are {error:.2g} apart")
 
 
 def _write_graphs(

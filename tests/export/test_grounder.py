@@ -74,6 +74,7 @@ def test_graphs_answer_as_eager(grounder: OneStageGrounder, text_bundle: Bundle,
     """Pieces as the bundle's tokeniser gives them, for any number of pictures and queries."""
     tokenizer = Tokenizer.from_str((text_bundle.path / "grounder_tokenizer.json").read_text("utf-8"))
     tokenizer.enable_padding()
+    tokenizer.enable_truncation(text_bundle.grounder.max_length)
     encoder, finder = session(text_bundle, "queries", precision), session(text_bundle, "grounder", precision)
     for count, texts in ((1, TEXTS), (3, TEXTS[:1]), (2, TEXTS[:2])):
         pieces = tokenizer.encode_batch(texts)
@@ -206,6 +207,12 @@ def test_a_weight_that_fp16_cannot_hold(tokenizer_dir: Path) -> None:
         room.to_grounder_precision(grounder, "fp16")
 
 
+def test_vectors_of_other_queries_are_found_out(grounder: OneStageGrounder, tmp_path: Path) -> None:
+    np.savez(tmp_path / "grounder.npz", queries=grounder.encode(("person", "a blue kite")).numpy())
+    with pytest.raises(ParityError, match="vectors of other queries"):
+        room.compare_graphs(grounder, tmp_path, room.grounder_spec(grounder, WORDS, 0.0, ("fp32",)), "fp32")
+
+
 # The command
 
 
@@ -232,6 +239,7 @@ def test_export_and_add_by_the_command(
     shown = capsys.readouterr().out
     assert "one-stage, pictures of 256 pixels, fp32" in shown
     assert "dog, a red kite" in shown
+    assert main(["verify", str(out), "--checkpoint", str(tmp_path / "model.pth"), *given]) == 0
     assert main(["ground", "add", str(out), *given, "--queries", "text"]) == 0
     assert Bundle.load(out).grounder.queries == "text"
 

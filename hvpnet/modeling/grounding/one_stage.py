@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  the field's name for it
 
+from hvpnet.errors import ConfigError
 from hvpnet.modeling.config import BertConfig
 from hvpnet.modeling.grounding.base import Grounder
 from hvpnet.modeling.grounding.darknet import STRIDES, WIDTH, Darknet
@@ -105,7 +106,10 @@ class OneStageGrounder(Grounder):
         sizes: of the model.
         tokenizer: BERT's, lower-casing.
         size: side of the input, a multiple of 32.
-        anchors: three for each grid, coarse to fine; no tensor tells them.
+        anchors: as many for each grid, coarse to fine; no tensor tells them.
+
+    Raises:
+        ConfigError: the size is no multiple of 32, or the grids have no anchors or not as many.
     """
 
     kind = "one-stage"
@@ -114,8 +118,10 @@ class OneStageGrounder(Grounder):
         self, sizes: OneStageSizes, tokenizer: Tokenizer, size: int = SIZE, anchors: Anchors = FLICKR30K
     ) -> None:
         super().__init__()
+        _check(size, anchors)
         self.sizes, self.tokenizer = sizes, tokenizer
-        self.size, self.query_size, self.max_length = size, sizes.embedding, MAX_LENGTH
+        self.size, self.query_size = size, sizes.embedding
+        self.max_length = min(MAX_LENGTH, sizes.bert.max_position_embeddings)
         width, hidden = sizes.embedding, sizes.bert.hidden_size
         self.visumodel = Darknet(sizes.width)
         self.textmodel = build_bert(sizes.bert)
@@ -186,6 +192,14 @@ class OneStageGrounder(Grounder):
         centre = corner + torch.sigmoid(place) * cell  # [N, Q, A, 2]
         half = torch.exp(side) * anchor / 2  # [N, Q, A, 2]
         return torch.cat([centre - half, centre + half], dim=-1), confidence.squeeze(-1).softmax(-1)
+
+
+def _check(size: int, anchors: Anchors) -> None:
+    if size < STRIDES[0] or size % STRIDES[0]:
+        raise ConfigError(f"the side of a grounder's input must be a multiple of {STRIDES[0]} pixels, not {size}")
+    counts = [len(shapes) for shapes in anchors]
+    if len(counts) != len(STRIDES) or len(set(counts)) > 1 or not counts[0]:
+        raise ConfigError(f"anchors must be as many for each of {len(STRIDES)} grids, not {counts}")
 
 
 def wide(x: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ def load_one_stage(path: Path, tokenizer: Path, size: int = SIZE, anchors: Ancho
     Raises:
         CheckpointError: the file cannot be read, holds pickled code, or its tensors are not those of such a model; a
             missing, surplus or misshapen tensor is named, and so is one with a value that is no number.
-        ConfigError: the folder has no tokeniser that reads as BERT's uncased ones.
+        ConfigError: the folder has no tokeniser that reads as BERT's uncased ones, or size or anchors are impossible.
     """
     state = read_pickle(path)
     sizes = infer_sizes({name: tuple(tensor.shape) for name, tensor in state.items()}, read_bert_config(tokenizer))

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from tiny_one_stage import one_stage
 
 from hvpnet import BertConfig
+from hvpnet.errors import ConfigError
 from hvpnet.modeling.grounding.one_stage import (
     FLICKR30K,
     Fusion,
@@ -40,6 +42,16 @@ def test_modules_are_those_of_the_published_checkpoint(shared: Path) -> None:
     assert own.items() <= published.items()
     unread = {name.split(".")[0] + "." + name.split(".")[2] for name in published.keys() - own.keys()}
     assert unread == {*(f"visumodel.{number}" for number in (80, 81, 92, 93, 103, 104, 105)), "textmodel.dense"}
+
+
+@pytest.mark.parametrize(
+    ("size", "anchors", "message"),
+    [(100, FLICKR30K, "a multiple of 32"), (0, FLICKR30K, "a multiple of 32"), (64, FLICKR30K[:2], "3 grids"),
+     (64, ((), (), ()), "3 grids")],
+)  # fmt: skip
+def test_impossible_inputs(size: int, anchors: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        OneStageGrounder(OneStageSizes(BertConfig()), None, size, anchors)
 
 
 def test_coordinates_count_rows_first() -> None:

@@ -3,6 +3,7 @@
 from hvpnet_export.bundle import export_bundle
 from hvpnet_export.calibration import CalibrationData
 from hvpnet_export.errors import ExportError, IncompleteError, ParityError
+from hvpnet_export.grounder import add_grounder
 from hvpnet_export.parity import ParityReport, compare
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "IncompleteError",
     "ParityError",
     "ParityReport",
+    "add_grounder",
     "compare",
     "export_bundle",
 ]

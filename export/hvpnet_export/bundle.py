@@ -12,10 +12,12 @@ from tokenizers import Tokenizer
 
 from hvpnet.errors import HvpnetError
 from hvpnet.modeling.config import HVPNeTConfig
+from hvpnet.modeling.grounding import Grounder
 from hvpnet.modeling.model import HVPNeT
 from hvpnet_export.calibration import CalibrationData
 from hvpnet_export.errors import ExportError, IncompleteError
 from hvpnet_export.graphs import export_text, export_vision
+from hvpnet_export.grounder import grounder_precisions, grounder_spec, require_pictures, write_grounder
 from hvpnet_export.model_facts import manifest_of
 from hvpnet_export.parity import ParityReport, compare
 from hvpnet_export.parity_cases import example_cases
@@ -36,8 +38,10 @@ def export_bundle(
     calibration: CalibrationData | None = None,
     *,
     keep_going: bool = False,
+    grounder: Grounder | None = None,
+    words: Sequence[str] | None = None,
 ) -> dict[Precision, ParityReport]:
-    """Export both graphs in every precision, verify them against the eager model, and write the bundle.
+    """Export all graphs in every precision, verify them against the eager model, and write the bundle.
 
     Args:
         model: in evaluation mode.
@@ -46,10 +50,13 @@ def export_bundle(
         progress: is told each step as it begins.
         precisions: see `hvpnet_export.precision` and `hvpnet_export.quantise`.
         calibration: tweets of the training data; INT8 needs them.
-        keep_going: write the bundle also if graphs of a precision cannot be made or differ, with those that passed.
+        keep_going: write the bundle also if graphs of a precision cannot be made or differ, with those that passed;
+            those of the grounder are no such graphs.
+        grounder: finds objects where none are given, in evaluation mode; in the bundle's precisions, FP32 for INT8.
+        words: the grounder's fixed queries; None for queries made of each text.
 
     Returns:
-        The parity reports that the manifest holds.
+        The parity reports of the model's graphs that the manifest holds.
 
     Raises:
         ExportError: `out` exists, the tokeniser is of another vocabulary, a weight does not fit the precision, INT8 has
@@ -58,6 +65,10 @@ def export_bundle(
         IncompleteError: with `keep_going`, that a precision is missing from the bundle, which is there.
     """
     _check_vocabulary(model.config, tokenizer)
+    spec = None
+    if grounder is not None:
+        require_pictures(manifest_of(model.config))
+        spec = grounder_spec(grounder, words, 0.0, grounder_precisions(precisions))
     if ("int8" in precisions) != (calibration is not None):
         raise ExportError("int8 needs calibration data, the folder of the training data, and nothing else does")
     with _staged(out) as stage:
@@ -74,6 +85,9 @@ def export_bundle(
                 shutil.rmtree(stage / "onnx" / precision, ignore_errors=True)
         if not reports:
             raise next(iter(failures.values()))
+        if grounder is not None and spec is not None:
+            spec = replace(spec, precision=grounder_precisions(tuple(reports)))
+            spec = write_grounder(stage, grounder, spec, progress)
         progress("writing the manifest")
         manifest = replace(
             manifest_of(model.config),
@@ -81,6 +95,7 @@ def export_bundle(
             calibration=_calibration(calibration) if calibration and "int8" in reports else None,
             parity={name: report.to_dict() for name, report in reports.items()},
             files=file_digests(stage),
+            grounder=spec,
         )
         (stage / "manifest.json").write_text(manifest.to_json(), "utf-8")
     if failures:

@@ -1,4 +1,4 @@
-"""The two ONNX graphs, written the way ONNX Runtime and TensorRT like them.
+"""ONNX graphs, those of the model among them, written the way ONNX Runtime and TensorRT like them.
 
 Batch norm is folded into the convolutions *before* tracing: the exporter would decompose it into seven operators each,
 in Python, which takes longer than all the rest. Attention is plain MatMul, Add, Softmax, MatMul: the pattern TensorRT
@@ -12,19 +12,21 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import onnx
 import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Tensor, nn
 from torch.export import Dim
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from hvpnet.modeling.model import HVPNeT
+from hvpnet.modeling.text_encoder import plain_attention
 from hvpnet.modeling.visual_prefix import normalise
 from hvpnet_export.errors import ExportError
 from hvpnet_export.model_facts import manifest_of
-from hvpnet_runtime.bundle import Axis, GraphName, Precision, graph_specs
+from hvpnet_runtime.bundle import Axis, GraphName, GraphSpec, Precision, graph_specs
 
 OPSET = 20
 _PROTOBUF_LIMIT = 2**31 - 1
@@ -55,18 +57,20 @@ def text_graph(model: HVPNeT) -> HVPNeT:
     return graph
 
 
-def plain_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, _dropout: float) -> Tensor:
-    """[B, heads, T, size], [B, heads, K, size] twice, additive mask [B, 1, 1, K] -> [B, heads, T, size]."""
-    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(2, 3) + mask  # [B, heads, T, K], FP32 as the mask is
-    return torch.softmax(scores, dim=-1).to(value.dtype) @ value
+Module = TypeVar("Module", bound=nn.Module)
 
 
-def fold_batch_norm(module: nn.Module) -> nn.Module:
-    """Fold every batch norm into the convolution registered right before it, in place."""
+def fold_batch_norm(module: Module) -> Module:
+    """Fold every batch norm into the convolution or linear layer registered right before it, in place."""
     previous_name, previous = "", nn.Module()
     for name, child in list(module.named_children()):
+        fused: nn.Module | None = None
         if isinstance(child, nn.BatchNorm2d) and isinstance(previous, nn.Conv2d):
-            setattr(module, previous_name, fuse_conv_bn_eval(previous, child))
+            fused = fuse_conv_bn_eval(previous, child)
+        elif isinstance(child, nn.BatchNorm1d) and isinstance(previous, nn.Linear):
+            fused = fuse_linear_bn_eval(previous, child)
+        if fused is not None:
+            setattr(module, previous_name, fused)
             setattr(module, name, nn.Identity())
         else:
             fold_batch_norm(child)
@@ -85,19 +89,34 @@ def export_vision(model: HVPNeT, path: Path, precision: Precision = "fp32") -> N
     Raises:
         ExportError: the exporter failed, or the graph is too large for one file.
     """
-    _export(VisionGraph(model), model, "vision", precision, path, NORMALISED)
+    write_graph(VisionGraph(model), _spec(model, "vision", precision), path, NORMALISED)
 
 
 def export_text(model: HVPNeT, path: Path, precision: Precision = "fp32") -> None:
     """Write text.onnx, dynamic in batch and length; arguments and errors as in `export_vision`."""
-    _export(text_graph(model), model, "text", precision, path)
-
-
-def _export(module: nn.Module, model: HVPNeT, graph: GraphName, precision: Precision, path: Path, *inner: str) -> None:
-    """Export a module whose outputs are the graph's own, and then tensors that are to be named `inner`."""
-    spec = graph_specs(manifest_of(model.config), precision)[graph]
-    sizes: dict[Axis, int] = {"pictures": 2, "batch": 2, "length": 8}  # any: the graph takes others too
     longest = model.config.bert.max_position_embeddings
+    write_graph(text_graph(model), _spec(model, "text", precision), path, longest=longest)
+
+
+def _spec(model: HVPNeT, graph: GraphName, precision: Precision) -> GraphSpec:
+    return graph_specs(manifest_of(model.config), precision)[graph]
+
+
+def write_graph(module: nn.Module, spec: GraphSpec, path: Path, *inner: str, longest: int | None = None) -> None:
+    """Export a module as a graph of one file.
+
+    Args:
+        module: its arguments are the graph's inputs by name; its outputs are the graph's own, and then tensors that are
+            to be named `inner`.
+        spec: the graph's interface; named axes are dynamic.
+        path: of the file.
+        inner: names of tensors inside.
+        longest: pieces of a text at most.
+
+    Raises:
+        ExportError: the exporter failed, or the graph is too large for one file.
+    """
+    sizes: dict[Axis, int] = {"pictures": 2, "batch": 2, "queries": 3, "length": 8}  # any: the graph takes others too
     dims = {axis: Dim(axis, max=longest if axis == "length" else None) for axis in sizes}
     inputs = {each.name: torch.ones(each.shape(sizes), dtype=getattr(torch, each.dtype.name)) for each in spec.inputs}
     axes = {
@@ -110,7 +129,7 @@ def _export(module: nn.Module, model: HVPNeT, graph: GraphName, precision: Preci
                 module.eval(),
                 kwargs=inputs,
                 input_names=list(inputs),
-                output_names=[spec.output.name, *inner],
+                output_names=[*(each.name for each in spec.outputs), *inner],
                 dynamic_shapes=axes,
                 opset_version=OPSET,
                 dynamo=True,
@@ -120,7 +139,7 @@ def _export(module: nn.Module, model: HVPNeT, graph: GraphName, precision: Preci
             raise ExportError(f"torch.onnx could not export {path.name}: {str(error).splitlines()[0]}") from error
     if program is None:
         raise ExportError(f"torch.onnx exported nothing for {path.name}")
-    del program.model.graph.outputs[1:]
+    del program.model.graph.outputs[len(spec.outputs) :]
     size = sum(tensor.const_value.nbytes for tensor in program.model.graph.initializers.values() if tensor.const_value)
     if size > _PROTOBUF_LIMIT:
         raise ExportError(f"{path.name} would hold {size / 2**30:.1f} GiB of weights; an ONNX file holds at most 2")

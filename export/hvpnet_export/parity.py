@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,11 +15,9 @@ from hvpnet.modeling.visual_prefix import normalise
 from hvpnet_export.errors import ParityError
 from hvpnet_export.model_facts import manifest_of
 from hvpnet_export.parity_cases import ParityCase, random_cases
-from hvpnet_runtime.backends.onnxruntime import CPU, load_session, require_provider
+from hvpnet_export.sessions import Sessions, read
 from hvpnet_runtime.bundle import Bundle, GraphName, GraphSpec, Precision, graph_specs
 from hvpnet_runtime.bundle.arrays import read_arrays
-from hvpnet_runtime.bundle.files import read_regular
-from hvpnet_runtime.bundle.onnx_file import require_own_weights
 
 Array: TypeAlias = npt.NDArray[np.float32]
 
@@ -195,30 +192,19 @@ class _Graphs:
     """Prefixes and outputs of a bundle's graphs, in ONNX Runtime on the CPU."""
 
     def __init__(self, bundle: Bundle | Path, specs: Mapping[GraphName, GraphSpec], precision: Precision) -> None:
-        folder, read = (
-            (bundle.path, bundle.read) if isinstance(bundle, Bundle) else (bundle, partial(read_regular, bundle))
-        )
-        runtime, self._sessions = require_provider(CPU, "cpu"), {}
-        for graph, spec in specs.items():
-            name = f"onnx/{precision}/{graph}.onnx"
-            content = read(name)
-            require_own_weights(content, folder / name)
-            options = runtime.SessionOptions()
-            self._sessions[graph] = load_session(runtime, folder / name, content, spec, {CPU: {}}, options)
+        self._sessions = Sessions(bundle, specs, precision)
         if "vision" in specs:
+            file = (bundle.path if isinstance(bundle, Bundle) else bundle) / "blank.npz"
             shapes = {"prefix": specs["vision"].output.shape({"pictures": 1})[1:]}
-            self.blank = torch.from_numpy(read_arrays(read("blank.npz"), folder / "blank.npz", shapes)["prefix"])
+            self.blank = torch.from_numpy(read_arrays(read(bundle, file.name), file, shapes)["prefix"])
 
     def __call__(self, case: ParityCase) -> tuple[Tensor | None, Tensor]:
-        feeds, prefixes = {name: tensor.numpy() for name, tensor in case.text.items()}, None
-        try:
-            if case.pixels is not None:
-                prefixes = torch.from_numpy(self._sessions["vision"].run(None, {"images": case.pixels.numpy()})[0])
-                feeds["prefix"] = case.gather(prefixes, self.blank.to(prefixes.dtype)).numpy()
-            (output,) = self._sessions["text"].run(None, feeds)
-        except Exception as error:  # its exception classes are private to the extension
-            raise ParityError(f"ONNX Runtime cannot run the graphs: {str(error).splitlines()[0]}") from error
-        return prefixes, torch.from_numpy(output)
+        feeds, prefixes = dict(case.text), None
+        if case.pixels is not None:
+            (prefixes,) = self._sessions.run("vision", images=case.pixels)
+            feeds["prefix"] = case.gather(prefixes, self.blank.to(prefixes.dtype))
+        (output,) = self._sessions.run("text", **feeds)
+        return prefixes, output
 
 
 def _error(eager: Array, graph: Array, compared: npt.NDArray[np.bool_] | None = None) -> float:

@@ -8,6 +8,7 @@ first.
 """
 
 import copy
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +27,27 @@ class NarrowLinear(nn.Linear):
         return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
 
 
+class NarrowConv2d(nn.Conv2d):
+    """A convolution with FP16 weights: its input is narrowed, its output is FP16."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  the name in nn.Conv2d
+        """[N, in_channels, ..] of any type -> FP16 [N, out_channels, ..]."""
+        return super().forward(input.to(self.weight.dtype))
+
+
 class NarrowEmbedding(nn.Embedding):
     """A table kept in FP16, looked up as FP32."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  the name in nn.Embedding
         """Int64 [..] -> FP32 [.., embedding_dim]."""
         return super().forward(input).float()
+
+
+_NARROW: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Linear: NarrowLinear,
+    nn.Conv2d: NarrowConv2d,
+    nn.Embedding: NarrowEmbedding,
+}
 
 
 def to_precision(model: HVPNeT, precision: Precision) -> HVPNeT:
@@ -48,14 +64,32 @@ def to_precision(model: HVPNeT, precision: Precision) -> HVPNeT:
     for name in ("image_model", "encoder_conv", "gates"):
         if hasattr(narrow, name):
             getattr(narrow, name).half()
-    for layer in narrow.bert.encoder.layer.modules():
-        if isinstance(layer, nn.Linear):
-            layer.__class__ = NarrowLinear
+    narrow_layers(narrow.bert.encoder.layer)
+    narrow_layers(narrow.bert.embeddings, names=("word_embeddings",))
+    check_fits(narrow)
+    return narrow
+
+
+def narrow_layers(module: nn.Module, names: Collection[str] | None = None) -> None:
+    """Give linear layers, convolutions and embeddings FP16 weights, in place; all else stays FP32 by type promotion.
+
+    Args:
+        module: its batch norms are folded.
+        names: of the layers, by default all.
+    """
+    for name, layer in module.named_modules():
+        kind = next((narrow for wide, narrow in _NARROW.items() if isinstance(layer, wide)), None)
+        if kind is not None and (names is None or name in names):
+            layer.__class__ = kind
             layer.half()
-    words = narrow.bert.embeddings.word_embeddings
-    words.__class__ = NarrowEmbedding
-    words.half()
-    for name, tensor in narrow.state_dict().items():
+
+
+def check_fits(module: nn.Module) -> None:
+    """Hold narrowed weights against what FP16 can say.
+
+    Raises:
+        ExportError: one became infinite; it is named.
+    """
+    for name, tensor in module.state_dict().items():
         if tensor.dtype == torch.float16 and not tensor.isfinite().all():
             raise ExportError(f"{name} holds values beyond {torch.finfo(torch.float16).max:.0f}: FP16 cannot hold them")
-    return narrow

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from hvpnet.cli.grounder_options import GrounderOptions
 from hvpnet.cli.options import PictureOptions, ShownOptions, argument, option, progress, show
 from hvpnet.errors import ConfigError, DataError
 from hvpnet_runtime.bundle import Precision, Task, Variant
@@ -20,10 +21,11 @@ def _precisions(value: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(PictureOptions, ShownOptions):
+class Options(GrounderOptions, PictureOptions, ShownOptions):
     """What `hvpnet export` was asked to do.
 
     Raises:
+        ConfigError: a grounder is described and not given.
         DataError: INT8 was asked for without data to calibrate on, or the other way round.
     """
 
@@ -44,9 +46,14 @@ class Options(PictureOptions, ShownOptions):
         default=("fp32",),
     )
     calibration: Path | None = option("int8: folder of the training data, whose train split sets the ranges")
+    grounder: Path | None = option(
+        "checkpoint of a model that finds objects where none are given: the published one-stage grounder"
+    )
     keep_going: bool = option("write the bundle without the precisions that fail; the exit code still is 1")
 
     def __post_init__(self) -> None:
+        if self.grounder is None and (self.grounder_tokenizer or self.queries):
+            raise ConfigError("--grounder-tokenizer and --queries describe a grounder: give --grounder too")
         if ("int8" in self.precision) != (self.calibration is not None):
             raise DataError("--precision int8 and --calibration DATA, the folder of the training data, go together")
 
@@ -56,6 +63,7 @@ def run(options: Options) -> int:
     progress("loading PyTorch and the checkpoint")
     from hvpnet.data import load_split
     from hvpnet.modeling.checkpoint import checkpoint_folder, load_checkpoint, read_bert_config
+    from hvpnet.modeling.grounding import load_grounder
     from hvpnet.modeling.infer_config import Hints, read_labels
     from hvpnet.modeling.tokenizer import load_tokenizer
     from hvpnet.modeling.visual_prefix import PICTURES
@@ -84,6 +92,10 @@ def run(options: Options) -> int:
         )
         progress(f"calibrating on some of {split.summary}")
         calibration = CalibrationData.choose(split, model.config)
+    grounder = None
+    if options.grounder is not None:
+        progress("loading the grounder")
+        grounder = load_grounder(options.grounder, options.grounder_tokenizer)
     reports = export_bundle(
         model,
         tokenizer,
@@ -92,6 +104,8 @@ def run(options: Options) -> int:
         precisions=options.precision,
         calibration=calibration,
         keep_going=options.keep_going,
+        grounder=grounder,
+        words=options.words(model.config.task),
     )
     config = model.config
     show(
@@ -101,6 +115,7 @@ def run(options: Options) -> int:
             "variant": config.variant,
             "labels": len(config.labels),
             "heads": config.bert.num_attention_heads,
+            **({"grounder": grounder.kind} if grounder else {}),
             **{f"parity {precision}": report.summary for precision, report in reports.items()},
         },
         as_json=options.json,

@@ -7,7 +7,7 @@ from typing import Any
 
 from hvpnet.cli.options import ShownOptions, argument, show
 from hvpnet_runtime.backends.tensorrt.record import BuildRecord, built_engines
-from hvpnet_runtime.bundle import SCHEMA_VERSION, Bundle, FileDigest
+from hvpnet_runtime.bundle import SCHEMA_VERSION, Bundle, FileDigest, GrounderSpec
 from hvpnet_runtime.errors import StaleEngineError
 
 
@@ -39,6 +39,7 @@ def run(options: Options) -> int:
             "labels": manifest.labels,
             **{name.replace("_", " "): value for name, value in sizes.items()},
             **{f"parity {name}": _parity(report) for name, report in manifest.parity.items()},
+            **(_grounder(manifest.grounder) if manifest.grounder else {}),
             "produced by": [f"{name} {version}" for name, version in manifest.produced_by.items()],
             **{name: _file(facts) for name, facts in manifest.files.items()},
             **{f"engines/{name}": _engine(built) for name, built in engines.items()},
@@ -46,6 +47,15 @@ def run(options: Options) -> int:
         as_json=False,
     )
     return 0
+
+
+def _grounder(spec: GrounderSpec) -> dict[str, object]:
+    return {
+        "grounder": f"{spec.kind}, pictures of {spec.size} pixels, {' and '.join(spec.precision)}",
+        "queries": spec.words if spec.queries == "fixed" else f"of each text, up to {spec.max_length} pieces",
+        "threshold": spec.threshold,
+        **{f"parity grounder {name}": report.get("summary", report) for name, report in spec.parity.items()},
+    }
 
 
 def _file(facts: FileDigest) -> str:

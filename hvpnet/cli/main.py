@@ -28,6 +28,7 @@ VERBS = {
     "triton": "write a Triton model repository of a bundle",
     "bench": "time a bundle against its checkpoint in PyTorch",
     "serve": "answer requests over HTTP",
+    "ground add": "give a bundle a grounder, which finds objects in pictures",
 }
 
 _EXTRAS = {
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if isinstance(sys.stdout, TextIOWrapper):  # what a terminal cannot show must not end a run
         sys.stdout.reconfigure(errors="backslashreplace")
-    parsed = _parser().parse_args(arguments)
+    parsed = _parser().parse_args(_one_verb(sys.argv[1:] if arguments is None else arguments))
     logging.basicConfig(level=logging.INFO if parsed.debug else logging.WARNING, format="%(name)s: %(message)s")
     try:
         with _signals_unwind():
@@ -107,6 +108,12 @@ def _signals_unwind() -> Iterator[None]:
             signal.signal(each, signal.SIG_DFL)
 
 
+def _one_verb(arguments: Sequence[str]) -> list[str]:
+    """A command line whose verb is one argument, also where it is two words."""
+    verb = " ".join(arguments[:2])
+    return [verb, *arguments[2:]] if verb in VERBS else list(arguments)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hvpnet", description="From a trained HVPNeT checkpoint to entities and relations.", allow_abbrev=False
@@ -114,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"hvpnet {version('hvpnet')}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, help_ in VERBS.items():
-        module = import_module(f"hvpnet.cli.{name}")
+        module = import_module(f"hvpnet.cli.{name.replace(' ', '_')}")
         verb = verbs.add_parser(name, help=help_, description=module.__doc__, allow_abbrev=False)
         add_options(verb, module.Options)
         verb.set_defaults(run=module.run, options=module.Options)

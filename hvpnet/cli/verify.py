@@ -1,4 +1,4 @@
-"""Hold a bundle's graphs against the checkpoint they came from, on values and on decisions, over tweets if given."""
+"""Hold a bundle's graphs against the checkpoints they came from, on values and on decisions, over tweets if given."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,8 @@ class Options(PictureOptions, ShownOptions):
 
     bundle: Path = argument()
     checkpoint: Path = option("what the bundle was exported from", required=True)
+    grounder: Path | None = option("what the bundle's grounder was exported from (default: it is not compared)")
+    grounder_tokenizer: Path | None = option("folder of the BERT that a one-stage grounder was trained on")
     data: Path | None = option("compare on the tweets of a data set instead of on random ones")
     split: SplitName = option("of the data (default test)", default="test")
 
@@ -25,12 +27,15 @@ def run(options: Options) -> int:
     """Compare every precision; exit code 1 if one fails."""
     progress("checking the bundle's files")
     bundle = Bundle.load(options.bundle)
+    spec = bundle.grounder if options.grounder else None  # an error before PyTorch is loaded, if it has none
     if "int8" in bundle.manifest.precision and options.data is None:
         raise DataError("the bundle has int8 graphs, which are compared on tweets, not at random: give --data")
     progress("loading PyTorch and the checkpoint")
     from hvpnet.data import load_split
     from hvpnet.modeling.checkpoint import load_checkpoint
+    from hvpnet.modeling.grounding import load_grounder
     from hvpnet.modeling.infer_config import Hints
+    from hvpnet_export.grounder import compare_graphs
     from hvpnet_export.parity import compare, compare_decoder
     from hvpnet_export.parity_cases import example_cases
 
@@ -51,4 +56,12 @@ def run(options: Options) -> int:
         report = compare(model, bundle, precision, cases)
         show({"precision": precision, **report.to_dict()}, as_json=options.json)
         report.require()
+    if options.grounder and spec:
+        progress("loading the grounder")
+        grounder = load_grounder(options.grounder, options.grounder_tokenizer)
+        for precision in spec.precision:
+            progress(f"comparing the {precision} grounder with the eager model")
+            found = compare_graphs(grounder, bundle, spec, precision)
+            show({"grounder": precision, **found.to_dict()}, as_json=options.json)
+            found.require()
     return 0

@@ -72,14 +72,32 @@ def build(config: HVPNeTConfig, state: Mapping[str, Tensor]) -> HVPNeT:
     """
     with torch.device("meta"):  # the checkpoint's tensors take the place of initialised ones
         model = HVPNeT(config)
-    state = matching_state(model, state, _UNUSED, "the checkpoint is not one of this model")
+    assign(model, model.bert.embeddings, state, _UNUSED, "the checkpoint is not one of this model")
+    return model.eval()
+
+
+def assign(
+    model: nn.Module, embeddings: nn.Module, state: Mapping[str, Tensor], unused: re.Pattern[str], otherwise: str
+) -> None:
+    """Give a model that was made on the device `meta` exactly the tensors of a state dict, as float32.
+
+    Args:
+        model: whose tensors they are.
+        embeddings: those of its text encoder.
+        state: by name, as the model names them.
+        unused: what the state dict may have beside the model's tensors, and lack of them.
+        otherwise: what messages begin with.
+
+    Raises:
+        CheckpointError: a tensor is missing, surplus, misshapen, not of dense floats, or holds NaN or infinity.
+    """
+    state = matching_state(model, state, unused, otherwise)
     state = {name: tensor.float() for name, tensor in state.items()}
     check_finite(state, "the checkpoint")
     counters = {name: torch.tensor(0) for name in model.state_dict() if name not in state}
     model.load_state_dict({**state, **counters}, assign=True)
-    for name, buffer in list(model.bert.embeddings.named_buffers()):  # index buffers that we do not read
-        setattr(model.bert.embeddings, name, torch.zeros_like(buffer, device="cpu"))
-    return model.eval()
+    for name, buffer in list(embeddings.named_buffers()):  # index buffers that we do not read
+        setattr(embeddings, name, torch.zeros_like(buffer, device="cpu"))
 
 
 def save_checkpoint(model: HVPNeT, folder: Path | str) -> Path:

@@ -38,6 +38,10 @@ units have 12 heads in MiniLM, BGE, E5 and GTE but would have 6 by the rule of B
 """
 
 
+class SizeError(CheckpointError):
+    """A size cannot be told from the tensors; the message goes on from what the checkpoint is not."""
+
+
 @dataclass(frozen=True)
 class Hints:
     """What the tensors cannot tell, or what the caller insists on.
@@ -79,9 +83,9 @@ def infer_config(shapes: Shapes, hints: Hints = Hints()) -> HVPNeTConfig:
     """
     task = _task(shapes, hints.task)
     try:
-        bert = _bert(shapes, hints)
+        bert = bert_config(shapes, "bert", hints.bert, hints.heads, ", or give --heads (in Python, Hints(heads=...))")
         variant = _variant(shapes, hints.variant, bert.hidden_size)
-        at_cls = task == "re" and _size(shapes, ("classifier.weight", 1)) == bert.hidden_size
+        at_cls = task == "re" and size_of(shapes, ("classifier.weight", 1)) == bert.hidden_size
         default_length = min(DEFAULT_MAX_LENGTH[task], bert.max_position_embeddings)
         return HVPNeTConfig(
             task=task,
@@ -93,11 +97,13 @@ def infer_config(shapes: Shapes, hints: Hints = Hints()) -> HVPNeTConfig:
             max_length=default_length if hints.max_length is None else hints.max_length,
             **_prefix_sizes(shapes, bert.hidden_size, variant),
         )
+    except SizeError as error:
+        raise CheckpointError(f"not an HVPNeT checkpoint: {error}") from error
     except ConfigError as error:
         raise CheckpointError(f"the checkpoint makes no HVPNeT model: {error}") from error
 
 
-def _size(shapes: Shapes, *sources: tuple[str, int]) -> int:
+def size_of(shapes: Shapes, *sources: tuple[str, int]) -> int:
     """The size that most tensors give; a source is a pattern of names and an axis, and the first wins a tie."""
     named = ((shapes[name], axis) for pattern, axis in sources for name in matching(shapes, pattern))
     return _most_common(sources[0][0], (shape[axis] for shape, axis in named if len(shape) > axis))
@@ -106,7 +112,7 @@ def _size(shapes: Shapes, *sources: tuple[str, int]) -> int:
 def _most_common(name: str, sizes: Iterable[int]) -> int:
     votes = Counter(size for size in sizes if size > 0)
     if not votes:
-        raise CheckpointError(f"not an HVPNeT checkpoint: it has no tensor {name} that tells a size")
+        raise SizeError(f"it has no tensor {name} that tells a size")
     return votes.most_common(1)[0][0]
 
 
@@ -117,9 +123,7 @@ def _count(shapes: Shapes, prefix: str) -> int:
     last = max(tensors, default=-1)
     for number in range(last):
         if number not in tensors:
-            raise CheckpointError(
-                f"not an HVPNeT checkpoint: it has {tensors[last]}, but no tensor of {prefix}{number}"
-            )
+            raise SizeError(f"it has {tensors[last]}, but no tensor of {prefix}{number}")
     return len(tensors)
 
 
@@ -136,28 +140,44 @@ def _task(shapes: Shapes, wanted: Task | None) -> Task:
     return task
 
 
-def _bert(shapes: Shapes, hints: Hints) -> BertConfig:
-    hidden = _size(shapes, ("bert.embeddings.*_embeddings.weight", 1), ("bert.*LayerNorm.weight", 0))
+def bert_config(
+    shapes: Shapes, name: str, described: Mapping[str, object] | None, heads: int | None = None, cure: str = ""
+) -> BertConfig:
+    """The configuration of the BERT in a state dict.
+
+    Args:
+        shapes: of the state dict.
+        name: what its tensors' names begin with.
+        described: its own configuration, where there is one; one of another hidden_size is another encoder's.
+        heads: attention heads, where the caller insists.
+        cure: how to give the heads otherwise than in a config.json; ends the message that asks for them.
+
+    Raises:
+        SizeError: a size cannot be told.
+        CheckpointError: the attention heads cannot.
+        ConfigError: the sizes make no BERT.
+    """
+    hidden = size_of(shapes, (f"{name}.embeddings.*_embeddings.weight", 1), (f"{name}.*LayerNorm.weight", 0))
     # A vocabulary is often borrowed from another BERT, whose config.json then says nothing about this one.
-    described = hints.bert if hints.bert is not None and hints.bert.get("hidden_size") == hidden else {}
-    known: dict[str, Any] = {name: described[name] for name in _DESCRIBED if name in described}
-    known["num_attention_heads"] = _heads(hidden, hints.heads, known.get("num_attention_heads"))
+    own = described if described is not None and described.get("hidden_size") == hidden else {}
+    known: dict[str, Any] = {each: own[each] for each in _DESCRIBED if each in own}
+    known["num_attention_heads"] = _heads(hidden, heads, known.get("num_attention_heads"), cure)
     return BertConfig(
-        vocab_size=_size(shapes, ("bert.embeddings.word_embeddings.weight", 0)),
+        vocab_size=size_of(shapes, (f"{name}.embeddings.word_embeddings.weight", 0)),
         hidden_size=hidden,
-        num_hidden_layers=_count(shapes, "bert.encoder.layer."),
-        intermediate_size=_size(
+        num_hidden_layers=_count(shapes, f"{name}.encoder.layer."),
+        intermediate_size=size_of(
             shapes,
-            ("bert.encoder.layer.*.intermediate.dense.*", 0),
-            ("bert.encoder.layer.*[0-9].output.dense.weight", 1),
+            (f"{name}.encoder.layer.*.intermediate.dense.*", 0),
+            (f"{name}.encoder.layer.*[0-9].output.dense.weight", 1),
         ),
-        max_position_embeddings=_size(shapes, ("bert.embeddings.position_embeddings.weight", 0)),
-        type_vocab_size=_size(shapes, ("bert.embeddings.token_type_embeddings.weight", 0)),
+        max_position_embeddings=size_of(shapes, (f"{name}.embeddings.position_embeddings.weight", 0)),
+        type_vocab_size=size_of(shapes, (f"{name}.embeddings.token_type_embeddings.weight", 0)),
         **known,
     )
 
 
-def _heads(hidden: int, asked: int | None, described: object) -> object:
+def _heads(hidden: int, asked: int | None, described: object, cure: str) -> object:
     """Attention heads: as asked for, as config.json describes them, or as the hidden size settles them."""
     if asked is not None and described is not None and asked != described:
         raise CheckpointError(
@@ -167,8 +187,7 @@ def _heads(hidden: int, asked: int | None, described: object) -> object:
     if found is None:
         raise CheckpointError(
             f"the number of attention heads cannot be read off hidden size {hidden}: put the text encoder's"
-            " config.json, which has it as num_attention_heads, beside its tokenizer, or give --heads (in Python,"
-            " Hints(heads=...))"
+            f" config.json, which has it as num_attention_heads, beside its tokenizer{cure}"
         )
     return found
 
@@ -181,7 +200,7 @@ def _variant(shapes: Shapes, wanted: Variant | None, hidden: int) -> Variant:
         found = "1t3"
     else:  # the projection's inputs times prefix_length are the pooled channels x 4
         channels = _resnet(shapes).stage_channels
-        inputs = _size(shapes, ("encoder_conv.0.weight", 1)) * _prefix_sizes(shapes, hidden, "full")["prefix_length"]
+        inputs = size_of(shapes, ("encoder_conv.0.weight", 1)) * _prefix_sizes(shapes, hidden, "full")["prefix_length"]
         if inputs not in (4 * sum(channels), 4 * channels[-1]):
             raise CheckpointError(
                 f"encoder_conv.0.weight reads {inputs} features a picture, but the ResNet gives {4 * sum(channels)}"
@@ -200,17 +219,17 @@ def _prefix_sizes(shapes: Shapes, hidden: int, variant: Variant) -> dict[str, in
         return {}
     if variant == "1t3":
         lengths = (
-            channels * 4 // _size(shapes, (f"encoder_conv.{stage}.0.weight", 1))
+            channels * 4 // size_of(shapes, (f"encoder_conv.{stage}.0.weight", 1))
             for stage, channels in enumerate(_resnet(shapes).stage_channels)
         )
         return {
             "prefix_length": _most_common("encoder_conv.0.0.weight", lengths),
-            "projection_size": _size(shapes, ("encoder_conv.?.0.*", 0), ("encoder_conv.?.2.weight", 1)),
+            "projection_size": size_of(shapes, ("encoder_conv.?.0.*", 0), ("encoder_conv.?.2.weight", 1)),
         }
     return {
-        "prefix_length": max(1, _size(shapes, ("gates.*.weight", 1)) // (2 * hidden)),
-        "splits": _size(shapes, ("gates.*", 0)),
-        "projection_size": _size(shapes, ("encoder_conv.0.*", 0), ("encoder_conv.2.weight", 1)),
+        "prefix_length": max(1, size_of(shapes, ("gates.*.weight", 1)) // (2 * hidden)),
+        "splits": size_of(shapes, ("gates.*", 0)),
+        "projection_size": size_of(shapes, ("encoder_conv.0.*", 0), ("encoder_conv.2.weight", 1)),
     }
 
 
@@ -220,7 +239,7 @@ def _resnet(shapes: Shapes) -> ResNetConfig:
     if 2 * len(matching(shapes, f"{base}*.conv3.weight")) <= len(matching(shapes, f"{base}*.conv1.weight")):
         return ResNetConfig(block="basic", layers=layers)
     # torchvision: a bottleneck of layer1 is width_per_group * groups wide
-    width = _size(shapes, (f"{base}1.*.conv2.weight", 0), (f"{base}1.*.bn2.*", 0))
+    width = size_of(shapes, (f"{base}1.*.conv2.weight", 0), (f"{base}1.*.bn2.*", 0))
     kernels = [shapes[name] for name in matching(shapes, f"{base}*.conv2.weight") if len(shapes[name]) == 4]
     groups = _most_common(f"{base}1.0.conv2.weight", (outputs // max(1, inputs) for outputs, inputs, *_ in kernels))
     return ResNetConfig(block="bottleneck", layers=layers, groups=groups, width_per_group=width // groups)
@@ -228,7 +247,7 @@ def _resnet(shapes: Shapes) -> ResNetConfig:
 
 def _labels(shapes: Shapes, task: Task, given: Sequence[str] | None) -> tuple[str, ...]:
     what, layer = ("labels", "fc") if task == "ner" else ("relations", "classifier")
-    number = _size(shapes, (f"{layer}.*", 0), ("crf.*", 0))
+    number = size_of(shapes, (f"{layer}.*", 0), ("crf.*", 0))
     if given is None and task == "ner" and number == len(NER_LABELS):
         return NER_LABELS
     if given is None:

@@ -42,6 +42,15 @@ Attention: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]
 """(query, key, value, additive mask, dropout) -> context [B, heads, T, head_size]."""
 
 
+def plain_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, _dropout: float) -> Tensor:
+    """[B, heads, T, size], [B, heads, K, size] twice, additive mask [B, 1, 1, K] -> [B, heads, T, size].
+
+    The operators that TensorRT fuses to one kernel from version 8 to 11; for graphs to be exported.
+    """
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(2, 3) + mask  # [B, heads, T, K], FP32 as the mask is
+    return torch.softmax(scores, dim=-1).to(value.dtype) @ value
+
+
 def encode_text(
     bert: BertModel,
     input_ids: Tensor,
@@ -49,6 +58,17 @@ def encode_text(
     prefix: Tensor | None,
     attention: Attention = F.scaled_dot_product_attention,
 ) -> Tensor:
+    """The last hidden states [B, T, hidden] of `hidden_states`, whose arguments it has."""
+    return hidden_states(bert, input_ids, attention_mask, prefix, attention)[-1]
+
+
+def hidden_states(
+    bert: BertModel,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    prefix: Tensor | None,
+    attention: Attention = F.scaled_dot_product_attention,
+) -> list[Tensor]:
     """Run BERT over the text with the pictures' prefix in front of the keys and values of every layer.
 
     Args:
@@ -60,7 +80,7 @@ def encode_text(
             target fuses.
 
     Returns:
-        The last hidden states [B, T, hidden].
+        The hidden states [B, T, hidden] behind every layer.
     """
     hidden = _embed(bert.embeddings, input_ids)  # [B, T, hidden]
     mask = (1.0 - attention_mask[:, None, None, :].to(hidden.dtype)) * MASKED  # [B, 1, 1, T]
@@ -68,6 +88,7 @@ def encode_text(
     if prefix is not None:
         pairs = _split_heads(prefix, bert.config.num_attention_heads, hidden.shape[-1])
         mask = F.pad(mask, (pairs.shape[-2], 0))  # [B, 1, 1, pictures * P + T]
+    states = []
     for index, layer in enumerate(cast("list[BertLayer]", bert.encoder.layer)):
         self_attention = cast("BertSelfAttention", layer.attention.self)
         query, key, value = (
@@ -81,7 +102,8 @@ def encode_text(
         context = attention(query, key, value, mask, dropout).transpose(1, 2).flatten(2)  # [B, T, hidden]
         attended = layer.attention.output(context, hidden)  # [B, T, hidden]
         hidden = layer.output(layer.intermediate(attended), attended)  # [B, T, hidden]
-    return hidden
+        states.append(hidden)
+    return states
 
 
 def _embed(embeddings: BertEmbeddings, input_ids: Tensor) -> Tensor:

@@ -1,7 +1,22 @@
 """A bundle's contract: what is in the folder, how it is read and checked, and how it is written."""
 
 from hvpnet_runtime.bundle.files import file_digests, sha256
-from hvpnet_runtime.bundle.graph_spec import Axis, FoundTensor, GraphName, GraphSpec, TensorSpec, graph_specs
+from hvpnet_runtime.bundle.graph_spec import (
+    Axis,
+    FoundTensor,
+    GraphName,
+    GraphSpec,
+    TensorSpec,
+    graph_specs,
+    grounder_specs,
+)
+from hvpnet_runtime.bundle.grounder_spec import (
+    FIXED_QUERIES,
+    QUERY_TOKENIZER,
+    GrounderKind,
+    GrounderSpec,
+    QueryKind,
+)
 from hvpnet_runtime.bundle.manifest import (
     MAX_OBJECTS,
     SCHEMA_VERSION,
@@ -10,15 +25,17 @@ from hvpnet_runtime.bundle.manifest import (
     Limits,
     Manifest,
     PictureSpec,
-    Precision,
     Sizes,
     Task,
     Variant,
 )
+from hvpnet_runtime.bundle.precision import Precision
 from hvpnet_runtime.bundle.reader import Bundle, read_manifest
 
 __all__ = [
+    "FIXED_QUERIES",
     "MAX_OBJECTS",
+    "QUERY_TOKENIZER",
     "SCHEMA_VERSION",
     "Axis",
     "Bundle",
@@ -26,17 +43,21 @@ __all__ = [
     "FoundTensor",
     "GraphName",
     "GraphSpec",
+    "GrounderKind",
+    "GrounderSpec",
     "Head",
     "Limits",
     "Manifest",
     "PictureSpec",
     "Precision",
+    "QueryKind",
     "Sizes",
     "Task",
     "TensorSpec",
     "Variant",
     "file_digests",
     "graph_specs",
+    "grounder_specs",
     "read_manifest",
     "sha256",
 ]

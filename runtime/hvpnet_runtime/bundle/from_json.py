@@ -13,7 +13,7 @@ def record_from_json(kind: type[Record], value: object, place: str = "") -> Reco
     """Make a dataclass of a JSON object whose keys are its fields.
 
     Fields are numbers, strings, booleans, `Literal`s, tuples, mappings by name, dataclasses, or one of these or None. A
-    tuple of any length holds one value at least.
+    tuple of any length holds one value at least, unless the field's default is an empty one.
 
     Args:
         kind: the dataclass.
@@ -33,7 +33,9 @@ def record_from_json(kind: type[Record], value: object, place: str = "") -> Reco
     found: dict[str, Any] = {}
     for field in fields(kind):  # type: ignore[arg-type]
         at = f"{place}.{field.name}" if place else field.name
-        if field.name in value:
+        if field.name in value and value[field.name] == [] and field.default == ():
+            found[field.name] = ()
+        elif field.name in value:
             found[field.name] = _parse(hints[field.name], value[field.name], at)
         elif field.default is MISSING:
             raise ValueError(f"{at} is missing")

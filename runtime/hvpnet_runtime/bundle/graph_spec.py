@@ -8,12 +8,14 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from hvpnet_runtime.bundle.manifest import Manifest, Precision
+from hvpnet_runtime.bundle.grounder_spec import GrounderSpec
+from hvpnet_runtime.bundle.manifest import Manifest
+from hvpnet_runtime.bundle.precision import Precision
 from hvpnet_runtime.errors import BundleError
 
-GraphName: TypeAlias = Literal["vision", "text"]
-Axis: TypeAlias = Literal["pictures", "batch", "length"]
-"""Axes whose size differs from run to run: distinct pictures, texts, and pieces of the longest text."""
+GraphName: TypeAlias = Literal["vision", "text", "grounder", "queries"]
+Axis: TypeAlias = Literal["pictures", "batch", "length", "queries"]
+"""Axes whose size differs from run to run: distinct pictures, texts, pieces of the longest text, and queries."""
 
 
 class FoundTensor(NamedTuple):
@@ -59,18 +61,28 @@ class GraphSpec:
     """A graph's interface.
 
     Attributes:
-        name: `vision` or `text`; the file is `onnx/<precision>/<name>.onnx`.
+        name: the file is `onnx/<precision>/<name>.onnx`.
         inputs: in the graph's order.
-        output: its only output.
+        outputs: likewise.
     """
 
     name: GraphName
     inputs: tuple[TensorSpec, ...]
-    output: TensorSpec
+    outputs: tuple[TensorSpec, ...]
+
+    @property
+    def output(self) -> TensorSpec:
+        """The output of a graph that has only one."""
+        (output,) = self.outputs
+        return output
 
     def input_shapes(self, rows: int, length: int | None) -> dict[str, tuple[int, ...]]:
-        """The shape of every input for so many pictures, or texts of so many pieces."""
-        sizes: dict[Axis, int] = {"pictures": rows, "batch": rows, "length": length or 0}
+        """The shape of every input for so many pictures, texts or queries of so many pieces.
+
+        The length of what the grounder reads is its queries.
+        """
+        queries = rows if self.name == "queries" else length or 0
+        sizes: dict[Axis, int] = {"pictures": rows, "batch": rows, "queries": queries, "length": length or 0}
         return {tensor.name: tensor.shape(sizes) for tensor in self.inputs}
 
     def check(self, file: Path, inputs: Iterable[FoundTensor], outputs: Iterable[FoundTensor]) -> None:
@@ -84,11 +96,8 @@ class GraphSpec:
         Raises:
             BundleError: a name, type, rank or size differs; the message says which.
         """
-        needed = {tensor.name: tensor.expected for tensor in self.inputs}
-        for what, wanted, found in (
-            ("inputs", needed, inputs),
-            ("outputs", {self.output.name: self.output.expected}, outputs),
-        ):
+        needed, made = ({each.name: each.expected for each in side} for side in (self.inputs, self.outputs))
+        for what, wanted, found in (("inputs", needed, inputs), ("outputs", made, outputs)):
             named = {tensor.name: tensor for tensor in found}
             if named.keys() != wanted.keys():
                 raise BundleError(
@@ -104,7 +113,7 @@ class GraphSpec:
 
 
 def graph_specs(manifest: Manifest, precision: Precision) -> dict[GraphName, GraphSpec]:
-    """The graphs of a bundle, in the order in which they run; `text_only` has no vision graph.
+    """The graphs of a bundle's model, in the order in which they run; `text_only` has no vision graph.
 
     Emissions and logits are float32 in every precision. Prefixes are float16 in FP16 graphs, and else float32: they
     stay between the two graphs, where half the bytes are half the memory of the prefix cache.
@@ -123,13 +132,30 @@ def graph_specs(manifest: Manifest, precision: Precision) -> dict[GraphName, Gra
         inputs += [_integers(name, "batch") for name in ("head_index", "tail_index")]
     name, axes = ("emissions", ("length",)) if manifest.task == "ner" else ("logits", ())
     output = TensorSpec(name, np.dtype(np.float32), ("batch", *axes, labels))
-    text = GraphSpec("text", tuple(inputs), output)
+    text = GraphSpec("text", tuple(inputs), (output,))
     if not sizes.pictures:
         return {"text": text}
-    images = TensorSpec("images", np.dtype(np.uint8), ("pictures", side, side, 3))
+    made = TensorSpec("prefix", prefix, ("pictures", *sizes.prefix_shape))
+    return {"vision": GraphSpec("vision", (_images(side),), (made,)), "text": text}
+
+
+def grounder_specs(spec: GrounderSpec) -> dict[GraphName, GraphSpec]:
+    """The graphs of a grounder: `grounder`, and `queries` where queries are made of the text.
+
+    Everything but pictures and pieces is float32, whatever the precision inside. Boxes are (x0, y0, x1, y1) as shares
+    of the side of the square that the grounder reads, and not clipped to it; each is the best of its query.
+    """
+    grounder = GraphSpec(
+        "grounder",
+        (_images(spec.size), _floats("queries", "pictures", "queries", spec.query_size)),
+        (_floats("boxes", "pictures", "queries", 4), _floats("scores", "pictures", "queries")),
+    )
+    if spec.queries == "fixed":
+        return {"grounder": grounder}
+    pieces = tuple(_integers(name, "queries", "length") for name in ("input_ids", "attention_mask"))
     return {
-        "vision": GraphSpec("vision", (images,), TensorSpec("prefix", prefix, ("pictures", *sizes.prefix_shape))),
-        "text": text,
+        "grounder": grounder,
+        "queries": GraphSpec("queries", pieces, (_floats("queries", "queries", spec.query_size),)),
     }
 
 
@@ -139,6 +165,14 @@ def _listed(tensors: Mapping[str, FoundTensor]) -> str:
 
 def _described(tensor: FoundTensor) -> str:
     return f"{tensor.dtype} [{', '.join('any' if size is None else str(size) for size in tensor.axes)}]"
+
+
+def _images(side: int) -> TensorSpec:
+    return TensorSpec("images", np.dtype(np.uint8), ("pictures", side, side, 3))
+
+
+def _floats(name: str, *axes: int | Axis) -> TensorSpec:
+    return TensorSpec(name, np.dtype(np.float32), axes)
 
 
 def _integers(name: str, *axes: Axis) -> TensorSpec:

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
 from hvpnet_runtime.bundle.from_json import record_from_json
+from hvpnet_runtime.bundle.grounder_spec import GrounderSpec, check_grounder
+from hvpnet_runtime.bundle.precision import Precision
 
 SCHEMA_VERSION = 2
 """The manifest schema that this version reads and writes."""
@@ -13,7 +15,6 @@ SCHEMA_VERSION = 2
 Task: TypeAlias = Literal["ner", "re"]
 Variant: TypeAlias = Literal["full", "flat", "1t3", "only_obj", "text_only"]
 Head: TypeAlias = Literal["markers", "cls"]
-Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
 
 MAX_OBJECTS = 3
 """Object crops read per tweet (published code)."""
@@ -104,6 +105,7 @@ class Manifest:
         produced_by: versions of the packages that made the bundle.
         parity: by precision, the report of the comparison with eager PyTorch.
         files: what every file must be, by its path in the bundle.
+        grounder: what finds objects in pictures; None for a bundle that reads only those that are given.
     """
 
     task: Task
@@ -119,10 +121,14 @@ class Manifest:
     produced_by: Mapping[str, str] = field(default_factory=dict)
     parity: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     files: Mapping[str, FileDigest] = field(default_factory=dict)
+    grounder: GrounderSpec | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The manifest as JSON types, the schema's version first."""
-        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
+        values = {"schema_version": SCHEMA_VERSION, **asdict(self)}
+        if self.grounder is None:  # so that versions that know of no grounder read what has none
+            del values["grounder"]
+        return values
 
     @classmethod
     def from_dict(cls, values: object) -> "Manifest":
@@ -149,12 +155,17 @@ class Manifest:
         return json.dumps(self.to_dict(), indent=2) + "\n"
 
     def required_files(self, *, graphs: bool = True) -> tuple[str, ...]:
-        """What a bundle of this task and variant must hold, as paths inside it, with or without the graphs."""
+        """What a bundle of this task and variant must hold, as paths inside it.
+
+        Args:
+            graphs: with or without those of the model. Those of a grounder are always among them: objects are found
+                where tweets are prepared.
+        """
         pictures = bool(self.sizes.pictures)
         names = ("vision.onnx", "text.onnx") if pictures else ("text.onnx",)
         arrays = (*(("decoder.npz",) if self.task == "ner" else ()), *(("blank.npz",) if pictures else ()))
         onnx = [f"onnx/{precision}/{name}" for precision in self.precision for name in names] if graphs else []
-        return ("tokenizer.json", *arrays, *onnx)
+        return ("tokenizer.json", *arrays, *onnx, *(self.grounder.required_files() if self.grounder else ()))
 
 
 def _check_values(manifest: Manifest) -> None:
@@ -173,6 +184,10 @@ def _check_values(manifest: Manifest) -> None:
         for name in ("prefix_error", "output_error", "differing", "decisions"):
             if type(report.get(name)) not in (int, float):
                 raise ValueError(f"parity.{precision}.{name} is no number")
+    if manifest.grounder is not None:
+        if not manifest.sizes.pictures:
+            raise ValueError(f"it has a grounder, and the variant {manifest.variant} reads no pictures")
+        check_grounder(manifest.grounder)
 
 
 def _check_sizes(manifest: Manifest) -> None:

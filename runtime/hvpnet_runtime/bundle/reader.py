@@ -13,13 +13,19 @@ import numpy.typing as npt
 
 from hvpnet_runtime.bundle.arrays import read_arrays
 from hvpnet_runtime.bundle.files import check_file, read_checked, read_regular
-from hvpnet_runtime.bundle.graph_spec import GraphName, GraphSpec, graph_specs
-from hvpnet_runtime.bundle.manifest import FileDigest, Manifest, PictureSpec, Precision, Sizes, Task
+from hvpnet_runtime.bundle.graph_spec import GraphName, GraphSpec, graph_specs, grounder_specs
+from hvpnet_runtime.bundle.grounder_spec import FIXED_QUERIES, GrounderSpec
+from hvpnet_runtime.bundle.manifest import FileDigest, Manifest, PictureSpec, Sizes, Task
 from hvpnet_runtime.bundle.onnx_file import require_own_weights
+from hvpnet_runtime.bundle.precision import Precision
 from hvpnet_runtime.errors import BundleError, brief
 
 _MANIFEST_BYTES = 64 * 2**20
 """Most bytes of manifest.json; a parity report may list many decisions."""
+
+
+GIVE_GROUNDER = "give it one with hvpnet ground add, or export the checkpoint again with --grounder"
+"""What to do about a bundle without a grounder."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Bundle:
 
         Args:
             path: its folder.
-            graphs: whether it must have them; a copy whose graphs somebody else runs does without.
+            graphs: whether it must have those of its model; a copy whose graphs somebody else runs does without.
 
         Raises:
             BundleError: no bundle, another schema, or a file that is missing, truncated or edited (it is named).
@@ -74,14 +80,45 @@ class Bundle:
         """What the graphs of this precision read and answer; see `graph_specs`."""
         return graph_specs(self.manifest, precision)
 
+    @property
+    def grounder(self) -> GrounderSpec:
+        """The grounder.
+
+        Raises:
+            BundleError: the bundle has none.
+        """
+        if self.manifest.grounder is None:
+            raise BundleError(f"{self.path} has no grounder, which finds objects: {GIVE_GROUNDER}")
+        return self.manifest.grounder
+
+    def grounder_specs(self) -> dict[GraphName, GraphSpec]:
+        """What the grounder's graphs read and answer, in any precision; see `grounder_specs`.
+
+        Raises:
+            BundleError: the bundle has no grounder.
+        """
+        return grounder_specs(self.grounder)
+
+    def grounder_queries(self) -> npt.NDArray[np.float32]:
+        """The vectors of the fixed queries, float32 [queries, query_size], in the order of their words.
+
+        Raises:
+            BundleError: the bundle has no grounder or its queries are of the text, or grounder.npz is damaged.
+        """
+        spec = self.grounder
+        return self._finite(FIXED_QUERIES, {"queries": (len(spec.words), spec.query_size)})["queries"]
+
     def onnx(self, graph: GraphName, precision: str = "fp32") -> Path:
         """Path of a graph.
 
         Raises:
-            BundleError: the bundle does not have this precision.
+            BundleError: the bundle does not have this precision of it.
         """
-        if precision not in self.manifest.precision:
-            raise BundleError(f"{self.path} has no {precision} graphs, only {', '.join(self.manifest.precision)}")
+        of_grounder = graph in ("grounder", "queries")
+        precisions = self.grounder.precision if of_grounder else self.manifest.precision
+        if precision not in precisions:
+            whose = "grounder" if of_grounder else "graphs"
+            raise BundleError(f"{self.path} has no {precision} {whose}, only {', '.join(precisions)}")
         return self.path / "onnx" / precision / f"{graph}.onnx"
 
     def prefer(self, *precisions: Precision, wanted: str | None = None) -> Precision:

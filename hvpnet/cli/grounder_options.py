@@ -1,0 +1,27 @@
+"""Options of the verbs that put a grounder into a bundle."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hvpnet.cli.options import VerbOptions, option
+from hvpnet_runtime.bundle import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrounderOptions(VerbOptions):
+    """What a grounder is made of and asked, beside its checkpoint."""
+
+    grounder_tokenizer: Path | None = option("folder of the BERT that a one-stage grounder was trained on")
+    queries: str | None = option(
+        "what the grounder looks for: text, what each text names (default for relations); fixed, the four entity types"
+        " (default for entities); or words of your own, comma-separated"
+    )
+
+    def words(self, task: Task) -> tuple[str, ...] | None:
+        """The fixed queries; None for queries made of each text."""
+        from hvpnet_export.grounder import ENTITY_TYPES
+
+        queries = self.queries or ("fixed" if task == "ner" else "text")
+        if queries == "text":
+            return None
+        return ENTITY_TYPES if queries == "fixed" else tuple(word.strip() for word in queries.split(","))

@@ -2,6 +2,7 @@
 
 from hvpnet_runtime.bundle.files import file_digests, sha256
 from hvpnet_runtime.bundle.graph_spec import Axis, FoundTensor, GraphName, GraphSpec, TensorSpec, graph_specs
+from hvpnet_runtime.bundle.grounder_spec import GrounderKind, GrounderSpec, QueryKind
 from hvpnet_runtime.bundle.manifest import (
     MAX_OBJECTS,
     SCHEMA_VERSION,
@@ -26,11 +27,14 @@ __all__ = [
     "FoundTensor",
     "GraphName",
     "GraphSpec",
+    "GrounderKind",
+    "GrounderSpec",
     "Head",
     "Limits",
     "Manifest",
     "PictureSpec",
     "Precision",
+    "QueryKind",
     "Sizes",
     "Task",
     "TensorSpec",

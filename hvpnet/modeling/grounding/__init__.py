@@ -1,0 +1,1 @@
+"""Visual grounders in PyTorch: they find the objects that words name in a picture."""

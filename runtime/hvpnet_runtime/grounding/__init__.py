@@ -1,0 +1,1 @@
+"""Objects found in a picture."""

@@ -1,0 +1,56 @@
+"""Pictures as a grounder reads them, and its boxes in pixels of the picture."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from hvpnet_runtime.bundle import GrounderKind
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A picture as a grounder reads it.
+
+    Attributes:
+        pixels: uint8 [S, S, 3], RGB.
+        scale: pixels of the input for one of the picture, (across, down).
+        offset: where the picture begins in the input, in pixels, (across, down); may be half a pixel.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    scale: tuple[float, float]
+    offset: tuple[float, float]
+
+    def to_picture(self, boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Boxes [Q, 4] as (x0, y0, x1, y1) in shares of S -> in pixels of the picture, not clipped."""
+        pixels = boxes.astype(np.float64) * len(self.pixels)
+        found: npt.NDArray[np.float32] = ((pixels - self.offset * 2) / (self.scale * 2)).astype(np.float32)
+        return found
+
+
+def fit(image: npt.NDArray[np.uint8], kind: GrounderKind, size: int) -> Fitted:
+    """A picture in the square that a grounder reads.
+
+    Args:
+        image: uint8 [height, width, 3], RGB.
+        kind: of the grounder.
+        size: side S of its input.
+    """
+    return _FITS[kind](image, size)
+
+
+def squeeze(image: npt.NDArray[np.uint8], size: int) -> Fitted:
+    """The whole picture resized to the square, its aspect ratio not kept; arguments as of `fit`.
+
+    Pixels equal those of transformers' `OwlViTImageProcessorPil` before it normalises them; but what is transparent
+    keeps its colour, as everywhere here, while newer versions of transformers put it on white.
+    """
+    height, width = image.shape[:2]
+    resized = Image.fromarray(np.ascontiguousarray(image)).resize((size, size), Image.Resampling.BICUBIC)
+    return Fitted(np.asarray(resized), (size / width, size / height), (0.0, 0.0))
+
+
+_FITS: dict[GrounderKind, Callable[[npt.NDArray[np.uint8], int], Fitted]] = {"owl-vit": squeeze}

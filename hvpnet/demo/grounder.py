@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, pre_tokenizers, trainers
 from tokenizers.models import BPE
 from torch import Tensor
@@ -36,10 +37,10 @@ FIGURE_OF_WORD = {name: name for name in FIGURES} | {TYPE_WORDS[kind]: name for 
 
 _SIZE, _PATCH = 128, 16  # pixels
 _SHORT = 88  # least pixels of a drawn picture's shorter side
-_SIDES = (0.2, 0.42)  # of a figure, as shares of the picture's shorter side
+_SIDES = (0.22, 0.45)  # of a figure, as shares of the picture's shorter side
 _MOST_FIGURES = 5
 _DEVIATION = 0.02  # of initial weights; those of transformers' own initialisation learn nothing at this size
-_POSITIVES = 0.75  # weight of the patches that hold a figure, in the focal loss
+_NEGATIVES = 0.75  # weight of what is not in a patch, in the loss of the scores
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,9 @@ class Recipe:
         seed: of pictures and weights.
     """
 
-    pictures: int = 2000
-    steps: int = 600
-    batch_size: int = 32
+    pictures: int = 3000
+    steps: int = 1500
+    batch_size: int = 16
     lr: float = 2e-3
     seed: int = 0
 
@@ -100,9 +101,9 @@ def train_grounder(out: Path, progress: Progress, recipe: Recipe | None = None) 
         torch.nn.utils.clip_grad_norm_(grounder.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        if step % 50 == 49:
+        if step % 100 == 99:
             progress(f"training the grounder: step {step + 1} of {recipe.steps}, loss {float(loss.detach()):.3f}")
-    grounder.model.save_pretrained(out)
+    _save(grounder.model, out)
     return out
 
 
@@ -129,10 +130,16 @@ def write_new_grounder(out: Path) -> OwlViTForObjectDetection:
                 parameter.normal_(std=_DEVIATION)
         model.class_head.logit_scale.bias.fill_(9.0)  # logits from -14 to 6, and a score of 0.02 to begin with
         model.class_head.logit_shift.bias.fill_(-0.4)
-    model.save_pretrained(out)
+    _save(model, out)
     tokenizer.save_pretrained(out)
     OwlViTImageProcessorPil(size={"height": _SIZE, "width": _SIZE}).save_pretrained(out)
     return model
+
+
+def _save(model: OwlViTForObjectDetection, out: Path) -> None:
+    """Write what `save_pretrained` does, which shows a progress bar of its own."""
+    model.config.save_pretrained(out)
+    save_file(model.state_dict(), out / "model.safetensors", metadata={"format": "pt"})
 
 
 def _tokenizer() -> CLIPTokenizer:
@@ -142,7 +149,13 @@ def _tokenizer() -> CLIPTokenizer:
     trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trained.train_from_iterator(
         FIGURE_OF_WORD,
-        trainers.BpeTrainer(vocab_size=10_000, min_frequency=1, end_of_word_suffix="</w>", initial_alphabet=alphabet),
+        trainers.BpeTrainer(
+            vocab_size=10_000,
+            min_frequency=1,
+            end_of_word_suffix="</w>",
+            initial_alphabet=alphabet,
+            show_progress=False,
+        ),
     )
     model = json.loads(trained.to_str())["model"]
     pieces = [*model["vocab"], *(f"{letter}</w>" for letter in alphabet), "<|startoftext|>", "<|endoftext|>"]
@@ -169,7 +182,10 @@ def _targets(scene: FigureScene) -> tuple[Tensor, Tensor]:
 
 
 def _loss(boxes: Tensor, logits: Tensor, shown: Tensor, wanted: Tensor) -> Tensor:
-    """Focal loss of the scores, and distance and generalised IoU of the boxes of patches with a figure.
+    """Loss of the scores, and distance and generalised IoU of the boxes of patches with a figure.
+
+    A score is to be the overlap of the patch's own box with the figure's (varifocal loss, CVPR 2021), so that of the
+    patches with a figure the one with the best box is chosen.
 
     Args:
         boxes: [N, A, 4], proposed.
@@ -178,11 +194,13 @@ def _loss(boxes: Tensor, logits: Tensor, shown: Tensor, wanted: Tensor) -> Tenso
         wanted: their boxes [N, A, 4].
     """
     meant = torch.tensor([list(FIGURES).index(figure) for figure in FIGURE_OF_WORD.values()])  # [Q]
-    right = (shown[:, None] == meant[:, None]).float()  # [N, Q, A]
-    chance = torch.sigmoid(logits)
-    weight = torch.where(right > 0, _POSITIVES * (1 - chance) ** 2, (1 - _POSITIVES) * chance**2)
-    scores = (weight * F.binary_cross_entropy_with_logits(logits, right, reduction="none")).sum() / right.sum()
     held = shown >= 0  # [N, A]
     distance = F.l1_loss(boxes[held], wanted[held])
-    overlap: Tensor = generalized_box_iou_loss(boxes[held], wanted[held], reduction="mean")
-    return 5 * scores + 10 * distance + 2 * overlap
+    overlap = 1 - generalized_box_iou_loss(boxes[held], wanted[held])  # [patches with a figure]
+    quality = torch.zeros(shown.shape).masked_scatter(held, overlap.detach().clamp(min=0))  # [N, A]
+    right = shown[:, None] == meant[:, None]  # [N, Q, A]
+    target = torch.where(right, quality[:, None], 0)  # [N, Q, A]
+    weight = torch.where(right, target, _NEGATIVES * torch.sigmoid(logits.detach()) ** 2)
+    scores = (weight * F.binary_cross_entropy_with_logits(logits, target, reduction="none")).sum() / right.sum()
+    loss: Tensor = scores + 10 * distance + 2 * (1 - overlap.mean())
+    return loss

@@ -47,10 +47,10 @@ _BACKDROPS = (
     "khaki",
 )
 _ASPECTS = (16 / 9, 2.0, 9 / 16, 1 / 2)
-_SIDES = (0.22, 0.3)  # of a figure, as shares of the picture's shorter side
+_SIDES = (0.24, 0.32)  # of a figure, as shares of the picture's shorter side
 _SHOWN = 0.92  # share of the shorter side that the model sees in the middle of a picture: 224 / 256, and a margin
 _LOOSENESS = 0.12  # most that an edge of a given box is off, as a share of the box: a detector's boxes are not tight
-_TRIES = 20
+_TRIES, _TRIES_OF_THE_FIRST = 20, 10_000
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,10 @@ def draw_figures(
         rng: decides on everything else.
         sides: least and largest side of a figure's square, as shares of the picture's shorter side, at most 1.
         first_outside: keep the first figure out of the square in the middle that the model sees of a whole picture.
-            There is room where the longer side is 1.6 times the shorter at least, and the figure's 0.3 of it at most.
+            There is room where the longer side is 1.7 times the shorter at least, and the figure's 0.32 of it at most.
+
+    Raises:
+        ValueError: there is no room for the first figure.
     """
     canvas = backdrop(jitter(rng, _BACKDROPS), jitter(rng, _BACKDROPS), size, rng)
     taken: list[Edges] = []
@@ -92,8 +95,10 @@ def draw_figures(
     for name in names:
         first = not boxes
         seen = [_middle(size)] if first and first_outside else []
-        places = _places(size, sides, rng) if first else islice(_places(size, sides, rng), _TRIES)
+        places = islice(_places(size, sides, rng), _TRIES if boxes else _TRIES_OF_THE_FIRST)
         place = next((each for each in places if not any(_overlap(each, other) for other in taken + seen)), None)
+        if place is None and first:
+            raise ValueError(f"a picture of {' x '.join(map(str, size))} pixels has no room for the first figure")
         if place is not None:
             boxes[name] = _draw(canvas, name, place, rng)
             taken.append(place)

@@ -206,7 +206,7 @@ def _config(folder: Path) -> OwlViTConfig:
             return OwlViTConfig.from_dict(values)
     except Exception as error:  # transformers checks values with many classes of exceptions
         raise CheckpointError(f"{path} is no configuration of an OWL-ViT: {one_line(error)}") from error
-    raise CheckpointError(f"{path} has model_type {brief(kind)}: a folder with a grounder has owlvit")
+    raise CheckpointError(f"{path} has model_type {brief(kind)}: of transformers' models, owlvit is a grounder here")
 
 
 def _tokenizer(folder: Path) -> Tokenizer:

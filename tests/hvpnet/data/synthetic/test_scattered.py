@@ -104,7 +104,7 @@ def test_the_deciding_figure_is_small_and_outside_the_middle(kind, seed):
     assert 16 / 9 - 0.02 < max(width, height) / short < 2.02
     assert scene.names[0] == FIGURE_OF[kind]
     left, top, right, bottom = scene.boxes[0]
-    assert 0 < max(right - left, bottom - top) <= 0.3 * short + 1
+    assert 0 < max(right - left, bottom - top) <= 0.32 * short + 1
     margin = 224 / 256 / 2 * short  # half of what Resize(256) and CenterCrop(224) keep
     outside = (
         right <= width / 2 - margin or left >= width / 2 + margin,
@@ -125,6 +125,11 @@ def test_figures_lie_in_the_picture_and_hide_none(seed, names):
         assert 0 <= top < bottom <= scene.picture.height
         for x0, y0, x1, y1 in scene.boxes[:place]:
             assert right <= x0 + 1 or x1 <= left + 1 or bottom <= y0 + 1 or y1 <= top + 1  # smooth edges may touch
+
+
+def test_a_square_picture_has_no_room_outside_the_middle():
+    with pytest.raises(ValueError, match="200 x 200 pixels has no room"):
+        draw_figures(["mug"], np.array((200, 200)), np.random.default_rng(0), first_outside=True)
 
 
 @pytest.mark.parametrize("name", FIGURES)

@@ -1,20 +1,25 @@
 """picture-tweets, the generated data set: short tweets that only their pictures disambiguate."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image
 
 from hvpnet.data.synthetic.figures import pick
-from hvpnet.data.synthetic.scenes import draw_scene
+from hvpnet.data.synthetic.scenes import Drawing, draw_scene
 from hvpnet.data.synthetic.tweet_text import entity_tweet, relation_tweet, word_list
 from hvpnet.errors import DataError
 from hvpnet_runtime.bundle import Task
 
 TYPES = ("PER", "LOC", "ORG", "MISC")
 RELATIONS = ("/per/loc/place_of_residence", "/per/org/member_of", "/per/per/couple", "/per/per/peer", "None")
+
+Draw: TypeAlias = Callable[[str, np.random.Generator], Drawing]
+"""Draws a picture that shows an entity type or a relation; a crop is written for each of its boxes."""
 
 _RETWEETS = 0.1
 _CROP_SIDE = 112
@@ -30,7 +35,15 @@ class Sizes:
     test: int = 400
 
 
-def write_picture_tweets(out: Path | str, task: Task = "ner", sizes: Sizes | None = None, seed: int = 0) -> Path:
+def draw_photo(kind: str, rng: np.random.Generator) -> Drawing:
+    """A scene of which any number of boxes are given, the one that shows its meaning first, and often none."""
+    drawing = draw_scene(kind, rng)
+    return replace(drawing, boxes=drawing.boxes[: rng.integers(len(drawing.boxes) + 1)])
+
+
+def write_picture_tweets(
+    out: Path | str, task: Task = "ner", sizes: Sizes | None = None, seed: int = 0, draw: Draw = draw_photo
+) -> Path:
     """Writes the data set in the layout that `load_split` reads.
 
     The picture shows one of four entity types (or five relations), each as likely as any other, and the words are
@@ -42,6 +55,7 @@ def write_picture_tweets(out: Path | str, task: Task = "ner", sizes: Sizes | Non
         task: entities or relations.
         sizes: tweets per split.
         seed: the same seed gives the same data; every split has a stream of its own.
+        draw: makes the pictures.
 
     Returns:
         `out`.
@@ -59,7 +73,7 @@ def write_picture_tweets(out: Path | str, task: Task = "ner", sizes: Sizes | Non
         (out / "relations.json").write_text(json.dumps(indices) + "\n", encoding="utf-8")
     for number, (split, size) in enumerate(asdict(sizes or Sizes()).items(), start=1):
         rng = np.random.default_rng([seed, number])
-        photos = _photos(out, TYPES if task == "ner" else RELATIONS, size, number * 1_000_000, rng)
+        photos = _photos(out, TYPES if task == "ner" else RELATIONS, size, number * 1_000_000, rng, draw)
         if task == "ner":
             text = "\n".join(_entity_block(photo, rng) for photo in photos)
             crops = {photo.image: photo.crops for photo in photos if photo.crops}
@@ -96,7 +110,9 @@ class _Photo:
         return f"{self.number}.jpg"
 
 
-def _photos(out: Path, kinds: tuple[str, ...], count: int, first_number: int, rng: np.random.Generator) -> list[_Photo]:
+def _photos(
+    out: Path, kinds: tuple[str, ...], count: int, first_number: int, rng: np.random.Generator, draw: Draw
+) -> list[_Photo]:
     """The picture of every tweet: most are drawn, and some are earlier ones once more."""
     drawn: list[_Photo] = []
     shown: list[_Photo] = []
@@ -104,17 +120,17 @@ def _photos(out: Path, kinds: tuple[str, ...], count: int, first_number: int, rn
         if drawn and rng.random() < _RETWEETS:
             shown.append(pick(rng, tuple(drawn)))
         else:
-            drawn.append(_draw(out, pick(rng, kinds), first_number + len(drawn), rng))
+            kind = pick(rng, kinds)
+            drawn.append(_save(out, kind, first_number + len(drawn), draw(kind, rng)))
             shown.append(drawn[-1])
     return shown
 
 
-def _draw(out: Path, kind: str, number: int, rng: np.random.Generator) -> _Photo:
-    drawing = draw_scene(kind, rng)
-    boxes = drawing.boxes[: rng.integers(len(drawing.boxes) + 1)]
-    photo = _Photo(number, kind, tuple(f"{number}_pred_yolo_crop_{index}.png" for index in range(len(boxes))))
+def _save(out: Path, kind: str, number: int, drawing: Drawing) -> _Photo:
+    crops = tuple(f"{number}_pred_yolo_crop_{index}.png" for index in range(len(drawing.boxes)))
+    photo = _Photo(number, kind, crops)
     drawing.picture.save(out / "images" / photo.image, quality=_JPEG_QUALITY)
-    for name, box in zip(photo.crops, boxes, strict=True):
+    for name, box in zip(photo.crops, drawing.boxes, strict=True):
         crop = drawing.picture.crop(box)
         crop.thumbnail((_CROP_SIDE, _CROP_SIDE), Image.Resampling.BOX)
         crop.save(out / "crops" / name)

@@ -10,7 +10,9 @@ from PIL import Image, ImageDraw
 from hvpnet.data.synthetic import figures
 from hvpnet.data.synthetic.figures import RGB, Figure, Pen, jitter, pick
 
-_OVERSAMPLING = 2  # smooth edges
+OVERSAMPLING = 2
+"""Canvas pixels a side for each of the picture: edges come out smooth."""
+
 _ASPECTS = (1.0, 4 / 3, 4 / 3, 3 / 4, 3 / 2, 2 / 3, 16 / 9)
 
 Part: TypeAlias = tuple[Figure, tuple[str, ...], float, float, float]
@@ -69,7 +71,7 @@ def draw_scene(kind: str, rng: np.random.Generator) -> Drawing:
     """
     (top, bottom, parts), aspect = SCENES[kind], pick(rng, _ASPECTS)
     size = np.rint((180 + 180 * rng.random() ** 3) * np.array((max(1, aspect), max(1, 1 / aspect)))).astype(int)
-    canvas = _backdrop(jitter(rng, (top,)), jitter(rng, (bottom,)), size, rng)
+    canvas = backdrop(jitter(rng, (top,)), jitter(rng, (bottom,)), size, rng)
     whole = Pen(ImageDraw.Draw(canvas), rng, canvas.width / 2, canvas.height / 2, min(canvas.size) / 2)
     main = whole.at(rng.uniform(-0.18, 0.18), rng.uniform(-0.06, 0.1), rng.uniform(0.62, 0.86))
     for figure, colours, x, y, scale in parts:
@@ -78,19 +80,19 @@ def draw_scene(kind: str, rng: np.random.Generator) -> Drawing:
     clutter = [whole.at(x, y, rng.uniform(0.15, 0.22)) for x, y in corners[: rng.integers(4)].tolist()]
     for pen in clutter:
         pick(rng, (figures.mug, figures.phone))(pen, jitter(rng, _GREYS))
-    return Drawing(canvas.reduce(_OVERSAMPLING), tuple(_box(pen, size) for pen in (main, *clutter)))
+    return Drawing(canvas.reduce(OVERSAMPLING), tuple(_box(pen, size) for pen in (main, *clutter)))
 
 
-def _backdrop(top: RGB, bottom: RGB, size: NDArray[np.int_], rng: np.random.Generator) -> Image.Image:
-    """A canvas with a vertical gradient and soft blotches."""
+def backdrop(top: RGB, bottom: RGB, size: NDArray[np.int_], rng: np.random.Generator) -> Image.Image:
+    """A canvas for a picture of that width and height, with a vertical gradient and soft blotches."""
     gradient = np.linspace(top, bottom, 12)[:, None] + rng.normal(0, 6, (12, 12, 3))  # [12, 12, 3]
-    width, height = (_OVERSAMPLING * size).tolist()
+    width, height = (OVERSAMPLING * size).tolist()
     small = Image.fromarray(np.clip(gradient, 0, 255).astype(np.uint8))
     return small.resize((width, height), Image.Resampling.BICUBIC)
 
 
 def _box(pen: Pen, size: NDArray[np.int_]) -> tuple[int, int, int, int]:
     """The pen's place in pixels of a picture of that size."""
-    corners = np.rint(np.array(pen.pixels((-1, -1), (1, 1))) / _OVERSAMPLING)  # [2, 2]
+    corners = np.rint(np.array(pen.pixels((-1, -1), (1, 1))) / OVERSAMPLING)  # [2, 2]
     left, top, right, bottom = np.clip(corners, 0, size).astype(int).ravel().tolist()
     return left, top, right, bottom

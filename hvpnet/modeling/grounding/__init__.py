@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hvpnet.errors import CheckpointError, ConfigError
+from hvpnet.errors import ConfigError
 from hvpnet.modeling.grounding.base import Grounder
 from hvpnet.modeling.grounding.one_stage_checkpoint import load_one_stage
 
@@ -13,15 +13,19 @@ def load_grounder(path: Path, tokenizer: Path | None = None) -> Grounder:
     """Load a grounder in evaluation mode.
 
     Args:
-        path: a checkpoint file of the published one-stage grounder.
-        tokenizer: folder of the BERT that a one-stage grounder was trained on.
+        path: a checkpoint file of the published one-stage grounder, or a folder with an OWL-ViT of transformers.
+        tokenizer: folder of the BERT that a one-stage grounder was trained on; for OWL-ViT that of CLIP's tokeniser, by
+            default the same folder.
 
     Raises:
-        CheckpointError: the file cannot be read, or is no such checkpoint; see `load_one_stage`.
-        ConfigError: no tokeniser was given, or it is of another vocabulary.
+        CheckpointError: the file or folder cannot be read, or is no such checkpoint; see `load_one_stage` and
+            `load_owl_vit`.
+        ConfigError: no tokeniser was given or found, or it is of another vocabulary.
     """
     if path.is_dir():
-        raise CheckpointError(f"{path} is a folder: give the checkpoint's file")
+        from hvpnet.modeling.grounding.owl_vit import load_owl_vit  # which imports much of transformers
+
+        return load_owl_vit(path, tokenizer)
     if tokenizer is None:
         raise ConfigError(
             f"{path} has no tokeniser: give --grounder-tokenizer (in Python, tokenizer=...), the folder of the BERT it"

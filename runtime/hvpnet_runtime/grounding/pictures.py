@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from hvpnet_runtime.bundle import GrounderKind
 from hvpnet_runtime.errors import MissingExtraError
@@ -70,4 +71,18 @@ def letterbox(image: npt.NDArray[np.uint8], size: int) -> Fitted:
     return Fitted(pixels, (ratio, ratio), (across, down))
 
 
-_FITS: dict[GrounderKind, Callable[[npt.NDArray[np.uint8], int], Fitted]] = {"one-stage": letterbox}
+def squeeze(image: npt.NDArray[np.uint8], size: int) -> Fitted:
+    """The whole picture resized to the square, its aspect ratio not kept; arguments as of `fit`.
+
+    Pixels equal those of transformers' `OwlViTImageProcessorPil` before it normalises them; but what is transparent
+    keeps its colour, as everywhere here, while newer versions of transformers put it on white.
+    """
+    height, width = image.shape[:2]
+    resized = Image.fromarray(np.ascontiguousarray(image)).resize((size, size), Image.Resampling.BICUBIC)
+    return Fitted(np.asarray(resized), (size / width, size / height), (0.0, 0.0))
+
+
+_FITS: dict[GrounderKind, Callable[[npt.NDArray[np.uint8], int], Fitted]] = {
+    "one-stage": letterbox,
+    "owl-vit": squeeze,
+}

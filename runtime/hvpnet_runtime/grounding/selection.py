@@ -47,13 +47,14 @@ def select(
     """
     chosen: list[Chosen] = []
     for query in np.argsort(-scores, kind="stable"):  # NaN comes last, and is not kept
-        if len(chosen) == most or not scores[query] >= threshold:
+        score = float(scores[query])
+        if len(chosen) == most or not score >= threshold:
             break
         box = _whole(boxes[query], size)
         if box is None or 10 * _area(box) > 9 * size[0] * size[1] or not usable(box):
             continue
         if not any(_overlap(box, better.box) for better in chosen):
-            chosen.append(Chosen(box, int(query), float(scores[query])))
+            chosen.append(Chosen(box, int(query), score))
     return chosen
 
 

@@ -184,7 +184,7 @@ def large(split: Split, folder: Path) -> Split:
             tweet=replace(
                 example.tweet,
                 image=example.tweet.image and enlarge(Path(example.tweet.image)),
-                objects=[enlarge(Path(each)) for each in example.tweet.objects],
+                objects=[enlarge(Path(each)) for each in example.tweet.objects or ()],
             ),
         )
         for example in split.examples

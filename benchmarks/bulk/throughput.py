@@ -48,7 +48,12 @@ def write_tweets(root: Path, task: str, tweets: int) -> tuple[Path, Path]:
     lines = []
     for example in load_split(data, "test").examples:
         tweet = example.tweet
-        row = {"id": tweet.id, "words": tweet.words, "image": str(tweet.image), "objects": [*map(str, tweet.objects)]}
+        row = {
+            "id": tweet.id,
+            "words": tweet.words,
+            "image": str(tweet.image),
+            "objects": [*map(str, tweet.objects or ())],
+        }
         lines.append(json.dumps(row | ({} if tweet.head is None else {"head": tweet.head, "tail": tweet.tail})) + "\n")
     paths = data / "once.jsonl", data / "twice.jsonl"
     for path, kept in zip(paths, (lines[:tweets], lines), strict=True):

@@ -190,7 +190,7 @@ def triton_requests(tweets: Sequence[Tweet], folder: Path) -> Requests:
 
     bodies = []
     for tweet in tweets:
-        crops = list(tweet.objects) or [b""]
+        crops = list(tweet.objects or ()) or [b""]
         rows = {"TWEET": [json.dumps({"words": list(tweet.words)}).encode()], "IMAGE": [tweet.image], "OBJECTS": crops}
         tensors = []
         for name, row in rows.items():
@@ -220,7 +220,7 @@ def write_bodies(folder: Path) -> tuple[list[Tweet], list[str]]:
     tweets, bodies = [], []
     for example in split.examples:
         given = example.tweet
-        image, objects = Path(given.image).read_bytes(), [Path(crop).read_bytes() for crop in given.objects]
+        image, objects = Path(given.image).read_bytes(), [Path(crop).read_bytes() for crop in given.objects or ()]
         tweets.append(Tweet(words=given.words, image=image, objects=objects))
         pictures = {
             "image": base64.b64encode(image).decode(),

@@ -117,7 +117,11 @@ def write_bodies(out: Path, folder: Path) -> None:
     with out.open("w", encoding="utf-8") as file:
         for example in split.examples:
             tweet = example.tweet
-            message = {"words": tweet.words, "image": text(tweet.image), "objects": list(map(text, tweet.objects))}
+            message = {
+                "words": tweet.words,
+                "image": text(tweet.image),
+                "objects": list(map(text, tweet.objects or ())),
+            }
             file.write(json.dumps({"tweets": [message]}) + "\n")
 
 

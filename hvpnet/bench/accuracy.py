@@ -78,7 +78,7 @@ def assess(
 
 def _load(bundle: Bundle, checkpoint: Path, candidate: Candidate) -> Pipeline:
     if not candidate.is_pytorch:
-        return Pipeline.load(bundle.path, candidate.backend, precision=candidate.precision)
+        return Pipeline.load(bundle.path, candidate.backend, precision=candidate.precision, objects="given")
     backend = EagerBackend.load(candidate, bundle.manifest, checkpoint)
     return Pipeline(bundle, backend, Preparer(bundle), PrefixCache(CACHE_BYTES))
 

@@ -113,7 +113,7 @@ class EagerPipeline:
         """Tokenise a tweet, and decode and resize the pictures that the model reads of it, None for blanks."""
         encoding, slots = encode(self._encoder, EntityExample(tweet, ())), self._model.config.pictures  # no gold tags
         whole = [tweet.image] if slots > MAX_OBJECTS else []
-        return encoding, [self._open(each) for each in [*whole, *tweet.objects, *[None] * slots][:slots]]
+        return encoding, [self._open(each) for each in [*whole, *(tweet.objects or ()), *[None] * slots][:slots]]
 
     def run(self, batch: Sequence[tuple[Encoding, list[Image.Image | None]]]) -> list[list[int]]:
         """Decide on prepared tweets as one batch; returns `HVPNeT.decode`'s indices."""

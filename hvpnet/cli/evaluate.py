@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from hvpnet.cli.options import PipelineOptions, argument, option, progress, show
+from hvpnet.cli.options import PipelineOptions, argument, note_missing_objects, option, progress, show
 from hvpnet.data import find_split, read_split
 from hvpnet.data.examples import SplitName
 from hvpnet.evaluation.metrics import require_scorer
@@ -25,11 +25,14 @@ def run(options: Options) -> int:
     """Score and show."""
     files = find_split(options.data, options.split)
     require_scorer(files.task)
-    with Pipeline.load(options.bundle, options.backend, precision=options.precision, jpeg=options.jpeg) as pipeline:
+    with Pipeline.load(
+        options.bundle, options.backend, precision=options.precision, jpeg=options.jpeg, objects=options.objects
+    ) as pipeline:
         bundle = pipeline.bundle
         pictures = None if options.without_pictures else bundle.pictures
         split = read_split(files, options.on_bad_image, labels=bundle.labels, pictures=pictures)
         progress(f"scoring {split.summary} on {pipeline.backend.name}, {pipeline.backend.precision}")
         scores = score_pipeline(pipeline, split, without_pictures=options.without_pictures)
+        note_missing_objects(pipeline.without_objects)
     show({"split": options.split, **split.counts, **asdict(scores)}, as_json=options.json)
     return 0

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeVar, get_args, get_o
 from hvpnet_runtime.backends import AUTO, BACKENDS
 from hvpnet_runtime.jsonl import json_line
 from hvpnet_runtime.preprocessing.pictures import Jpeg, OnBadImage
+from hvpnet_runtime.types import ObjectSource
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -129,6 +130,14 @@ def jpeg_option(default: Jpeg | None) -> Any:  # noqa: ANN401  any field's type
     )
 
 
+def objects_option() -> Any:  # noqa: ANN401  any field's type
+    """`--objects`: which objects of a tweet are read."""
+    return option(
+        "read only the objects that tweets give, only those that the bundle's grounder finds, or none (default: those"
+        " that a tweet gives, and where it gives none, those that are found, if the bundle has a grounder)"
+    )
+
+
 def precision_option() -> Any:  # noqa: ANN401  any field's type
     """`--precision`: which graphs are run."""
     return option(
@@ -145,6 +154,17 @@ class PipelineOptions(PictureOptions, ShownOptions):
     backend: str = backend_option(default="auto")
     precision: str | None = precision_option()
     jpeg: Jpeg = jpeg_option(default="full")
+    objects: ObjectSource | None = objects_option()
+
+
+def note_missing_objects(count: int) -> None:
+    """Say on standard error how many tweets came without objects, if any did."""
+    if count:
+        print(
+            f"hvpnet: tweets with a picture that came without objects, which are blank to the model: {count}; give"
+            " objects or boxes, or give the bundle a grounder with hvpnet ground add; or say --objects given",
+            file=sys.stderr,
+        )
 
 
 def show(result: Mapping[str, Any], *, as_json: bool) -> None:

@@ -9,7 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
-from hvpnet.cli.options import PipelineOptions, WindowOptions, argument, in_options, json_for, option
+from hvpnet.cli.options import (
+    PipelineOptions,
+    WindowOptions,
+    argument,
+    in_options,
+    json_for,
+    note_missing_objects,
+    option,
+)
 from hvpnet_runtime.errors import InputError
 from hvpnet_runtime.jsonl import FileRow, read_rows
 from hvpnet_runtime.pipeline import BATCH_SIZE, Pipeline
@@ -57,14 +65,18 @@ def run(options: Options) -> int:
         on_bad_image=options.on_bad_image,
         precision=options.precision,
         jpeg=options.jpeg,
+        objects=options.objects,
     ) as pipeline:
         print(f"hvpnet: backend {pipeline.backend.name}, {pipeline.backend.precision}", file=sys.stderr)
         if options.input is not None:
             rows = read_rows(options.input)
             with _writer(options.output) as output:
-                return _predict_lines(pipeline, rows, output)
+                code = _predict_lines(pipeline, rows, output)
+            note_missing_objects(pipeline.without_objects)
+            return code
         (result,) = pipeline.run([pipeline.prepare(_tweet(options))])
         print(json_for(sys.stdout, result.to_dict()) if options.json else _readable(result))
+        note_missing_objects(pipeline.without_objects)
         return 0
 
 
@@ -80,7 +92,7 @@ def _is_standard_output(path: Path) -> bool:
 def _tweet(options: Options) -> Tweet:
     """The one tweet of the command line."""
     head, tail = ((pair[0], pair[1]) if pair else None for pair in (options.head, options.tail))
-    return Tweet(text=options.text, image=options.image, objects=options.object or (), head=head, tail=tail)
+    return Tweet(text=options.text, image=options.image, objects=options.object, head=head, tail=tail)
 
 
 def _predict_lines(pipeline: Pipeline, lines: Iterator[FileRow], output: TextIO) -> int:
@@ -119,10 +131,16 @@ def _unfinished(path: Path) -> Path:
 
 def _readable(result: Result) -> str:
     if not isinstance(result, EntityResult):
-        return f"{result.head.text}  {result.relation}  {result.tail.text}  {result.score:.3f}"
+        relation = f"{result.head.text}  {result.relation}  {result.tail.text}  {result.score:.3f}"
+        return "\n".join([relation, *_found_objects(result)])
     cut = [f"({result.cut_words} words lay beyond the piece budget)"] if result.cut_words else []
     found = [
         f"{entity.type:<6} {entity.text}  [{entity.start}, {entity.end})  {entity.score:.3f}"
         for entity in result.entities
     ]
-    return "\n".join([*(found or ["no entities"]), *cut])
+    return "\n".join([*(found or ["no entities"]), *cut, *_found_objects(result)])
+
+
+def _found_objects(result: Result) -> list[str]:
+    """A line for each object that was found in the picture."""
+    return [f"object {each.query}  {list(each.box)}  {each.score:.3f}" for each in result.objects or ()]

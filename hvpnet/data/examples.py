@@ -65,7 +65,7 @@ class Split:
         """Tweets, and the files of their whole pictures and of the crops that a model reads, each counted once."""
         tweets = [example.tweet for example in self.examples]
         pictures = {tweet.image for tweet in tweets if isinstance(tweet.image, Path)}
-        crops = {crop for tweet in tweets for crop in tweet.objects[:MAX_OBJECTS] if isinstance(crop, Path)}
+        crops = {crop for tweet in tweets for crop in (tweet.objects or ())[:MAX_OBJECTS] if isinstance(crop, Path)}
         return {"tweets": len(tweets), "pictures": len(pictures), "crops": len(crops)}
 
     @property

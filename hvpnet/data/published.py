@@ -176,7 +176,7 @@ class _Pictures:
             self._resolved[image] = self._resolve(self._files.images, image, where)
         key = image if self._files.task == "ner" else str(example.tweet.id)
         self._unused.discard(key)
-        crops = tuple(self._crop(name, where) for name in self._objects.get(key, ()))
+        crops = tuple(self._crop(name, where) for name in self._objects.get(key, ())) if self._files.objects else None
         return replace(example, tweet=replace(example.tweet, image=self._resolved[image], objects=crops))
 
     def check_lists(self) -> None:

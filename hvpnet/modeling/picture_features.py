@@ -35,7 +35,7 @@ def picture_slots(tweet: Tweet, config: HVPNeTConfig) -> tuple[Path | None, ...]
     """
     slots = config.pictures
     given = [tweet.image] if slots > MAX_OBJECTS else []
-    given += tweet.objects[:MAX_OBJECTS] if slots else ()
+    given += (tweet.objects or ())[:MAX_OBJECTS] if slots else ()
     if tweet.boxes or not all(picture is None or isinstance(picture, str | Path) for picture in given):
         raise DataError(f"tweet {tweet.id}: pictures of a data set are files, and objects are crops, not boxes")
     pictures = [None if picture is None else Path(str(picture)) for picture in given]

@@ -55,7 +55,7 @@ def tweet_from_dict(values: Mapping[str, Any], folder: Path) -> Tweet:
     """A tweet from JSON types; a picture is a path, a relative one counted from `folder`.
 
     From Parquet it may be bytes. An object of `bytes` and `path` stands for its bytes, or where they are None for its
-    path. Only None, or no key, means none; a crop is never None.
+    path. Only None, or no key, means that it is not given; a crop is never None.
 
     Raises:
         InputError: a key is unknown, or a value of the wrong type.
@@ -63,10 +63,11 @@ def tweet_from_dict(values: Mapping[str, Any], folder: Path) -> Tweet:
     unknown = sorted(set(values) - set(KEYS))
     if unknown:
         raise InputError(f"unknown keys {brief(', '.join(unknown))}: a tweet has {', '.join(KEYS)}")
+    objects = _list(values, "objects")
     read = {
-        "words": None if values.get("words") is None else _list(values, "words"),
+        "words": _list(values, "words"),
         "image": None if values.get("image") in (None, _NO_PICTURE) else _picture(values["image"], folder),
-        "objects": [_picture(given, folder) for given in _list(values, "objects")],
+        "objects": None if objects is None else [_picture(given, folder) for given in objects],
         "boxes": _list(values, "boxes"),
     }
     return Tweet(**{**values, **read})
@@ -230,11 +231,9 @@ def _is_deeper(value: object, levels: int) -> bool:
     return levels == 0 or any(_is_deeper(item, levels - 1) for item in items)
 
 
-def _list(values: Mapping[str, Any], key: str) -> list[Any]:
+def _list(values: Mapping[str, Any], key: str) -> list[Any] | None:
     value = values.get(key)
-    if value is None:
-        return []
-    if not isinstance(value, list):
+    if value is not None and not isinstance(value, list):
         raise InputError(f"{key} must be a list, not {type(value).__name__}")
     return value
 

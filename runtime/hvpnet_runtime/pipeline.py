@@ -1,4 +1,4 @@
-"""Tweets in, entities or relations out: preparation, the two graphs, decoding."""
+"""Tweets in, entities or relations out: preparation, which may find objects, the two graphs, decoding."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,12 +9,13 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from hvpnet_runtime.backends import Backend, Prefix, TextInputs, load_backend
+from hvpnet_runtime.backends import Backend, BundleBackend, Prefix, TextInputs, load_backend
 from hvpnet_runtime.backends.base import MAX_PICTURES
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.decoding.crf import CrfDecoder
 from hvpnet_runtime.decoding.entities import EntityDecoder, TaggedWindow, softmax
 from hvpnet_runtime.errors import BackendError, BundleError, InputError, brief
+from hvpnet_runtime.grounding.finder import ObjectFinder
 from hvpnet_runtime.prefix_cache import PrefixCache
 from hvpnet_runtime.preprocessing.encode_text import Encoding, TextEncoder
 from hvpnet_runtime.preprocessing.pictures import Jpeg, OnBadImage
@@ -22,7 +23,7 @@ from hvpnet_runtime.preprocessing.prepare import Prepared, Preparer
 from hvpnet_runtime.processes import Origin
 from hvpnet_runtime.stream import Row, TweetRow, stream
 from hvpnet_runtime.text_groups import group_by_length
-from hvpnet_runtime.types import EntityResult, Rejection, RelationResult, Result, Tweet
+from hvpnet_runtime.types import EntityResult, ObjectSource, Rejection, RelationResult, Result, Tweet
 
 CACHE_BYTES = 256 * 2**20
 """Default limit of the prefix cache; a prefix of bert-base takes 288 KiB."""
@@ -41,12 +42,19 @@ class Pipeline:
         bundle: what was loaded.
         backend: what runs it; `backend.name` says which backend really loaded.
         cache: prefixes of pictures seen before.
+        finder: what finds objects; None where nothing does.
     """
 
     def __init__(
-        self, bundle: Bundle, backend: Backend, preparer: Preparer, cache: PrefixCache, threads: int | None = None
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        preparer: Preparer,
+        cache: PrefixCache,
+        threads: int | None = None,
+        finder: ObjectFinder | None = None,
     ) -> None:
-        self.bundle, self.backend, self.cache = bundle, backend, cache
+        self.bundle, self.backend, self.cache, self.finder = bundle, backend, cache, finder
         self._preparer, self._threads = preparer, threads or os.cpu_count() or 1
         self._origin = Origin()
         self._entities: EntityDecoder | None = None
@@ -66,6 +74,7 @@ class Pipeline:
         threads: int | None = None,
         precision: str | None = None,
         jpeg: Jpeg = "full",
+        objects: ObjectSource | None = None,
     ) -> "Pipeline":
         """Check and load a bundle.
 
@@ -82,20 +91,29 @@ class Pipeline:
             jpeg: `full`, or `scaled`: decode large JPEGs at a half, a quarter or an eighth of their size, though the
                 shorter side of what is resized never has less than twice the pixels that it is resized to. Pixels then
                 differ a little from the published ones.
+            objects: which objects of a tweet are read. By default, those that it gives as `objects` or `boxes`, where
+                an empty list says that there are none; and where it gives neither, those that the bundle's grounder
+                finds in its image, if the bundle has one. `given`: only those that it gives, and the grounder is not
+                loaded. `found`: those that are found in its image, whatever it gives. `none`: no objects at all.
+                What is not there is a blank picture to the model.
 
         Raises:
-            BundleError: the bundle is missing, damaged, edited, of another schema, or without this precision.
+            BundleError: the bundle is missing, damaged, edited, of another schema, or without this precision; or
+                objects are to be found and it has no grounder.
             InputError: another argument is impossible.
             BackendError: no backend runs here, or the one named does not.
-            MissingExtraError: the named backend's package is not installed.
+            MissingExtraError: the named backend's package is not installed, or one that finding objects needs.
         """
         if not isinstance(path, str | Path):
             raise BundleError(f"a bundle is the path of a folder, not {brief(path)}")
         threads = None if threads is None else _count("threads", threads, 1)
         cache_bytes = _count("cache_bytes", cache_bytes, 0)
         bundle, cache = Bundle.load(path), PrefixCache(cache_bytes)
-        loaded = load_backend(bundle, backend, threads, precision)
+        if objects == "found":
+            _ = bundle.grounder  # or else it says what to do, before anything is loaded
+        loaded, finder = load_backend(bundle, backend, threads, precision), None
         try:
+            finder = load_finder(bundle, loaded, objects)
             preparer = Preparer(
                 bundle,
                 window=window,
@@ -104,9 +122,13 @@ class Pipeline:
                 max_length=loaded.max_length,  # of engines for short texts
                 jpeg=jpeg,
                 known=cache,
+                objects=objects,
+                find=finder,
             )
-            return cls(bundle, loaded, preparer, cache, threads)
+            return cls(bundle, loaded, preparer, cache, threads, finder)
         except BaseException:
+            if finder is not None:
+                finder.close()
             loaded.close()
             raise
 
@@ -157,10 +179,11 @@ class Pipeline:
         return stream(rows, self.prepare, self.run, batch_size, self._threads)
 
     def prepare(self, tweet: Tweet) -> Prepared:
-        """Tokenise one tweet and decode those of its pictures that the cache does not know; needs no backend.
+        """Tokenise one tweet, find its objects where that is wanted, and decode those pictures that no cache knows.
 
         Raises:
             InputError: the tweet cannot be processed.
+            BackendError: the grounder failed.
         """
         return self._preparer(tweet)
 
@@ -206,11 +229,18 @@ class Pipeline:
         """How the pipeline tokenises."""
         return self._preparer.encoder
 
+    @property
+    def without_objects(self) -> int:
+        """How many tweets came with a picture and without objects so far, where nothing finds them by default."""
+        return self._preparer.without_objects
+
     def close(self) -> None:
-        """Free the backend and the cache. In a forked process there is nothing to free: they are its parent's."""
+        """Free backend, grounder and cache. In a forked process there is nothing to free: they are its parent's."""
         if not self._origin.is_here:
             return
         self.cache.clear()
+        if self.finder is not None:
+            self.finder.close()
         self.backend.close()
 
     def __enter__(self) -> Self:
@@ -262,7 +292,7 @@ class Pipeline:
             best = int(probabilities.argmax())
             relation, score = self.bundle.labels[best], float(probabilities[best])
             head, tail = tweet.mentions
-            yield RelationResult(tweet.tweet.id, relation, score, head, tail, tweet.cut_words)
+            yield RelationResult(tweet.tweet.id, relation, score, head, tail, tweet.cut_words, tweet.objects)
 
     def _entity_results(
         self,
@@ -278,7 +308,25 @@ class Pipeline:
                 scores, path = next(rows)
                 windows.append(TaggedWindow(window, scores[: len(path)], path))
             entities = decoder.entities(windows, tweet.text, tweet.words)
-            yield EntityResult(tweet.tweet.id, entities, decoder.word_tags(windows), tweet.cut_words)
+            yield EntityResult(tweet.tweet.id, entities, decoder.word_tags(windows), tweet.cut_words, tweet.objects)
+
+
+def load_finder(bundle: Bundle, backend: BundleBackend, objects: ObjectSource | None = None) -> ObjectFinder | None:
+    """What finds objects for `Pipeline.load`'s argument of that name, or None if nothing is to.
+
+    Raises:
+        BundleError: the grounder is damaged.
+        BackendError: the backend cannot load it.
+        MissingExtraError: a package that finding objects needs is not installed.
+    """
+    if objects in ("given", "none") or bundle.manifest.grounder is None:
+        return None
+    grounder = backend.load_grounder()
+    try:
+        return ObjectFinder(bundle, grounder)
+    except BaseException:
+        grounder.close()
+        raise
 
 
 def _count(name: str, value: object, least: int) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Protocol, TypeAlias
 
+from hvpnet_runtime.errors import BackendError
 from hvpnet_runtime.preprocessing.prepare import Prepared
 from hvpnet_runtime.processes import Origin
 from hvpnet_runtime.types import Rejection, Result, Tweet
@@ -65,7 +66,7 @@ def prepare_row(prepare: Callable[[Tweet], Prepared], row: Row) -> Outcome:
     """Prepare a row. Whatever is wrong with it must neither stop a run nor vanish."""
     try:
         return prepare(row.tweet())
-    except MemoryError:
+    except (MemoryError, BackendError):  # the grounder's, where objects are found
         raise  # says nothing about the row
     except Exception as error:
         return Rejection.of(row.number, _id_of(row), error)

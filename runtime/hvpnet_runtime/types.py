@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ Box: TypeAlias = tuple[float, float, float, float]
 Span: TypeAlias = tuple[int, int]
 """[start, end), in words or in characters."""
 
+ObjectSource: TypeAlias = Literal["given", "found", "none"]
+"""Which objects a pipeline reads: those that tweets give, those that it finds, or none; see `Pipeline.load`."""
+
 Progress: TypeAlias = Callable[[str], None]
 """What long work tells each step as it begins."""
 
@@ -32,9 +35,11 @@ class Tweet:
         text: the raw text; split into words by the runtime. Give `text` or `words`, not both.
         words: the text already split into words, as in the published data.
         image: the whole picture. Without one, its prefix is that of the blank picture.
-        objects: object crops, most important first; the model reads the first three (published code).
+        objects: object crops, most important first; the model reads the first three (published code). An empty list
+            says that there are none.
         boxes: object boxes, a list or an array [N, 4], cropped out of `image` by the runtime. Give `objects` or
-            `boxes`, not both.
+            `boxes`, not both. With neither, objects are found in the image where the bundle has a grounder, and else
+            there are none.
         head: relation extraction: the head entity [start, end), in characters (code points) of `text`, or in `words`.
         tail: relation extraction: the tail entity, in the same way.
         id: anything; the answer carries it.
@@ -43,8 +48,8 @@ class Tweet:
     text: str | None = None
     words: Sequence[str] | None = None
     image: Picture | None = None
-    objects: Sequence[Picture] = ()
-    boxes: Sequence[Box] | npt.NDArray[np.number] = ()
+    objects: Sequence[Picture] | None = None
+    boxes: Sequence[Box] | npt.NDArray[np.number] | None = None
     head: Span | None = None
     tail: Span | None = None
     id: Any = None
@@ -97,6 +102,25 @@ class Mention:
 
 
 @dataclass(frozen=True)
+class FoundObject:
+    """An object that the grounder found in a tweet's picture.
+
+    Attributes:
+        box: (x0, y0, x1, y1) in whole pixels of the picture, right and bottom exclusive.
+        query: what was looked for.
+        score: how well the box fits it, in [0, 1]; scores of different grounders cannot be compared.
+    """
+
+    box: tuple[int, int, int, int]
+    query: str
+    score: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object as JSON types."""
+        return {"box": list(self.box), "query": self.query, "score": self.score}
+
+
+@dataclass(frozen=True)
 class EntityResult:
     """Named entities of one tweet.
 
@@ -105,17 +129,21 @@ class EntityResult:
         entities: in order of appearance.
         tags: one BIO tag per word; words without a prediction are O.
         cut_words: how many words lay beyond the piece budget and so have no prediction.
+        objects: found in the picture, in the order in which the model read them; given as `boxes` of the tweet, they
+            lead to the same answer. None where the pipeline finds no objects.
     """
 
     id: Any
     entities: tuple[Entity, ...]
     tags: tuple[str, ...]
     cut_words: int
+    objects: tuple[FoundObject, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON types; `id` as it was given."""
         entities = [entity.to_dict() for entity in self.entities]
-        return {"id": self.id, "entities": entities, "tags": list(self.tags), "cut_words": self.cut_words}
+        values = {"id": self.id, "entities": entities, "tags": list(self.tags), "cut_words": self.cut_words}
+        return values | _objects(self.objects)
 
 
 @dataclass(frozen=True)
@@ -129,6 +157,7 @@ class RelationResult:
         head: the marked head.
         tail: the marked tail.
         cut_words: how many words lay beyond the piece budget and were not read.
+        objects: as of `EntityResult`.
     """
 
     id: Any
@@ -137,14 +166,21 @@ class RelationResult:
     head: Mention
     tail: Mention
     cut_words: int
+    objects: tuple[FoundObject, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON types; `id` as it was given."""
         marked = {"head": self.head.to_dict(), "tail": self.tail.to_dict()}
-        return {"id": self.id, "relation": self.relation, "score": self.score, **marked, "cut_words": self.cut_words}
+        values = {"id": self.id, "relation": self.relation, "score": self.score, **marked, "cut_words": self.cut_words}
+        return values | _objects(self.objects)
 
 
 Result: TypeAlias = EntityResult | RelationResult
+
+
+def _objects(found: tuple[FoundObject, ...] | None) -> dict[str, Any]:
+    """The key of an answer that lists them; none where none are looked for."""
+    return {} if found is None else {"objects": [each.to_dict() for each in found]}
 
 
 @dataclass(frozen=True)

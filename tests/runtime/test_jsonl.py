@@ -32,7 +32,7 @@ def test_a_deep_line() -> None:
 @pytest.mark.parametrize("key", ["words", "objects", "boxes"])
 @pytest.mark.parametrize("value", [False, 0, 0.0, "", {}, True, "a"])
 def test_only_null_means_no_list(key: str, value: Any) -> None:
-    assert tweet_from_dict({"text": "a", key: None}, Path()) == Tweet(text="a", objects=[], boxes=[])
+    assert tweet_from_dict({"text": "a", key: None}, Path()) == Tweet(text="a")
     with pytest.raises(InputError, match=f"{key} must be a list, not {type(value).__name__}"):
         tweet_from_dict({"text": "a", key: value}, Path())
 

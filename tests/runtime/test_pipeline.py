@@ -86,8 +86,8 @@ def eager(model: HVPNeT, bundle: Path, tweet: Tweet) -> list[int]:
     )
     ids = torch.tensor([encoding.input_ids])
     slots = torch.zeros(4, 3, 224, 224)
-    crops = [load_pixels(crop, spec) for crop in tweet.objects] + [
-        load_pixels(tweet.image, spec, box) for box in tweet.boxes
+    crops = [load_pixels(crop, spec) for crop in tweet.objects or ()] + [
+        load_pixels(tweet.image, spec, box) for box in tweet.boxes or ()
     ]
     for slot, pixels in enumerate(crops[:3], 1):
         slots[slot] = normalise(torch.from_numpy(pixels[None]))[0]
@@ -305,8 +305,8 @@ def test_unreadable_whole_pictures_can_be_substituted_as_published(ner_bundle: P
 def test_any_number_of_threads_prepares_the_same_pixels(ner_bundle: Path, threads: int | None) -> None:
     with Pipeline.load(ner_bundle, threads=threads) as pipeline:
         for tweet in tweets("ner"):
-            crops = [load_pixels(crop, PictureSpec()) for crop in tweet.objects]
-            crops += [load_pixels(tweet.image, PictureSpec(), box) for box in tweet.boxes]
+            crops = [load_pixels(crop, PictureSpec()) for crop in tweet.objects or ()]
+            crops += [load_pixels(tweet.image, PictureSpec(), box) for box in tweet.boxes or ()]
             whole = [] if tweet.image is None else [load_pixels(tweet.image, PictureSpec())]
             prepared = [each and each.pixels for each in pipeline.prepare(tweet).pictures]
             assert len(prepared) == 4

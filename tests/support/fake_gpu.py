@@ -19,7 +19,7 @@ import onnxruntime
 from hvpnet_runtime import Bundle
 from hvpnet_runtime.backends.cuda import Cuda, Device
 from hvpnet_runtime.backends.tensorrt.library import EngineName, Library
-from hvpnet_runtime.backends.tensorrt.profiles import text_profiles, vision_profiles
+from hvpnet_runtime.backends.tensorrt.profiles import grounder_profiles, text_profiles, vision_profiles
 from hvpnet_runtime.backends.tensorrt.record import BuildRecord, engine_folder
 from hvpnet_runtime.bundle import Precision, file_digests
 
@@ -185,7 +185,7 @@ class FakeContext:
         symbols: dict[Any, int] = {}
         for node in self.engine.session.get_inputs():
             symbols |= dict(zip(node.shape, self.shapes[node.name], strict=True))
-        (output,) = self.engine.session.get_outputs()
+        (output,) = (node for node in self.engine.session.get_outputs() if node.name == name)
         return tuple(symbols.get(size, size) for size in output.shape)
 
     def set_tensor_address(self, name: str, address: int) -> bool:
@@ -200,8 +200,9 @@ class FakeContext:
             assert state == (self.shapes, self.addresses, self.profile), "the context changed under its CUDA graph"
             cuda.at(*self.scratch)  # type: ignore[misc]
             inputs = {node.name: self._tensor(node.name) for node in self.engine.session.get_inputs()}
-            (output,) = self.engine.session.run(None, inputs)
-            self._tensor(self.engine.session.get_outputs()[0].name)[...] = output
+            outputs = self.engine.session.run(None, inputs)
+            for node, output in zip(self.engine.session.get_outputs(), outputs, strict=True):
+                self._tensor(node.name)[...] = output
 
         cuda.queue(stream, work)
         self.engine.trt.executions += 1
@@ -281,7 +282,13 @@ def fake_api(cuda: FakeCuda, engine: EngineName = "tensorrt", version: str = "99
 
 
 def write_fake_engines(
-    bundle: Bundle, api: Library, precision: Precision = "fp32", max_batch: int = 4, max_length: int | None = None
+    bundle: Bundle,
+    api: Library,
+    precision: Precision = "fp32",
+    max_batch: int = 4,
+    max_length: int | None = None,
+    *,
+    grounder: bool = False,
 ) -> Path:
     """What `build_engines` would leave, of plans that `FakeLibrary` reads."""
     specs = bundle.specs(precision)
@@ -289,6 +296,9 @@ def write_fake_engines(
     profiles = {
         graph: vision_profiles(max_batch) if graph == "vision" else text_profiles(longest, max_batch) for graph in specs
     }
+    if grounder:
+        specs |= bundle.grounder_specs()
+        profiles |= grounder_profiles(bundle.grounder, 16)
     folder = engine_folder(bundle, api, FAKE_GPU)
     folder.mkdir(parents=True)
     for graph, spec in specs.items():

@@ -1,10 +1,11 @@
-"""What runs the two graphs of a bundle."""
+"""What runs the graphs of a bundle."""
 
 import logging
 from collections.abc import Callable
 
-from hvpnet_runtime.backends.base import Backend, Prefix, TextInputs
+from hvpnet_runtime.backends.base import Backend, BundleBackend, Prefix, TextInputs
 from hvpnet_runtime.backends.cuda import Cuda
+from hvpnet_runtime.backends.grounder import Grounder
 from hvpnet_runtime.backends.onnxruntime import CPU, OnnxRuntimeBackend, require_provider
 from hvpnet_runtime.backends.onnxruntime_gpu import OnnxRuntimeGpuBackend
 from hvpnet_runtime.backends.openvino import OpenVinoBackend, import_openvino
@@ -13,11 +14,22 @@ from hvpnet_runtime.backends.tensorrt.library import load_library
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.errors import BackendError, BundleError, HvpnetError, StaleEngineError, brief
 
-__all__ = ["AUTO", "BACKENDS", "CPU_BACKENDS", "Backend", "Prefix", "TextInputs", "available_backends", "load_backend"]
+__all__ = [
+    "AUTO",
+    "BACKENDS",
+    "CPU_BACKENDS",
+    "Backend",
+    "BundleBackend",
+    "Grounder",
+    "Prefix",
+    "TextInputs",
+    "available_backends",
+    "load_backend",
+]
 
 _log = logging.getLogger(__name__)
 
-BACKENDS: dict[str, Callable[[Bundle, int | None, str | None], Backend]] = {
+BACKENDS: dict[str, Callable[[Bundle, int | None, str | None], BundleBackend]] = {
     "tensorrt": lambda bundle, _, __: TensorRTBackend(bundle, "tensorrt"),  # the engine has its precision
     "tensorrt-rtx": lambda bundle, _, __: TensorRTBackend(bundle, "tensorrt-rtx"),
     "onnxruntime-tensorrt": lambda bundle, _, wanted: OnnxRuntimeGpuBackend(bundle, "onnxruntime-tensorrt", wanted),
@@ -64,7 +76,7 @@ def available_backends() -> dict[str, str | None]:
 
 def load_backend(
     bundle: Bundle, name: str = "auto", threads: int | None = None, precision: str | None = None
-) -> Backend:
+) -> BundleBackend:
     """Load the graphs of a bundle.
 
     Args:
@@ -101,7 +113,7 @@ def load_backend(
     raise BackendError(f"no backend runs here: {'; '.join(map(str, reasons))}") from reasons[-1]
 
 
-def _load(bundle: Bundle, name: str, threads: int | None, precision: str | None) -> Backend:
+def _load(bundle: Bundle, name: str, threads: int | None, precision: str | None) -> BundleBackend:
     backend = BACKENDS[name](bundle, threads, precision)
     if precision is not None and backend.precision != precision:
         backend.close()

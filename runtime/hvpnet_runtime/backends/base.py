@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from hvpnet_runtime.backends.grounder import Grounder
 from hvpnet_runtime.bundle import Axis, Bundle, GraphName, Precision
 from hvpnet_runtime.errors import BackendError
 from hvpnet_runtime.processes import Origin
@@ -91,6 +92,19 @@ class Backend(Protocol):
         ...
 
 
+class BundleBackend(Backend, Protocol):
+    """A backend that was loaded from a bundle, and can load more of it."""
+
+    def load_grounder(self) -> Grounder:
+        """Load what finds objects, from the bundle that the backend was loaded from; the caller closes it.
+
+        Raises:
+            BundleError: the bundle has no grounder, or a graph of it is damaged or another's.
+            BackendError: the backend cannot load it.
+        """
+        ...
+
+
 def no_pictures(backend: str, *, closed: bool) -> str:
     """Why a backend without a vision graph encodes no pictures."""
     return f"the backend {backend} is closed" if closed else "this bundle reads no pictures (variant text_only)"
@@ -109,7 +123,7 @@ class HostBackend(ABC):
     run_tokens: int | None = 16  # BERT of 6 layers and 384 units on two cores: 2.6 ms a run, and 0.18 ms a token
 
     def __init__(self, name: str, bundle: Bundle, precision: Precision) -> None:
-        self.name, self.precision = name, str(precision)
+        self.name, self.precision, self._bundle = name, str(precision), bundle
         self._specs, self._closed = bundle.specs(precision), False
         self._sessions: dict[GraphName, Any] = {}  # what runs each graph, freed when closed
         self._origin = Origin()
@@ -121,6 +135,10 @@ class HostBackend(ABC):
         Raises:
             BackendError: it failed.
         """
+
+    @abstractmethod
+    def load_grounder(self) -> Grounder:
+        """See `BundleBackend`."""
 
     def encode_pictures(self, pixels: Pixels) -> Sequence[Prefix]:
         """See `Backend`."""

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hvpnet_runtime.backends.base import Array, HostBackend
+from hvpnet_runtime.backends.grounder import Grounder
 from hvpnet_runtime.bundle import Bundle, FoundTensor, GraphName, GraphSpec
 from hvpnet_runtime.errors import BackendError, BundleError, MissingExtraError
 from hvpnet_runtime.processes import never_free_in_forks
@@ -62,10 +63,7 @@ class OnnxRuntimeBackend(HostBackend):
         runtime = require_provider(CPU, "cpu")
         chosen = bundle.prefer("fp32", "int8", "fp16", wanted=precision)
         super().__init__("onnxruntime-cpu", bundle, chosen)
-        options = runtime.SessionOptions()
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        options.add_session_config_entry(*_SPIN_WITHIN_RUNS)
+        self._threads, options = threads, _cpu_options(runtime, threads)
         self._sessions = {
             graph: load_session(
                 runtime,
@@ -79,12 +77,82 @@ class OnnxRuntimeBackend(HostBackend):
             for graph, spec in self._specs.items()
         }
 
+    def load_grounder(self) -> Grounder:
+        """See `BundleBackend`."""
+        return load_cpu_grounder(self._bundle, self._threads, self.precision)
+
     def _run(self, graph: GraphName, feeds: Mapping[str, Array]) -> npt.NDArray[np.float32]:
-        try:
-            output: npt.NDArray[np.float32] = self._sessions[graph].run(None, feeds)[0]
-        except Exception as error:  # its exception classes are private to the extension
-            raise BackendError(f"{self.name} failed: {str(error).splitlines()[0]}") from error
+        output: npt.NDArray[np.float32]
+        (output,) = run_session(self.name, self._sessions[graph], self._specs[graph], feeds)
         return output
+
+
+def load_cpu_grounder(bundle: Bundle, threads: int | None = None, precision: str = "fp32") -> Grounder:
+    """The grounder of a bundle on the CPU, whatever runs the bundle's other graphs, and wherever.
+
+    Args:
+        bundle: a checked bundle.
+        threads: CPU threads of one call; by default all cores.
+        precision: of the graphs beside it; see `GrounderSpec.prefer`.
+
+    Raises:
+        MissingExtraError: ONNX Runtime is not installed.
+        BundleError: the bundle has no grounder, or a graph of it is damaged or another's.
+    """
+    runtime = require_provider(CPU, "cpu")
+    options = _cpu_options(runtime, threads)
+    return load_grounder(runtime, bundle, "onnxruntime-cpu", precision, {CPU: {}}, options, _SLOW_FUSIONS)
+
+
+def load_grounder(
+    runtime: Any,  # noqa: ANN401  onnxruntime has no types
+    bundle: Bundle,
+    name: str,
+    precision: str,
+    providers: "Providers",
+    options: Any,  # noqa: ANN401
+    disabled_optimizers: Sequence[str] = (),
+) -> Grounder:
+    """The grounder of a bundle, for the backend of this name and precision; the rest is as of `load_session`."""
+    specs, chosen = bundle.grounder_specs(), bundle.grounder.prefer(precision)
+    sessions = {
+        graph: load_session(
+            runtime,
+            bundle.onnx(graph, chosen),
+            bundle.graph(graph, chosen),
+            spec,
+            providers,
+            options,
+            disabled_optimizers,
+        )
+        for graph, spec in specs.items()
+    }
+
+    def run(graph: GraphName, feeds: Mapping[str, Array]) -> list[Array]:
+        return run_session(name, sessions[graph], specs[graph], feeds)
+
+    return Grounder(name, chosen, specs, run)
+
+
+def run_session(name: str, session: Any, spec: GraphSpec, feeds: Mapping[str, Array]) -> list[Array]:  # noqa: ANN401
+    """The outputs of a graph, in the order of its spec.
+
+    Raises:
+        BackendError: it failed; the backend is called by its name.
+    """
+    try:
+        outputs: list[Array] = session.run([output.name for output in spec.outputs], feeds)
+    except Exception as error:  # its exception classes are private to the extension
+        raise BackendError(f"{name} failed: {str(error).splitlines()[0]}") from error
+    return outputs
+
+
+def _cpu_options(runtime: Any, threads: int | None) -> Any:  # noqa: ANN401
+    options = runtime.SessionOptions()
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    options.add_session_config_entry(*_SPIN_WITHIN_RUNS)
+    return options
 
 
 def require_provider(provider: str, extra: str) -> Any:  # noqa: ANN401  onnxruntime has no types

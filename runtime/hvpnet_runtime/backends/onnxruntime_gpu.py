@@ -7,6 +7,7 @@ and the host waits once a request, for the emissions.
 from collections.abc import Mapping, Sequence
 from math import prod
 from threading import Lock
+from types import MappingProxyType
 from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
@@ -15,7 +16,8 @@ import numpy.typing as npt
 from hvpnet_runtime.backends.base import Array, Pixels, Prefix, TextInputs, no_pictures
 from hvpnet_runtime.backends.cuda import Address, Cuda
 from hvpnet_runtime.backends.device_prefixes import DevicePrefix, PrefixPool
-from hvpnet_runtime.backends.onnxruntime import Providers, load_session, require_provider
+from hvpnet_runtime.backends.grounder import Grounder
+from hvpnet_runtime.backends.onnxruntime import Providers, load_grounder, load_session, require_provider
 from hvpnet_runtime.bundle import Axis, Bundle, GraphName, TensorSpec
 from hvpnet_runtime.errors import BackendError
 
@@ -45,6 +47,7 @@ class OnnxRuntimeGpuBackend:
     """
 
     device_type = "cuda"
+    grounder_providers: Providers = MappingProxyType({"CUDAExecutionProvider": MappingProxyType({})})
     max_length: int | None = None
     run_tokens: int | None = None
 
@@ -54,7 +57,7 @@ class OnnxRuntimeGpuBackend:
         self.precision: str = chosen
         self._runtime = require_provider(_PROVIDERS[kind], "gpu")
         self._cuda = Cuda() if cuda is None else cuda
-        self._folder, self._specs = bundle.path, bundle.specs(chosen)
+        self._bundle, self._specs = bundle, bundle.specs(chosen)
         self._stream = self._cuda.stream()
         options = self._runtime.SessionOptions()
         providers = self.providers(kind, self._stream)
@@ -84,7 +87,7 @@ class OnnxRuntimeGpuBackend:
         cuda = {"CUDAExecutionProvider": {"user_compute_stream": str(stream)}}
         if kind == "onnxruntime-cuda":
             return cuda
-        folder = self._folder / "engines" / f"onnxruntime-{self._runtime.__version__}"
+        folder = self._bundle.path / "engines" / f"onnxruntime-{self._runtime.__version__}"
         tensorrt = {
             "user_compute_stream": str(stream),
             "trt_engine_cache_enable": "1",
@@ -133,6 +136,11 @@ class OnnxRuntimeGpuBackend:
             self._cuda.synchronize(self._stream)
             self._reading.clear()
             return pinned.copy()
+
+    def load_grounder(self) -> Grounder:
+        """See `BundleBackend`. It runs on the CUDA provider: the TensorRT one would build for minutes."""
+        providers, options = self.grounder_providers, self._runtime.SessionOptions()
+        return load_grounder(self._runtime, self._bundle, self.name, self.precision, providers, options)
 
     def close(self) -> None:
         """See `Backend`."""

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hvpnet_runtime.backends.base import Array, HostBackend
-from hvpnet_runtime.bundle import Bundle, FoundTensor, GraphName
+from hvpnet_runtime.backends.grounder import Grounder
+from hvpnet_runtime.bundle import Bundle, FoundTensor, GraphName, GraphSpec
 from hvpnet_runtime.errors import BackendError, BundleError, MissingExtraError
 from hvpnet_runtime.processes import never_free_in_forks
 
@@ -37,34 +38,66 @@ class OpenVinoBackend(HostBackend):
             self.precision = "bf16"
             if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
                 raise BackendError("this processor does not compute in bfloat16: choose fp32 or int8")
-        settings = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",  # by default what the CPU has
-        }
+        self._core, self._settings = core, {"PERFORMANCE_HINT": "LATENCY"}
         if threads is not None:
-            settings["INFERENCE_NUM_THREADS"] = str(threads)
-        for graph, spec in self._specs.items():
-            file = bundle.onnx(graph, graphs)
-            try:
-                compiled = core.compile_model(core.read_model(bundle.graph(graph, graphs)), "CPU", settings)
-                request = compiled.create_infer_request()
-            except RuntimeError as error:
-                raise BundleError(
-                    f"OpenVINO cannot load {file}: {_last_line(error)}; export it again, or upgrade openvino"
-                ) from error
-            spec.check(file, map(_found, compiled.inputs), map(_found, compiled.outputs))
-            never_free_in_forks(compiled)
-            never_free_in_forks(request)
-            self._sessions[graph] = request, Lock()  # a request runs once at a time
+            self._settings["INFERENCE_NUM_THREADS"] = str(threads)
+        hint = "bf16" if bf16 else "f32"  # by default what the CPU has
+        self._sessions = {graph: self._load(graph, graphs, spec, hint) for graph, spec in self._specs.items()}
+
+    def load_grounder(self) -> Grounder:
+        """See `BundleBackend`. It is computed in float32 where the other graphs are in bfloat16."""
+        specs, chosen = self._bundle.grounder_specs(), self._bundle.grounder.prefer(self.precision)
+        requests = {graph: self._load(graph, chosen, spec, "f32") for graph, spec in specs.items()}
+
+        def run(graph: GraphName, feeds: Mapping[str, Array]) -> list[Array]:
+            return requests[graph].run(feeds)
+
+        return Grounder(self.name, chosen, specs, run)
+
+    def _load(self, graph: GraphName, precision: str, spec: GraphSpec, hint: str) -> "_Request":
+        file, settings = self._bundle.onnx(graph, precision), self._settings | {"INFERENCE_PRECISION_HINT": hint}
+        content = self._bundle.graph(graph, precision)
+        try:
+            compiled = self._core.compile_model(self._core.read_model(content), "CPU", settings)
+            request = compiled.create_infer_request()
+        except RuntimeError as error:
+            raise BundleError(
+                f"OpenVINO cannot load {file}: {_last_line(error)}; export it again, or upgrade openvino"
+            ) from error
+        spec.check(file, map(_found, compiled.inputs), map(_found, compiled.outputs))
+        never_free_in_forks(compiled)
+        never_free_in_forks(request)
+        return _Request(request, tuple(output.name for output in spec.outputs))
 
     def _run(self, graph: GraphName, feeds: Mapping[str, Array]) -> npt.NDArray[np.float32]:
-        request, lock = self._sessions[graph]
-        with lock:
+        output: npt.NDArray[np.float32]
+        (output,) = self._sessions[graph].run(feeds)
+        return output
+
+
+class _Request:
+    """A loaded graph, which runs once at a time.
+
+    Args:
+        request: of OpenVINO.
+        outputs: names of what it answers, in the order wanted.
+    """
+
+    def __init__(self, request: Any, outputs: tuple[str, ...]) -> None:  # noqa: ANN401  openvino has no types
+        self._request, self._outputs, self._lock = request, outputs, Lock()
+
+    def run(self, feeds: Mapping[str, Array]) -> list[Array]:
+        """The outputs.
+
+        Raises:
+            BackendError: it failed.
+        """
+        with self._lock:
             try:
-                output: npt.NDArray[np.float32] = request.infer(dict(feeds), share_inputs=True)[0].copy()
+                answer = self._request.infer(dict(feeds), share_inputs=True)
+                return [answer[name].copy() for name in self._outputs]
             except RuntimeError as error:
                 raise BackendError(f"openvino failed: {_last_line(error)}") from error
-        return output
 
 
 def _found(port: Any) -> FoundTensor:  # noqa: ANN401

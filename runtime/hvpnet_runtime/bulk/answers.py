@@ -19,8 +19,8 @@ _GROUP_ROWS = 65_536  # small row groups make a Parquet file slow to read
 _ENCODED_ROWS = 1024  # of a part, which are Python objects at the same time
 
 
-def answers_for(output: Path, task: Task, id_type: pa.DataType) -> "Answers":
-    """The format that the name's ending asks for.
+def answers_for(output: Path, task: Task, id_type: pa.DataType, *, with_objects: bool = False) -> "Answers":
+    """The format that the name's ending asks for; with a column of the objects that were found, or without.
 
     Raises:
         InputError: it is unknown.
@@ -28,7 +28,7 @@ def answers_for(output: Path, task: Task, id_type: pa.DataType) -> "Answers":
     if output.suffix in JSON_LINES:
         return JsonLinesAnswers()
     if output.suffix in PARQUET:
-        return ParquetAnswers(task, id_type)
+        return ParquetAnswers(task, id_type, with_objects=with_objects)
     raise InputError(f"{output} must end in {', '.join(JSON_LINES + PARQUET)}, which says how to write it")
 
 
@@ -57,10 +57,13 @@ class ParquetAnswers:
     Args:
         task: which columns there are.
         id_type: of the column `id`; ids that are not of it, from JSON lines, become their JSON text.
+        with_objects: whether there is a column of the objects that were found.
     """
 
-    def __init__(self, task: Task, id_type: pa.DataType) -> None:
+    def __init__(self, task: Task, id_type: pa.DataType, *, with_objects: bool = False) -> None:
         self._schema = _schema(task, id_type)
+        if with_objects:
+            self._schema = self._schema.append(pa.field("objects", pa.list_(_OBJECT)))
         self._id_is_text = pa.types.is_string(id_type)
 
     def encode(self, rows: Iterable[Mapping[str, Any]]) -> bytes:
@@ -89,6 +92,8 @@ class ParquetAnswers:
             if waiting:
                 writer.write_table(pa.concat_tables(waiting))
 
+
+_OBJECT = pa.struct([("box", pa.list_(pa.int32(), 4)), ("query", pa.string()), ("score", pa.float64())])
 
 Answers: TypeAlias = JsonLinesAnswers | ParquetAnswers
 """Formats of results."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hvpnet_runtime.preprocessing.pictures import Jpeg, OnBadImage
+from hvpnet_runtime.types import ObjectSource
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Job:
         window: slide over long texts instead of cutting them.
         on_bad_image: as in `Pipeline.load`.
         jpeg: as in `Pipeline.load`.
+        objects: as in `Pipeline.load`.
         part_rows: rows that are finished, and kept, together; doubled while that makes more than 10,000 parts.
     """
 
@@ -32,6 +34,7 @@ class Job:
     window: bool = False
     on_bad_image: OnBadImage = "error"
     jpeg: Jpeg = "full"
+    objects: ObjectSource | None = None
     part_rows: int = 1000
 
     @property

@@ -43,7 +43,8 @@ def annotate(job: Job, workers: Workers = Local(), *, progress: TextIO | None = 
     """
     job = replace(job, bundle=job.bundle.absolute(), input=job.input.absolute(), output=job.output.absolute())
     bundle, source = Bundle.load(job.bundle), open_source(job.input)
-    answers = answers_for(job.output, bundle.task, source.id_type)
+    finds = bundle.manifest.grounder is not None and job.objects in (None, "found")
+    answers = answers_for(job.output, bundle.task, source.id_type, with_objects=finds)
     with WorkFolder.hold(job.output, job.rejected) as work:
         identity = _identity(job)
         work.begin(identity, lambda: _index(source, job.part_rows, progress))

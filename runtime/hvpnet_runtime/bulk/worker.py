@@ -85,10 +85,14 @@ class Annotator:
     def _annotate(self, part: Part) -> Done:
         pipeline = self._pipeline
         # Which pictures share a run of the vision graph must not depend on the parts that came before here, or the last
-        # digits of a score would.
+        # digits of a score would. So it is with the grounder, whose runs depend on timing unless a run is one picture.
         pipeline.cache.clear()
+        if pipeline.finder is not None:
+            pipeline.finder.forget()
+            pipeline.finder.batch = 1
         source = open_source(self._job.input)
-        answers = answers_for(self._job.output, pipeline.bundle.task, source.id_type)
+        finds = pipeline.finder is not None
+        answers = answers_for(self._job.output, pipeline.bundle.task, source.id_type, with_objects=finds)
         rejected, found = BytesIO(), Counter[type]()
 
         def results() -> Iterator[dict[str, Any]]:
@@ -120,6 +124,7 @@ class Annotator:
             on_bad_image=job.on_bad_image,
             threads=self._threads,
             jpeg=job.jpeg,
+            objects=job.objects,
         )
 
 

@@ -76,13 +76,17 @@ class GraphSpec:
         (output,) = self.outputs
         return output
 
-    def input_shapes(self, rows: int, length: int | None) -> dict[str, tuple[int, ...]]:
-        """The shape of every input for so many pictures, texts or queries of so many pieces.
+    def sizes(self, rows: int, length: int | None) -> dict[Axis, int]:
+        """The axes' sizes for so many pictures, texts or queries of so many pieces.
 
         The length of what the grounder reads is its queries.
         """
         queries = rows if self.name == "queries" else length or 0
-        sizes: dict[Axis, int] = {"pictures": rows, "batch": rows, "queries": queries, "length": length or 0}
+        return {"pictures": rows, "batch": rows, "queries": queries, "length": length or 0}
+
+    def input_shapes(self, rows: int, length: int | None) -> dict[str, tuple[int, ...]]:
+        """The shape of every input for these sizes."""
+        sizes = self.sizes(rows, length)
         return {tensor.name: tensor.shape(sizes) for tensor in self.inputs}
 
     def check(self, file: Path, inputs: Iterable[FoundTensor], outputs: Iterable[FoundTensor]) -> None:

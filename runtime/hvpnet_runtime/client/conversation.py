@@ -22,7 +22,7 @@ from hvpnet_runtime.serving.errors import (
     TweetsError,
     UnavailableError,
 )
-from hvpnet_runtime.types import Entity, EntityResult, Mention, Rejection, RelationResult, Result
+from hvpnet_runtime.types import Entity, EntityResult, FoundObject, Mention, Rejection, RelationResult, Result
 
 EXTRACT, SERVICE = "/v1/extract", "/v1/service"
 
@@ -207,8 +207,11 @@ def _retry_after(response: httpx2.Response) -> float:
 
 
 def _result(id_: Any, values: Mapping[str, Any]) -> Result:  # noqa: ANN401  whatever the tweet has
+    objects = None
+    if "objects" in values:
+        objects = tuple(FoundObject(tuple(each["box"]), each["query"], each["score"]) for each in values["objects"])
     if "entities" in values:
         entities = tuple(Entity(**entity) for entity in values["entities"])
-        return EntityResult(id_, entities, tuple(values["tags"]), values["cut_words"])
+        return EntityResult(id_, entities, tuple(values["tags"]), values["cut_words"], objects)
     head, tail = (Mention(**values[name]) for name in ("head", "tail"))
-    return RelationResult(id_, values["relation"], values["score"], head, tail, values["cut_words"])
+    return RelationResult(id_, values["relation"], values["score"], head, tail, values["cut_words"], objects)

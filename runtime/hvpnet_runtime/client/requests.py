@@ -45,7 +45,7 @@ class Encoded:
         id: stays here, since it may be anything; the answer gets it again.
         values: what JSON says of it, pictures apart.
         image: the bytes of the whole picture's file.
-        objects: those of the crops.
+        objects: those of the crops; None where they are not given.
         nbytes: of `values` as JSON.
     """
 
@@ -53,13 +53,13 @@ class Encoded:
     id: Any
     values: dict[str, Any]
     image: bytes | None
-    objects: tuple[bytes, ...]
+    objects: tuple[bytes, ...] | None
     nbytes: int
 
     @property
     def pictures(self) -> tuple[bytes, ...]:
         """All of them."""
-        return self.objects if self.image is None else (self.image, *self.objects)
+        return (*(() if self.image is None else (self.image,)), *(self.objects or ()))
 
 
 Item: TypeAlias = Encoded | Rejection
@@ -115,12 +115,12 @@ def _encode(row: int, tweet: Tweet, most_bytes: int) -> Encoded:
     given: dict[str, Any] = {
         "text": None if tweet.text is None else _string("the text", tweet.text),
         "words": None if tweet.words is None else [_string("a word", word) for word in items("words", tweet.words)],
-        "boxes": [_box(box) for box in items("boxes", tweet.boxes)],
+        "boxes": None if tweet.boxes is None else [_box(box) for box in items("boxes", tweet.boxes)],
         **{name: _span(name, getattr(tweet, name)) for name in ("head", "tail")},
     }
-    values = {name: value for name, value in given.items() if value is not None and value != []}
+    values = {name: value for name, value in given.items() if value is not None}
     image = None if tweet.image is None else _file(tweet.image)
-    objects = tuple(_file(crop) for crop in items("objects", tweet.objects))
+    objects = None if tweet.objects is None else tuple(_file(crop) for crop in items("objects", tweet.objects))
     encoded = Encoded(row, tweet.id, values, image, objects, len(_json(values)))
     if _REQUEST_BYTES + _nbytes(encoded, set(encoded.pictures)) > most_bytes:
         raise BodyTooLargeError(
@@ -138,7 +138,7 @@ def body(bundle: str | None, tweets: Sequence[Encoded]) -> dict[str, Any]:
     messages = [
         tweet.values
         | ({} if tweet.image is None else {"image": names[tweet.image]})
-        | ({"objects": [names[crop] for crop in tweet.objects]} if tweet.objects else {})
+        | ({} if tweet.objects is None else {"objects": [names[crop] for crop in tweet.objects]})
         for tweet in tweets
     ]
     request = _json(({} if bundle is None else {"bundle": bundle}) | {"tweets": messages})

@@ -82,12 +82,28 @@ class EncodedPicture:
         if resizable:
             resized_size(size, self.spec, self.name)
         for box in boxes:
-            shrink = self._shrink(opened.format, box, size)
+            shrink = self._shrink(opened.format, box, size, self.spec.resize)
             if shrink not in images:
                 fresh = opened if is_fresh else open_file(self.data, self.spec, self.name)
                 images[shrink], is_fresh = decoded(fresh, self.name, shrink), False
             cuts.append(partial(to_pixels, images[shrink], self.spec, box, name=self.name, size=size))
         return cuts
+
+    def whole(self, side: int, images: dict[int, Image.Image]) -> tuple[Image.Image, tuple[int, int]]:
+        """The whole picture decoded, and its own width and height, for whoever resizes it to a square of this side.
+
+        Args:
+            side: in pixels.
+            images: as of `cuts`.
+
+        Raises:
+            PictureError: as `open_file` and `decoded`.
+        """
+        opened = open_file(self.data, self.spec, self.name)
+        size, shrink = opened.size, self._shrink(opened.format, None, opened.size, side)
+        if shrink not in images:
+            images[shrink] = decoded(opened, self.name, shrink)
+        return images[shrink], size
 
     def pixels(self, box: Box | None = None) -> Pixels:
         """The pixels of one part, uint8 [crop, crop, 3].
@@ -97,9 +113,9 @@ class EncodedPicture:
         """
         return self.cuts([box])[0]()
 
-    def _shrink(self, file_format: str | None, box: Box | None, size: tuple[int, int]) -> int:
+    def _shrink(self, file_format: str | None, box: Box | None, size: tuple[int, int], resize: int) -> int:
         """The picture is decoded at one in so many of its pixels, so that this part of it has enough of them."""
         if self.jpeg == "full" or file_format != "JPEG":
             return 1
         x0, y0, x1, y1 = (0, 0, *size) if box is None else whole_pixels(box, self.name)
-        return next((each for each in _SHRINKS if min(x1 - x0, y1 - y0) // each >= SPARE * self.spec.resize), 1)
+        return next((each for each in _SHRINKS if min(x1 - x0, y1 - y0) // each >= SPARE * resize), 1)

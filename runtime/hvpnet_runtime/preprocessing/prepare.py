@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from threading import Lock
+from typing import Any, Protocol, TypeVar, get_args
 
 import numpy as np
 from PIL import Image
@@ -18,9 +19,9 @@ from hvpnet_runtime.preprocessing.mark_pair import mark_characters, mention
 from hvpnet_runtime.preprocessing.pictures import Jpeg, OnBadImage, Pixels
 from hvpnet_runtime.preprocessing.split_words import Word, split_words
 from hvpnet_runtime.preprocessing.tokenizer import load_tokenizer
-from hvpnet_runtime.preprocessing.tweet_pictures import PictureReader, PreparedPicture, Step
+from hvpnet_runtime.preprocessing.tweet_pictures import PictureReader, PreparedPicture, Step, WholePicture
 from hvpnet_runtime.processes import Origin
-from hvpnet_runtime.types import Mention, Picture, Tweet
+from hvpnet_runtime.types import FoundObject, Mention, ObjectSource, Picture, Tweet
 
 Made = TypeVar("Made")
 
@@ -36,6 +37,7 @@ class Prepared:
         windows: what the text graph reads: one row unless the text is long and windows were asked for.
         mentions: of relation extraction: head and tail.
         pictures: as many as the model reads; None is the blank picture.
+        objects: found in the picture; None where none are looked for in any tweet.
     """
 
     tweet: Tweet
@@ -44,6 +46,7 @@ class Prepared:
     windows: tuple[EntityWindow, ...]
     mentions: tuple[Mention, ...]
     pictures: tuple[PreparedPicture | None, ...]
+    objects: tuple[FoundObject, ...] | None = None
 
     @property
     def encodings(self) -> tuple[Encoding, ...]:
@@ -66,6 +69,16 @@ class Prepared:
         return sum(picture.nbytes for picture in self.pictures if picture is not None)
 
 
+class Finder(Protocol):
+    """Finds objects in the picture of a tweet."""
+
+    def __call__(
+        self, picture: WholePicture, words: Sequence[str], mentions: Sequence[Mention]
+    ) -> tuple[FoundObject, ...]:
+        """Objects in the picture of a tweet with these words and, for relations, head and tail; see `ObjectFinder`."""
+        ...
+
+
 class Preparer:
     """Turns tweets into `Prepared` for one bundle. Thread-safe.
 
@@ -79,6 +92,11 @@ class Preparer:
         jpeg: `full`, or `scaled`: decode large JPEGs at a half, a quarter or an eighth of their size, see
             `EncodedPicture`.
         known: keys of pictures whose pixels the backend does not need, such as a prefix cache: they are not decoded.
+        objects: see `Pipeline.load`.
+        find: finds objects, see `ObjectFinder`; None where nothing does.
+
+    Attributes:
+        without_objects: tweets with a picture that came without objects, where nothing finds them.
 
     Raises:
         BundleError: as `load_tokenizer` and `TextEncoder`.
@@ -96,6 +114,8 @@ class Preparer:
         max_pixels: int | None = None,
         jpeg: Jpeg = "full",
         known: Container[bytes] = frozenset(),
+        objects: ObjectSource | None = None,
+        find: Finder | None = None,
     ) -> None:
         if on_bad_image not in ("error", "substitute"):
             raise InputError(f"on_bad_image must be error or substitute, not {brief(on_bad_image)}")
@@ -103,6 +123,12 @@ class Preparer:
             raise InputError(f"jpeg must be full or scaled, not {brief(jpeg)}")
         if not isinstance(window, bool):
             raise InputError(f"window must be True or False, not {brief(window)}")
+        if objects not in (None, *get_args(ObjectSource)):
+            raise InputError(f"objects must be given, found or none, not {brief(objects)}")
+        if objects == "found" and find is None:
+            raise InputError("objects are to be found, and there is nothing that finds them")
+        self._objects, self._find = objects, find
+        self.without_objects, self._count = 0, Lock()
         self._manifest, pictures, limit = bundle.manifest, bundle.manifest.preprocessing, bundle.manifest.limits
         spec = replace(pictures, max_pixels=min(max_pixels or pictures.max_pixels, pictures.max_pixels))
         self._reader = PictureReader(spec, jpeg, on_bad_image, known)
@@ -139,7 +165,8 @@ class Preparer:
         else:
             encoding = self.encoder.encode_entities([word.text for word in words])
             windows = [EntityWindow(encoding, 0, (0, len(words)))]
-        return Prepared(tweet, text, tuple(words), tuple(windows), mentions, self._pictures(tweet))
+        pictures, objects = self._pictures(tweet, words, mentions)
+        return Prepared(tweet, text, tuple(words), tuple(windows), mentions, pictures, objects)
 
     def forget(self) -> None:
         """Free what is kept for the next tweets: the picture that was decoded last, if boxes were cut of it."""
@@ -164,24 +191,47 @@ class Preparer:
             return [picture.pixels for picture in pictures]
         return self._at_once([partial(getattr, picture, "pixels") for picture in pictures])
 
-    def _pictures(self, tweet: Tweet) -> tuple[PreparedPicture | None, ...]:
-        """Whole picture, then objects, filled up with blanks; only_obj has no whole picture, text_only none at all."""
+    def _pictures(
+        self, tweet: Tweet, words: Sequence[Word], mentions: Sequence[Mention]
+    ) -> tuple[tuple[PreparedPicture | None, ...], tuple[FoundObject, ...] | None]:
+        """Whole picture, then objects, filled up with blanks; and the objects that were found.
+
+        Models of the variant only_obj read no whole picture, those of text_only none at all.
+        """
         crops, boxes = items("objects", tweet.objects), items("boxes", tweet.boxes)
         if crops and boxes:
             raise InputError("a tweet has objects or boxes, not both")
         if boxes and tweet.image is None:
             raise InputError("boxes need the image they are boxes of")
-        slots = self._manifest.sizes.pictures
+        slots, image = self._manifest.sizes.pictures, tweet.image
+        found: tuple[FoundObject, ...] | None = None if self._find is None else ()
         if not slots:
-            return ()
+            return (), found
+        if self._objects in ("found", "none"):
+            crops, boxes = [], []
         objects = self._manifest.limits.max_objects
         reads_whole = slots > objects
         made: Sequence[PreparedPicture | None]
-        if boxes and tweet.image is not None:
-            made = self._at_once(self._reader.parts(tweet.image, [*[None] * reads_whole, *boxes[:objects]]))
+        if image is not None and self._find is not None and self._are_missing(tweet):
+            texts = [word.text for word in words]
+            find = partial(self._find, words=texts, mentions=mentions)
+            found, steps = self._reader.parts_found(image, find, whole=reads_whole)
+            made = self._at_once(steps)
+        elif boxes and image is not None:
+            made = self._at_once(self._reader.parts(image, [*[None] * reads_whole, *boxes[:objects]]))
         else:
-            made = self._whole_and_crops([tweet.image] * reads_whole, crops[:objects])
-        return (*made, *[None] * (slots - len(made)))
+            made = self._whole_and_crops([image] * reads_whole, crops[:objects])
+            self._note_missing(tweet)
+        return (*made, *[None] * (slots - len(made))), found
+
+    def _are_missing(self, tweet: Tweet) -> bool:
+        """Whether the objects of a tweet are to be found."""
+        return self._objects == "found" or (self._objects is None and tweet.objects is None and tweet.boxes is None)
+
+    def _note_missing(self, tweet: Tweet) -> None:
+        if self._objects is None and tweet.image is not None and self._are_missing(tweet):
+            with self._count:
+                self.without_objects += 1
 
     def _whole_and_crops(
         self, whole: Sequence[Picture | None], crops: Sequence[Picture]

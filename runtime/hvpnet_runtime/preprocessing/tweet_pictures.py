@@ -6,7 +6,8 @@ dates of files say nothing. PIL images and arrays are no files: they are resized
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -31,9 +32,10 @@ from hvpnet_runtime.preprocessing.pictures import (
     open_picture,
     or_substitute,
     picture_name,
+    resized_size,
     to_pixels,
 )
-from hvpnet_runtime.types import Box, Picture
+from hvpnet_runtime.types import Box, FoundObject, Picture
 
 _LOCKS = 64  # so that different pictures seldom wait for each other
 _REFUSED = 256  # pictures that are remembered as refused
@@ -69,6 +71,56 @@ class PreparedPicture:
 
 Step: TypeAlias = Callable[[], PreparedPicture]
 """Prepares one picture, in any thread."""
+
+
+class WholePicture:
+    """A picture that objects may be found in; it is decoded when that is asked for.
+
+    Attributes:
+        key: 16 bytes that are equal for equal pictures, read under the same limits.
+
+    Args:
+        key: see above.
+        spec: sizes and limits.
+        decode: the picture decoded, and its own width and height, for a square of this side; see
+            `EncodedPicture.whole`.
+    """
+
+    def __init__(
+        self, key: bytes, spec: PictureSpec, decode: Callable[[int], tuple[Image.Image, tuple[int, int]]]
+    ) -> None:
+        self.key, self._spec, self._decode = key, spec, decode
+        self._size: tuple[int, int] | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of a picture that was decoded."""
+        if self._size is None:
+            raise RuntimeError("the picture was not decoded yet")
+        return self._size
+
+    def decode(self, side: int) -> Pixels:
+        """The pixels, uint8 [height, width, 3], for whoever resizes them to a square of this side.
+
+        Of a large JPEG they may be fewer than the picture has, where that was asked for.
+
+        Raises:
+            PictureError: it cannot be decoded.
+        """
+        image, self._size = self._decode(side)
+        return np.asarray(image)
+
+    def has_crop(self, box: tuple[int, int, int, int]) -> bool:
+        """Whether a crop can be made of this part: it is not too elongated."""
+        try:
+            resized_size((box[2] - box[0], box[3] - box[1]), self._spec, "<object>")
+        except PictureError:
+            return False
+        return True
+
+
+Find: TypeAlias = Callable[[WholePicture], tuple[FoundObject, ...]]
+"""Finds objects in a picture."""
 
 
 class PictureReader:
@@ -151,6 +203,39 @@ class PictureReader:
             _edges(box, name)  # what is wrong with a box, no other picture can mend
         return or_substitute(picture, self._on_bad_image, partial(self._steps, boxes))
 
+    def parts_found(self, picture: Picture, find: Find, *, whole: bool) -> tuple[tuple[FoundObject, ...], list[Step]]:
+        """Objects found in a picture, and the parts of it as `parts` makes them: the whole, if asked for, and theirs.
+
+        It is decoded once, and not at all if neither `find` nor anybody else needs its pixels.
+
+        Raises:
+            PictureError: as `parts`; and whatever `find` raises.
+        """
+        return or_substitute(picture, self._on_bad_image, partial(self._found, find, whole))
+
+    def _found(self, find: Find, whole: bool, picture: Picture) -> tuple[tuple[FoundObject, ...], list[Step]]:  # noqa: FBT001  bound by place
+        parts: list[Box | None] = [None] if whole else []
+        if isinstance(picture, np.ndarray | Image.Image):
+            image, name = open_picture(picture, self._spec), picture_name(picture)
+            facts = repr((image.size, self._spec)).encode()
+            key = sha256(digest(np.asarray(image)) + facts).digest()[:16]
+            found = find(WholePicture(key, self._spec, lambda _: (image, image.size)))
+            parts += [each.box for each in found]
+            return found, [partial(_prepare_image, image, self._spec, box, name) for box in parts]
+        file = EncodedPicture.read(picture, self._spec, self._jpeg)
+        (key,), images = self._keys(file, [None]), dict[int, Image.Image]()
+        found = find(WholePicture(key, self._spec, partial(self._whole, file, images)))
+        parts += [each.box for each in found]
+        keys = self._keys(file, [_edges(box, file.name) for box in parts])
+        with self._lock_of(file):
+            return found, self._parts_of(file, parts, keys, images)
+
+    def _whole(
+        self, file: EncodedPicture, images: dict[int, Image.Image], side: int
+    ) -> tuple[Image.Image, tuple[int, int]]:
+        with self._decoding(file):
+            return file.whole(side, images)
+
     def _steps(self, boxes: Sequence[Box | None], picture: Picture) -> list[Step]:
         if isinstance(picture, np.ndarray | Image.Image):
             image, name = open_picture(picture, self._spec), picture_name(picture)
@@ -160,34 +245,50 @@ class PictureReader:
         with self._lock_of(file):
             return self._parts_of(file, boxes, keys)
 
-    def _parts_of(self, file: EncodedPicture, boxes: Sequence[Box | None], keys: Sequence[bytes]) -> list[Step]:
+    def _parts_of(
+        self,
+        file: EncodedPicture,
+        boxes: Sequence[Box | None],
+        keys: Sequence[bytes],
+        images: dict[int, Image.Image] | None = None,
+    ) -> list[Step]:
         is_known = [key in self._known for key in keys]  # once: the answer may change
         unknown = [box for box, known in zip(boxes, is_known, strict=True) if not known]
-        cuts = iter(self._cuts(file, unknown) if unknown else [])
+        cuts = iter(self._cuts(file, unknown, images) if unknown else [])
         return [
             partial(_prepare_part, file, key, partial(file.pixels, box) if known else next(cuts), later=known)
             for key, box, known in zip(keys, boxes, is_known, strict=True)
         ]
 
-    def _cuts(self, file: EncodedPicture, boxes: Sequence[Box | None]) -> list[Callable[[], Pixels]]:
-        """Decode a file. One without a name that was refused lately is refused again, without another look."""
+    def _cuts(
+        self, file: EncodedPicture, boxes: Sequence[Box | None], images: dict[int, Image.Image] | None
+    ) -> list[Callable[[], Pixels]]:
+        """Decode a file, but for `images` of it that were decoded before, by the fraction of their size."""
+        last = self._last
+        if images:
+            last = file.digest, images
+        elif last is None or last[0] != file.digest:
+            last = file.digest, {}
+        with self._decoding(file):
+            cuts = file.cuts(boxes, last[1], resizable=self._on_bad_image == "substitute")
+        if boxes != [None]:  # a whole picture is seldom cut again
+            self._last = last
+        return cuts
+
+    @contextmanager
+    def _decoding(self, file: EncodedPicture) -> Iterator[None]:
+        """One without a name that was refused lately is refused again, without another look."""
         nameless = file.name == BYTES
         if nameless and (reason := self._refused.get(file.digest)) is not None:
             raise PictureError(reason)
-        last = self._last
-        if last is None or last[0] != file.digest:
-            last = file.digest, {}
         try:
-            cuts = file.cuts(boxes, last[1], resizable=self._on_bad_image == "substitute")
+            yield
         except PictureError as error:
             if nameless and not isinstance(error.__cause__, MemoryError):
                 self._refused[file.digest] = str(error)
                 while len(self._refused) > _REFUSED:
                     self._refused.popitem(last=False)
             raise
-        if boxes != [None]:  # a whole picture is seldom cut again
-            self._last = last
-        return cuts
 
     def _lock_of(self, file: EncodedPicture) -> Lock:
         return self._locks[file.digest[0] % _LOCKS]

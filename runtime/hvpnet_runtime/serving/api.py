@@ -119,9 +119,15 @@ def _add_extract(
         answers = await _outcome(work, request, settings.limits.answer_seconds)
         if rejections := [answer for answer in answers if isinstance(answer, Rejection)]:
             raise TweetsError(rejections)
-        body = ExtractResponse.model_construct(bundle=bundle, results=list(answers)).model_dump_json()
+        response = ExtractResponse.model_construct(bundle=bundle, results=list(answers))
+        finds = any(answer.objects is not None for answer in answers if not isinstance(answer, Rejection))
+        body = response.model_dump_json(exclude=None if finds else _FOUND)
         metrics.answered(bundle, len(tweets), time.perf_counter() - start)
         return Response(body, media_type=JSON)
+
+
+_FOUND = {"results": {"__all__": {"objects"}}}
+"""The key of results that a bundle without a grounder does not have."""
 
 
 async def _read_tweets(request: Request, settings: Settings, share: Share) -> tuple[str, list[Tweet]]:

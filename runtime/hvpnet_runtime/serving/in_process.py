@@ -209,6 +209,7 @@ class InProcess:
                     max_length=pipeline.backend.max_length,
                     jpeg=settings.jpeg,
                     known=pipeline.cache,
+                    find=pipeline.finder,
                 )
                 self._preparations[name] = Preparation(name, preparer, self.own_metrics)
                 self._batchers[name] = Batcher(name, pipeline, settings.batching.size, self.own_metrics, gave_up)

@@ -76,8 +76,14 @@ class TweetMessage(_Message):
     text: str | None = Field(None, description="the raw text")
     words: list[str] | None = Field(None, description="the text already split into words")
     image: str | None = Field(None, description="the whole picture")
-    objects: Objects[str] = Field([], description="object crops, most important first")
-    boxes: Objects[PixelBox] = Field([], description="object boxes, cropped out of the image by the service")
+    objects: Objects[str] | None = Field(
+        None,
+        description="object crops, most important first, maybe none; without these and boxes, objects are found in the"
+        " image if the bundle has a grounder",
+    )
+    boxes: Objects[PixelBox] | None = Field(
+        None, description="object boxes, cropped out of the image by the service, maybe none"
+    )
     head: Span | None = Field(None, description="relations: the head entity")
     tail: Span | None = Field(None, description="relations: the tail entity")
 
@@ -186,7 +192,8 @@ def _to_tweet(message: TweetMessage, pictures: Pictures, limits: ServiceLimits) 
     if len(text) > limits.text_characters:
         raise TextError(f"the text has {len(text)} characters, the limit is {limits.text_characters}; split it")
     image = None if message.image is None else pictures(message.image)
-    return Tweet(**dict(message) | {"image": image, "objects": [pictures(crop) for crop in message.objects]})
+    objects = None if message.objects is None else [pictures(crop) for crop in message.objects]
+    return Tweet(**dict(message) | {"image": image, "objects": objects})
 
 
 def _content_type(request: Request) -> str:

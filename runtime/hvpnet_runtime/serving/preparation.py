@@ -62,4 +62,4 @@ class Preparation:
         except InputError as error:
             return Rejection.of(number, tweet.id, error)
         # The backend reads the prepared pictures; the tweet's own need not travel to it.
-        return replace(prepared, tweet=replace(tweet, image=None, objects=(), boxes=()))
+        return replace(prepared, tweet=replace(tweet, image=None, objects=None, boxes=None))

@@ -7,6 +7,8 @@ from typing import TypeAlias, cast
 import numpy as np
 
 from hvpnet_runtime.backends.base import Array, HostBackend
+from hvpnet_runtime.backends.grounder import Grounder
+from hvpnet_runtime.backends.onnxruntime import load_cpu_grounder
 from hvpnet_runtime.bundle import Axis, Bundle, GraphName, Precision
 from hvpnet_runtime.errors import BackendError
 from hvpnet_runtime.triton.settings import TRITON, Settings
@@ -35,6 +37,10 @@ class TritonBackend(HostBackend):
         super().__init__(TRITON, bundle, cast("Precision", settings.precision))
         self._model, self._max_batch = model, max_batch
         self._lengths, self._infer = settings.lengths, infer
+
+    def load_grounder(self) -> Grounder:
+        """See `BundleBackend`. It runs in the Python model's own process, on the CPU."""
+        return load_cpu_grounder(self._bundle, precision=self.precision)
 
     def _run(self, graph: GraphName, feeds: Mapping[str, Array]) -> Array:
         spec, model = self._specs[graph], f"{self._model}_{graph}"

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from hvpnet_runtime.backends import Backend, load_backend
+from hvpnet_runtime.backends import BundleBackend, load_backend
 from hvpnet_runtime.backends.base import Array
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.errors import BackendError, HvpnetError, InputError, RepositoryError, one_line
-from hvpnet_runtime.pipeline import Pipeline
+from hvpnet_runtime.pipeline import Pipeline, load_finder
 from hvpnet_runtime.prefix_cache import PrefixCache
 from hvpnet_runtime.preprocessing.prepare import Preparer
 from hvpnet_runtime.triton.backend import TritonBackend
@@ -37,12 +37,13 @@ class TritonPythonModel:
         path = Path(args["model_repository"]) / args["model_version"] / BUNDLE
         bundle = Bundle.load(path, graphs=settings.backend != TRITON)
         if settings.backend == TRITON:
-            backend: Backend = TritonBackend(bundle, args["model_name"], max_batch, settings, _infer)
+            backend: BundleBackend = TritonBackend(bundle, args["model_name"], max_batch, settings, _infer)
         else:
             backend = load_backend(bundle, settings.backend, precision=settings.precision or None)
         cache = PrefixCache(settings.cache_mib * 2**20)
-        preparer = Preparer(bundle, window=settings.window, max_length=backend.max_length, known=cache)
-        self._pipeline = Pipeline(bundle, backend, preparer, cache)
+        finder = load_finder(bundle, backend)
+        preparer = Preparer(bundle, window=settings.window, max_length=backend.max_length, known=cache, find=finder)
+        self._pipeline = Pipeline(bundle, backend, preparer, cache, finder=finder)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer the requests that Triton batched, each with its result or its own error."""

@@ -4,7 +4,8 @@ A request has B rows, one tweet each:
 
     TWEET    [B, 1]   a JSON object with the keys of a line of JSON lines, but for the pictures
     IMAGE    [B, 1]   optional: the bytes of the picture's file
-    OBJECTS  [B, K]   optional: the bytes of the object crops' files, most important first
+    OBJECTS  [B, K]   optional: the bytes of the object crops' files, most important first; without it and without
+                      boxes, objects are found in the picture if the bundle has a grounder
     RESULT   [B, 1]   the answer, a JSON object as in JSON lines
 
 An empty string is a picture that is not there. Pictures are never paths: these would be files of the server.
@@ -55,7 +56,7 @@ def answer(pipeline: Pipeline, requests: Sequence[Request]) -> list[Strings | Ex
     ]
 
 
-def read_tweet(text: bytes, image: bytes = b"", objects: Sequence[bytes] = ()) -> Tweet:
+def read_tweet(text: bytes, image: bytes = b"", objects: Sequence[bytes] | None = None) -> Tweet:
     """A tweet from a row of the tensors.
 
     Raises:
@@ -67,9 +68,8 @@ def read_tweet(text: bytes, image: bytes = b"", objects: Sequence[bytes] = ()) -
         raise InputError(f"TWEET is not UTF-8: {error}") from error
     if pictures := {"image", "objects"} & values.keys():
         raise InputError(f"TWEET has {' and '.join(sorted(pictures))}: pictures are the inputs IMAGE and OBJECTS")
-    return replace(
-        tweet_from_dict(values, Path()), image=image or None, objects=[picture for picture in objects if picture]
-    )
+    crops = None if objects is None else [picture for picture in objects if picture]
+    return replace(tweet_from_dict(values, Path()), image=image or None, objects=crops)
 
 
 def _prepare(pipeline: Pipeline, request: Request) -> list[Prepared] | Exception:
@@ -78,7 +78,7 @@ def _prepare(pipeline: Pipeline, request: Request) -> list[Prepared] | Exception
     for row in range(len(request.tweets)):
         try:
             image = b"" if request.images is None else request.images[row].item()
-            objects = () if request.objects is None else request.objects[row].tolist()
+            objects = None if request.objects is None else request.objects[row].tolist()
             tweets.append(pipeline.prepare(read_tweet(request.tweets[row].item(), image, objects)))
         except InputError as error:
             return error if len(request.tweets) == 1 else type(error)(f"tweet {row}: {error}")

@@ -279,7 +279,7 @@ def test_long_names_are_not_shown_whole(tmp_path, name):
 def test_text_without_pictures(twitter):
     split = read_split(SplitFiles(twitter.text, None, twitter.crops, twitter.objects))
     assert not split.has_pictures
-    assert [(example.tweet.image, example.tweet.objects) for example in split.examples] == [(None, ()), (None, ())]
+    assert [(example.tweet.image, example.tweet.objects) for example in split.examples] == [(None, None), (None, None)]
 
 
 def test_missing_image_is_an_error(twitter):

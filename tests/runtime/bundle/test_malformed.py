@@ -5,8 +5,9 @@ import os
 import random
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from rewrite import rewrite
+from tiny_grounder import add_grounder
 
 from hvpnet.cli import main
 from hvpnet_runtime import BackendError, Bundle, BundleError, Pipeline, Tweet
@@ -58,7 +60,7 @@ def refused(bundle: Path, backend: str = "onnxruntime-cpu") -> str:
     return str(caught.value)
 
 
-def answers_or_is_refused(bundle: Path) -> None:
+def answers_or_is_refused(bundle: Path, tweet: Tweet = TWEET) -> None:
     with no_hang():
         try:
             pipeline = Pipeline.load(bundle, "onnxruntime-cpu", threads=1)
@@ -66,7 +68,7 @@ def answers_or_is_refused(bundle: Path) -> None:
             return
         with pipeline:
             try:
-                (result,) = pipeline([TWEET])
+                (result,) = pipeline([tweet])
             except BackendError:  # a graph that loads may still divide by zero
                 return
             assert len(result.to_dict()["tags"]) == 4
@@ -344,27 +346,46 @@ def test_damage_with_digests_that_agree(ner_bundle: Path, tmp_path: Path, seed: 
     choose = random.Random(seed)
     bundle = Path(shutil.copytree(ner_bundle, tmp_path / "bundle"))
     try:
-        name = choose.choice([*FILES, "manifest.json"])
-        content = bytearray((bundle / name).read_bytes())
-        at = choose.randrange(min(len(content), 60_000))  # nodes and headers come first, weights after them
-        length, damage = choose.randrange(1, 20), choose.choice(("flip", "lose", "double", "cut", "swap"))
-        if damage == "flip":
-            content[at] ^= 1 << choose.randrange(8)
-        elif damage == "lose":
-            del content[at : at + length]
-        elif damage == "double":
-            content[at:at] = content[at : at + length]
-        elif damage == "cut":
-            del content[at:]
-        else:
-            content[:] = (bundle / choose.choice(FILES)).read_bytes()
-        if name == "manifest.json":
-            (bundle / name).write_bytes(content)
-        else:
-            rewrite(bundle, name, bytes(content))
+        damage(bundle, [*FILES, "manifest.json"], choose)
         answers_or_is_refused(bundle)
     finally:
         shutil.rmtree(bundle)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32), queries=st.sampled_from(["fixed", "text"]))
+def test_damage_to_a_grounder_with_digests_that_agree(
+    ner_bundle: Path, tmp_path: Path, seed: int, queries: str
+) -> None:
+    bundle = add_grounder(Path(shutil.copytree(ner_bundle, tmp_path / "bundle")), queries)
+    own = ["grounder.npz"] if queries == "fixed" else ["grounder_tokenizer.json", "onnx/fp32/queries.onnx"]
+    try:
+        damage(bundle, [*own, "onnx/fp32/grounder.onnx", "manifest.json"], random.Random(seed))
+        answers_or_is_refused(bundle, replace(TWEET, image=np.full((40, 50, 3), 90, np.uint8)))
+    finally:
+        shutil.rmtree(bundle)
+
+
+def damage(bundle: Path, files: Sequence[str], choose: random.Random) -> None:
+    """Damage one of the files, but for its digest."""
+    name = choose.choice(files)
+    content = bytearray((bundle / name).read_bytes())
+    at = choose.randrange(min(len(content), 60_000))  # nodes and headers come first, weights after them
+    length, way = choose.randrange(1, 20), choose.choice(("flip", "lose", "double", "cut", "swap"))
+    if way == "flip":
+        content[at] ^= 1 << choose.randrange(8)
+    elif way == "lose":
+        del content[at : at + length]
+    elif way == "double":
+        content[at:at] = content[at : at + length]
+    elif way == "cut":
+        del content[at:]
+    else:
+        content[:] = (bundle / choose.choice(FILES)).read_bytes()
+    if name == "manifest.json":
+        (bundle / name).write_bytes(content)
+    else:
+        rewrite(bundle, name, bytes(content))
 
 
 # The command

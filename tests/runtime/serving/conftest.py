@@ -104,7 +104,7 @@ def as_json() -> Callable[[Tweet], Json]:
     def message(tweet: Tweet) -> Json:
         pictures = {
             "image": None if tweet.image is None else base64.b64encode(read(tweet.image)).decode(),
-            "objects": [base64.b64encode(read(crop)).decode() for crop in tweet.objects],
+            "objects": [base64.b64encode(read(crop)).decode() for crop in tweet.objects or ()],
         }
         return {name: value for name, value in (vars(tweet) | pictures).items() if value not in (None, (), [])}
 
@@ -128,7 +128,7 @@ def as_parts() -> Callable[[str, Sequence[Tweet]], dict[str, tuple[str | None, b
             named = replace(
                 tweet,
                 image=None if tweet.image is None else name(tweet.image),
-                objects=[name(crop) for crop in tweet.objects],
+                objects=[name(crop) for crop in tweet.objects or ()],
             )
             messages.append({key: value for key, value in vars(named).items() if value not in (None, (), [])})
         return {"request": (None, json.dumps({"bundle": bundle, "tweets": messages}))} | files

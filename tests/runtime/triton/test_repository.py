@@ -13,9 +13,11 @@ import onnxruntime as ort
 import pytest
 from google.protobuf import text_format
 from rewrite import rewrite
+from tiny_grounder import add_grounder
 from tritonclient.grpc.model_config_pb2 import TYPE_FP16, TYPE_FP32, TYPE_INT64, TYPE_UINT8, ModelConfig
 
 from hvpnet.cli import main
+from hvpnet_runtime.backends.onnxruntime import load_cpu_grounder
 from hvpnet_runtime.backends.tensorrt.profiles import text_profiles, vision_profiles
 from hvpnet_runtime.backends.tensorrt.record import BuildRecord
 from hvpnet_runtime.bundle import Bundle, file_digests, sha256
@@ -265,3 +267,12 @@ def test_the_command(ner_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert "max_batch_size: 8\n" in configs(tmp_path / "out")["hvpnet_text"]
     assert main(arguments) == 1
     assert "exists: remove it" in capsys.readouterr().err
+
+
+def test_the_python_model_finds_objects_itself(copied: Path, tmp_path: Path) -> None:
+    """Its copy of the bundle has the grounder, though other models run the graphs."""
+    models = write_repository(Bundle.load(add_grounder(copied)), tmp_path / "out", RepositoryOptions())
+    assert models == ["hvpnet", "hvpnet_text", "hvpnet_vision"]
+    copy = Bundle.load(tmp_path / "out/hvpnet/1/bundle", graphs=False)
+    assert {name for name in copy.manifest.files if name.endswith(".onnx")} == {"onnx/fp32/grounder.onnx"}
+    assert load_cpu_grounder(copy).precision == "fp32"

@@ -1,11 +1,15 @@
 """Tensors to tweets, results to tensors, and errors where they belong."""
 
+import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+from tiny_grounder import COLOURS, add_grounder
 
 from hvpnet_runtime import InputError, PictureError, Pipeline, TextError, Tweet
 from hvpnet_runtime.errors import BackendError
@@ -30,7 +34,8 @@ def test_a_tweet_has_the_keys_of_json_lines() -> None:
     assert read_tweet(text.encode(), b"jpeg", [b"", b"png", b""]) == Tweet(
         words=["a", "b"], image=b"jpeg", objects=[b"png"], boxes=[[0, 0, 9, 9]], head=[0, 1], tail=[1, 2], id=[7]
     )
-    assert read_tweet(b'{"text": "Rome"}') == Tweet(text="Rome", objects=[], boxes=[])
+    assert read_tweet(b'{"text": "Rome"}') == Tweet(text="Rome")
+    assert read_tweet(b'{"text": "Rome", "boxes": []}', objects=[b""]) == Tweet(text="Rome", objects=[], boxes=[])
 
 
 @pytest.mark.parametrize(
@@ -99,3 +104,17 @@ def test_a_bug_fails_one_request(pipeline: Pipeline, monkeypatch: pytest.MonkeyP
 
 def test_no_request_at_all(pipeline: Pipeline) -> None:
     assert answer(pipeline, []) == []
+
+
+def test_objects_are_found_where_the_request_has_none(ner_bundle: Path, tmp_path: Path) -> None:
+    bundle = add_grounder(Path(shutil.copytree(ner_bundle, tmp_path / "bundle")))
+    image = np.full((64, 64, 3), 255, np.uint8)
+    image[8:40, 4:24] = COLOURS["red"]
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "png")
+    tweets, images = strings([b'{"text": "Anna saw Rome"}']), strings([file.getvalue()])
+    with Pipeline.load(bundle, "onnxruntime-cpu") as finding:
+        found, none = answer(finding, [Request(tweets, images), Request(tweets, images, objects=strings([b"", b""]))])
+    (row,) = decoded(found)
+    assert row["objects"] == [{"box": [4, 8, 24, 40], "query": "red", "score": pytest.approx(640 / 4096)}]
+    assert decoded(none)[0]["objects"] == []

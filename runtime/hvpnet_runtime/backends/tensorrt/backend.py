@@ -4,7 +4,8 @@ A request takes a lane: a stream with its own executors, so that several threads
 text engine nothing waits on the host; the text engine's stream waits for the events of the prefixes it reads.
 """
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from queue import LifoQueue
@@ -15,14 +16,19 @@ import numpy as np
 import numpy.typing as npt
 
 from hvpnet_runtime.backends.base import Pixels, Prefix, TextInputs, no_pictures
-from hvpnet_runtime.backends.cuda import Address, Cuda
+from hvpnet_runtime.backends.cuda import Cuda
 from hvpnet_runtime.backends.device_prefixes import DevicePrefix, PrefixPool
-from hvpnet_runtime.backends.tensorrt.executor import Executor
+from hvpnet_runtime.backends.grounder import Grounder
+from hvpnet_runtime.backends.onnxruntime import load_cpu_grounder
+from hvpnet_runtime.backends.tensorrt.grounder import GrounderEngines
+from hvpnet_runtime.backends.tensorrt.lane import Lane, fill
 from hvpnet_runtime.backends.tensorrt.library import EngineName, Library, load_library
-from hvpnet_runtime.backends.tensorrt.profiles import Bucket, Profile, choose_bucket
+from hvpnet_runtime.backends.tensorrt.profiles import Profile, choose_bucket
 from hvpnet_runtime.backends.tensorrt.record import find_engine
 from hvpnet_runtime.bundle import Bundle, FoundTensor, GraphName, GraphSpec
 from hvpnet_runtime.errors import BackendError, BundleError, StaleEngineError
+
+_log = logging.getLogger(__name__)
 
 LANES = 2
 """Requests on the device at the same time: one computes while another copies."""
@@ -66,26 +72,36 @@ class TensorRTBackend:
         self.name: str = engine
         self._api = load_library(engine) if api is None else api
         self._cuda = Cuda() if cuda is None else cuda
+        self._bundle, self._cuda_graphs = bundle, cuda_graphs
         self.folder, record = find_engine(bundle, self._api, self._cuda.device())
         self.precision: str = record.precision
-        self._specs, self._profiles = bundle.specs(record.precision), record.profiles
+        self._specs, self._profiles, self._record = bundle.specs(record.precision), record.profiles, record
         longest = max(profile.length or 0 for profile in record.profiles["text"])
         self.max_length: int | None = longest if longest < bundle.manifest.limits.max_length else None
-        runtime = self._api.trt.Runtime(self._api.logger)
-        self._engines = {
-            graph: self._deserialise(runtime, record.plan(bundle, self.folder, graph), self.folder / f"{graph}.plan")
-            for graph in self._specs
-        }
-        for graph in self._specs:
-            self._check_engine(graph)
+        self._engines = self._load_engines(self._specs)
         self._pool: PrefixPool | None = None
         if "vision" in self._specs:
             self._pool = PrefixPool(self._cuda, self._specs["vision"].output.nbytes({"pictures": 1}))
-        self._lanes: LifoQueue[_Lane] = LifoQueue()
-        self._all_lanes = [_Lane(self._cuda, self._api, self._engines, cuda_graphs=cuda_graphs) for _ in range(lanes)]
+        self._lanes: LifoQueue[Lane] = LifoQueue()
+        self._all_lanes = [Lane(self._cuda, self._api, self._engines, cuda_graphs=cuda_graphs) for _ in range(lanes)]
         for lane in self._all_lanes:
             self._lanes.put(lane)
         self._closing, self._closed = Lock(), False
+
+    def load_grounder(self) -> Grounder:
+        """See `BundleBackend`. Where it has no engines, ONNX Runtime runs it on the CPU, which a warning says."""
+        specs, record = self._bundle.grounder_specs(), self._record
+        if not specs.keys() <= record.profiles.keys():
+            grounder = load_cpu_grounder(self._bundle, precision=self.precision)
+            _log.warning(
+                "objects are found by %s on the CPU: %s has no engine of the grounder, which hvpnet build makes",
+                grounder.name,
+                self.folder,
+            )
+            return grounder
+        lane = Lane(self._cuda, self._api, self._load_engines(specs), cuda_graphs=self._cuda_graphs)
+        engines = GrounderEngines(lane, specs, record.profiles)
+        return Grounder(self.name, self._bundle.grounder.prefer(self.precision), specs, engines.run, engines.close)
 
     def encode_pictures(self, pixels: Pixels) -> Sequence[Prefix]:
         """See `Backend`. Returns as soon as the work is queued."""
@@ -143,7 +159,7 @@ class TensorRTBackend:
         with self._lane() as lane:
             executor = lane.executor(self._specs["text"], bucket)
             for name, array in arrays.items():
-                _fill(executor.host[name], array)
+                fill(executor.host[name], array)
             if self._pool is not None:
                 gathered = cast("list[DevicePrefix]", [prefix for row in prefixes[rows] for prefix in row])
                 self._pool.gather(executor.device["prefix"], gathered, lane.stream)
@@ -153,26 +169,39 @@ class TensorRTBackend:
             shape = output.shape({"batch": count, "length": length})
             return np.array(executor.host[output.name][tuple(map(slice, shape))], np.float32)
 
+    def _load_engines(self, specs: Mapping[GraphName, GraphSpec]) -> dict[GraphName, Any]:
+        """Engines by graph, each held against what the graph reads and answers."""
+        runtime = self._api.trt.Runtime(self._api.logger)
+        engines = {
+            graph: self._deserialise(
+                runtime, self._record.plan(self._bundle, self.folder, graph), self.folder / f"{graph}.plan"
+            )
+            for graph in specs
+        }
+        for graph, engine in engines.items():
+            self._check_engine(engine, specs[graph], self.folder / f"{graph}.plan")
+        return engines
+
     def _deserialise(self, runtime: Any, plan: bytes, file: Path) -> Any:  # noqa: ANN401  TensorRT has no types
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise BackendError(f"{self.name} cannot load {file} on this GPU: {self._api.last_error()}")
         return engine
 
-    def _check_engine(self, graph: GraphName) -> None:
-        engine, file, modes = self._engines[graph], self.folder / f"{graph}.plan", self._api.trt.TensorIOMode
+    def _check_engine(self, engine: Any, spec: GraphSpec, file: Path) -> None:  # noqa: ANN401
+        modes = self._api.trt.TensorIOMode
         sides: dict[Any, list[FoundTensor]] = {modes.INPUT: [], modes.OUTPUT: []}
         for name in map(engine.get_tensor_name, range(engine.num_io_tensors)):
             dtype = np.dtype(self._api.trt.nptype(engine.get_tensor_dtype(name))).name
             axes = tuple(None if size < 0 else size for size in engine.get_tensor_shape(name))
             sides[engine.get_tensor_mode(name)].append(FoundTensor(name, dtype, axes))
         try:
-            self._specs[graph].check(file, sides[modes.INPUT], sides[modes.OUTPUT])
+            spec.check(file, sides[modes.INPUT], sides[modes.OUTPUT])
         except BundleError as error:
             raise StaleEngineError(f"{error}, and build the engines again") from error
 
     @contextmanager
-    def _lane(self) -> Iterator["_Lane"]:
+    def _lane(self) -> Iterator[Lane]:
         lane = self._lanes.get()
         try:
             if self._closed:
@@ -182,62 +211,5 @@ class TensorRTBackend:
             self._lanes.put(lane)
 
 
-class _Lane:
-    """A stream, and the executors that run on it one after the other."""
-
-    def __init__(self, cuda: Cuda, api: Library, engines: dict[GraphName, Any], *, cuda_graphs: bool) -> None:
-        self.stream = cuda.stream()
-        self._cuda, self._api, self._engines, self._cuda_graphs = cuda, api, engines, cuda_graphs
-        self._executors: dict[tuple[GraphName, Bucket], Executor] = {}
-        self._scratch: dict[GraphName, tuple[Address, int]] = {}
-
-    def executor(self, spec: GraphSpec, bucket: Bucket) -> Executor:
-        """The executor of a graph and bucket, made when first asked for, free to be filled."""
-        found = self._executors.get((spec.name, bucket))
-        if found is None:
-            self.synchronize()  # what runs on the shared scratch memory must be done
-            found = self._executors[spec.name, bucket] = Executor(
-                self._cuda,
-                self._api,
-                self._engines[spec.name],
-                bucket.profile,
-                spec.input_shapes(bucket.rows, bucket.length),
-                self._scratch_of(spec.name),
-                self.stream,
-                cuda_graph=self._cuda_graphs,
-            )
-        elif found.running:  # its pinned inputs may still be read
-            self.synchronize()
-        return found
-
-    def synchronize(self) -> None:
-        """Wait for everything queued."""
-        self._cuda.synchronize(self.stream)
-        for executor in self._executors.values():
-            executor.running = False
-
-    def close(self) -> None:
-        """Free everything."""
-        self.synchronize()
-        for executor in self._executors.values():
-            executor.close()
-        for address, _ in self._scratch.values():
-            self._cuda.free(address)
-        self._executors, self._scratch = {}, {}
-        self._cuda.destroy_stream(self.stream)
-
-    def _scratch_of(self, graph: GraphName) -> tuple[Address, int]:
-        if graph not in self._scratch:
-            size = int(self._engines[graph].device_memory_size_v2)
-            self._scratch[graph] = self._cuda.malloc(size), size
-        return self._scratch[graph]
-
-
 def _most_rows(profiles: tuple[Profile, ...]) -> int:
     return max(profile.batch[2] for profile in profiles)
-
-
-def _fill(target: npt.NDArray[Any], source: npt.NDArray[Any]) -> None:
-    """Copy into the corner of a larger array; what is left is padding, 0."""
-    target.fill(0)
-    target[tuple(slice(0, size) for size in source.shape)] = source

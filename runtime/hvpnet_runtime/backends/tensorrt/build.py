@@ -8,9 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from hvpnet_runtime.backends.cuda import cuda_runtime_version, find_device
+from hvpnet_runtime.backends.grounder import MAX_QUERIES
 from hvpnet_runtime.backends.tensorrt.library import EngineName, Library, load_library
 from hvpnet_runtime.backends.tensorrt.network import check, parse
-from hvpnet_runtime.backends.tensorrt.profiles import Profile, text_profiles, vision_profiles
+from hvpnet_runtime.backends.tensorrt.profiles import (
+    Profile,
+    grounder_profiles,
+    text_profiles,
+    vision_profiles,
+)
 from hvpnet_runtime.backends.tensorrt.record import BuildRecord, engine_folder
 from hvpnet_runtime.bundle import Bundle, GraphName, GraphSpec, Precision, file_digests
 from hvpnet_runtime.bundle.staging import staged
@@ -51,7 +57,7 @@ class BuildOptions:
 
 
 def build_engines(bundle: Bundle, options: BuildOptions, progress: Progress = lambda _: None) -> Path:
-    """Build both engines of a bundle and put them under engines/.
+    """Build the engines of a bundle, its grounder's too, and put them under engines/.
 
     Args:
         bundle: a checked bundle.
@@ -79,15 +85,20 @@ def build_engines(bundle: Bundle, options: BuildOptions, progress: Progress = la
     profiles: dict[GraphName, tuple[Profile, ...]] = {
         graph: vision_profiles() if graph == "vision" else text_profiles(limit, options.max_batch) for graph in specs
     }
+    precisions: dict[GraphName, Precision] = dict.fromkeys(specs, options.precision)
+    if (grounder := bundle.manifest.grounder) is not None:
+        specs |= bundle.grounder_specs()
+        profiles |= grounder_profiles(grounder, MAX_QUERIES)
+        precisions |= dict.fromkeys(bundle.grounder_specs(), grounder.prefer(options.precision))
     device = find_device()
     folder = engine_folder(bundle, api, device)
     with _staged(folder) as stage:
         cache = folder.parent / f"{folder.name}.timing"
         built = {
-            graph: _build(api, bundle, spec, profiles[graph], options, stage, cache, progress)
+            graph: _build(api, bundle, spec, precisions[graph], profiles[graph], options, stage, cache, progress)
             for graph, spec in specs.items()
         }
-        sources = sorted(f"onnx/{options.precision}/{graph}.onnx" for graph in specs)
+        sources = sorted(f"onnx/{precision}/{graph}.onnx" for graph, precision in precisions.items())
         BuildRecord(
             engine=api.engine,
             version=api.version,
@@ -118,6 +129,7 @@ def _build(
     api: Library,
     bundle: Bundle,
     spec: GraphSpec,
+    precision: Precision,
     profiles: tuple[Profile, ...],
     options: BuildOptions,
     stage: Path,
@@ -130,9 +142,9 @@ def _build(
     builder = api.trt.Builder(api.logger)
     if not builder:
         raise BuildError(f"{api.engine} cannot build here: {api.last_error()}")
-    file = bundle.onnx(spec.name, options.precision)
-    network = parse(api, builder, bundle.graph(spec.name, options.precision), file)
-    facts = check(network, spec, options.precision, file)
+    file = bundle.onnx(spec.name, precision)
+    network = parse(api, builder, bundle.graph(spec.name, precision), file)
+    facts = check(network, spec, precision, file)
     config = _config(api, builder, options)
     config.progress_monitor = _monitor(api, f"{spec.name}.plan", progress)
     for profile in profiles:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from hvpnet_runtime.backends.base import LENGTHS, MAX_PICTURES
-from hvpnet_runtime.bundle import GraphSpec
+from hvpnet_runtime.backends.grounder import MAX_GROUNDED
+from hvpnet_runtime.bundle import GraphName, GraphSpec, GrounderSpec
 from hvpnet_runtime.errors import BackendError
 
 
@@ -13,7 +14,7 @@ class Profile:
 
     Attributes:
         batch: fewest, expected and most rows.
-        length: pieces of every text; None for pictures.
+        length: pieces of every text, or queries of every picture of a grounder; None for pictures.
     """
 
     batch: tuple[int, int, int]
@@ -43,6 +44,17 @@ def text_profiles(max_length: int, max_batch: int) -> tuple[Profile, ...]:
 def vision_profiles(max_pictures: int = MAX_PICTURES) -> tuple[Profile, ...]:
     """One picture, and up to `max_pictures`."""
     return tuple(Profile(batch) for batch in _batches(max_pictures))
+
+
+def grounder_profiles(spec: GrounderSpec, most_queries: int) -> dict[GraphName, tuple[Profile, ...]]:
+    """Profiles of a grounder's engines: for the fixed queries, or for buckets of up to `most_queries` of the text."""
+    if spec.queries == "fixed":
+        return {"grounder": tuple(Profile(batch, len(spec.words)) for batch in _batches(MAX_GROUNDED))}
+    counts = [count for count in (4, 8) if count < most_queries] + [most_queries]
+    return {
+        "grounder": tuple(Profile(batch, count) for count in counts for batch in _batches(MAX_GROUNDED)),
+        "queries": (Profile((1, min(4, most_queries), most_queries), spec.max_length),),
+    }
 
 
 def choose_bucket(profiles: tuple[Profile, ...], rows: int, length: int | None = None) -> Bucket:

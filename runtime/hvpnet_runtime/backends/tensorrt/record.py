@@ -110,8 +110,13 @@ class BuildRecord:
                 raise _changed(folder / name) from error
 
     def _check_values(self, bundle: Bundle, folder: Path) -> None:
-        """What no type says: only the plans of this bundle's graphs are read, and profiles have sizes."""
+        """What no type says: only the plans of this bundle's graphs are read, and profiles have sizes.
+
+        A grounder that the bundle was given later has no plans.
+        """
         graphs = bundle.specs(self.precision)
+        if bundle.manifest.grounder is not None and "grounder" in self.profiles:
+            graphs |= bundle.grounder_specs()
         sources = [name.rpartition("/")[2] for name in self.sources]
         for what, found, wanted in (
             ("profiles", self.profiles, graphs),

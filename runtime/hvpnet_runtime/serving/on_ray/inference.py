@@ -65,7 +65,14 @@ class Inference:
         cache_bytes: int,
         answer_seconds: float,
     ) -> None:
-        self._pipeline = Pipeline.load(path, backend, precision=precision, cache_bytes=cache_bytes, threads=threads)
+        self._pipeline = Pipeline.load(
+            path,
+            backend,
+            precision=precision,
+            cache_bytes=cache_bytes,
+            threads=threads,
+            objects="given",  # those that are found, the preparation finds
+        )
         if self._pipeline.backend.max_length is not None:  # the preparation, elsewhere, knows the bundle's limit only
             raise BackendError(f"the engine of {path} was built for short texts: build it without --max-seq to serve")
         self._name, self._metrics, self._size = name, Metrics(RayInstruments()), Batching().size

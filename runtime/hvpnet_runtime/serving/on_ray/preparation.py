@@ -1,8 +1,10 @@
-"""The deployment that prepares tweets. It has no backend, so it scales apart from them."""
+"""The deployment that prepares tweets, and finds objects on the CPU. It has no backend, so it scales apart."""
 
 from pathlib import Path
 
+from hvpnet_runtime.backends.onnxruntime import load_cpu_grounder
 from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.grounding.finder import ObjectFinder
 from hvpnet_runtime.preprocessing.pictures import Jpeg
 from hvpnet_runtime.preprocessing.prepare import Preparer
 from hvpnet_runtime.serving.metrics import Metrics
@@ -25,5 +27,7 @@ class RayPreparation(Preparation):
     """
 
     def __init__(self, name: str, path: Path, *, window: bool, max_pixels: int, jpeg: Jpeg) -> None:
-        preparer = Preparer(Bundle.load(path), window=window, max_pixels=max_pixels, jpeg=jpeg)
+        bundle = Bundle.load(path)
+        finder = ObjectFinder(bundle, load_cpu_grounder(bundle)) if bundle.manifest.grounder else None
+        preparer = Preparer(bundle, window=window, max_pixels=max_pixels, jpeg=jpeg, find=finder)
         super().__init__(name, preparer, Metrics(RayInstruments()))

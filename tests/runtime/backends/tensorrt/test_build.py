@@ -17,6 +17,7 @@ import tensorrt_rtx
 from kinds import KINDS
 from onnx import TensorProto, helper
 from rewrite import rewrite
+from tiny_grounder import add_grounder
 
 from hvpnet.cli import main
 from hvpnet_runtime import BackendError, Bundle, BundleError
@@ -352,3 +353,21 @@ def test_the_real_library_has_what_contexts_need() -> None:
     assert tensorrt_rtx.ExecutionContextAllocationStrategy.USER_MANAGED
     assert tensorrt_rtx.DynamicShapesKernelSpecializationStrategy.EAGER
     assert tensorrt_rtx.nptype(tensorrt_rtx.float16) == np.float16
+
+
+@pytest.mark.parametrize("queries", ["fixed", "text"])
+def test_the_grounder_is_built_with_the_rest(copy_of: Callable[..., Bundle], api: Library, queries: str) -> None:
+    """In FP32 beside an FP16 model where it has nothing else; a bundle that is given one later keeps its engines."""
+    bundle = copy_of("ner", "full", "markers")
+    build_engines(bundle, OPTIONS)
+    bundle = Bundle.load(add_grounder(bundle.path, queries, ("red", "blue")))
+    folder, record = find_engine(bundle, api, GPU)
+    assert "grounder" not in record.profiles
+    assert build_engines(bundle, OPTIONS) == folder
+    _, record = find_engine(bundle, api, GPU)
+    graphs = {"grounder"} if queries == "fixed" else {"grounder", "queries"}
+    assert record.profiles.keys() == {"vision", "text"} | graphs
+    assert {name for name in record.sources if "fp32" in name} == {f"onnx/fp32/{graph}.onnx" for graph in graphs}
+    lengths = [profile.length for profile in record.profiles["grounder"]]
+    assert lengths == ([2, 2] if queries == "fixed" else [4, 4, 8, 8, 16, 16])
+    assert record.networks["grounder"]["outputs"] == {"boxes": "FLOAT", "scores": "FLOAT"}

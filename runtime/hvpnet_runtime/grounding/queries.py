@@ -1,0 +1,109 @@
+"""What a picture is searched for: the bundle's fixed words, or words of the tweet; and their vectors."""
+
+from collections.abc import Sequence
+from typing import Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from hvpnet_runtime.backends.grounder import MAX_QUERIES, Grounder
+from hvpnet_runtime.bundle import QUERY_TOKENIZER, Bundle
+from hvpnet_runtime.errors import BundleError
+from hvpnet_runtime.grounding.noun_phrases import load_tagger, noun_phrases
+from hvpnet_runtime.types import Mention
+
+Vectors: TypeAlias = npt.NDArray[np.float32]
+
+
+class Queries(Protocol):
+    """Where the queries of a tweet come from; thread-safe."""
+
+    def of(self, words: Sequence[str], mentions: Sequence[Mention]) -> tuple[str, ...]:
+        """The queries of a tweet with these words and, for relations, head and tail; maybe none."""
+        ...
+
+    def vectors(self, queries: tuple[str, ...]) -> Vectors:
+        """Their vectors, float32 [Q, D]."""
+        ...
+
+
+def load_queries(bundle: Bundle, grounder: Grounder) -> Queries:
+    """The queries of a bundle's grounder.
+
+    Raises:
+        BundleError: it has none, or what makes them is damaged or another's.
+        MissingExtraError: textblob, which finds noun phrases, is not installed.
+    """
+    if bundle.grounder.queries == "fixed":
+        return FixedQueries(bundle.grounder.words, bundle.grounder_queries())
+    if bundle.task == "ner":
+        load_tagger()
+    return TextQueries(_load_tokenizer(bundle), grounder)
+
+
+class FixedQueries:
+    """The same words for every tweet, encoded once at export; see `Queries`."""
+
+    def __init__(self, words: tuple[str, ...], vectors: Vectors) -> None:
+        self._words, self._vectors = words, vectors
+
+    def of(self, words: Sequence[str], mentions: Sequence[Mention]) -> tuple[str, ...]:  # noqa: ARG002  the protocol's
+        """See `Queries`."""
+        return self._words
+
+    def vectors(self, queries: tuple[str, ...]) -> Vectors:  # noqa: ARG002
+        """See `Queries`."""
+        return self._vectors
+
+
+class TextQueries:
+    """Head and tail of a relation, as published for MNRE, or else the noun phrases of the text; see `Queries`.
+
+    They are lower-cased, as the published grounder reads them, and each is asked once.
+
+    Args:
+        tokenizer: cuts queries at the bundle's limit of pieces.
+        grounder: encodes them.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, grounder: Grounder) -> None:
+        self._tokenizer, self._grounder = tokenizer, grounder
+
+    def of(self, words: Sequence[str], mentions: Sequence[Mention]) -> tuple[str, ...]:
+        """See `Queries`."""
+        phrases = [mention.text for mention in mentions] if mentions else noun_phrases(words)
+        plain = (" ".join(phrase.lower().split()) for phrase in phrases)
+        return tuple(dict.fromkeys(phrase for phrase in plain if phrase))[:MAX_QUERIES]
+
+    def vectors(self, queries: tuple[str, ...]) -> Vectors:
+        """See `Queries`. Padding is piece 0, which the mask hides."""
+        rows = [encoding.ids for encoding in self._tokenizer.encode_batch(list(queries))]
+        input_ids = np.zeros((len(rows), max(map(len, rows))), np.int64)  # [Q, L]
+        attention_mask = np.zeros_like(input_ids)  # [Q, L]
+        for row, ids in enumerate(rows):
+            input_ids[row, : len(ids)], attention_mask[row, : len(ids)] = ids, 1
+        return self._grounder.encode_queries(input_ids, attention_mask)
+
+
+def _load_tokenizer(bundle: Bundle) -> Tokenizer:
+    content = bundle.read(QUERY_TOKENIZER)
+    try:
+        tokenizer = Tokenizer.from_buffer(content)
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(bundle.grounder.max_length)
+        pieces = tokenizer.encode("person").ids
+    except BaseException as error:  # a panic of the library is no Exception
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        raise _unusable(bundle, error) from error
+    if not pieces:
+        raise _unusable(bundle, "it makes no piece of a word")
+    return tokenizer
+
+
+def _unusable(bundle: Bundle, reason: object) -> BundleError:
+    shown = " ".join(str(reason).split())[:200]
+    return BundleError(
+        f"{bundle.path / QUERY_TOKENIZER} is no tokeniser of queries ({shown}): export the grounder again"
+    )

@@ -1,0 +1,114 @@
+"""What pictures are searched for: fixed words, head and tail, or noun phrases."""
+
+import shutil
+import socket
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rewrite import rewrite
+from tiny_grounder import add_grounder, vectors
+
+from hvpnet_runtime import Bundle, BundleError, Mention, MissingExtraError, split_words
+from hvpnet_runtime.backends import load_backend
+from hvpnet_runtime.backends.grounder import MAX_QUERIES
+from hvpnet_runtime.grounding import noun_phrases as module
+from hvpnet_runtime.grounding.noun_phrases import noun_phrases
+from hvpnet_runtime.grounding.queries import Queries, load_queries
+
+
+def words(text: str) -> list[str]:
+    return [word.text for word in split_words(text)]
+
+
+@pytest.mark.parametrize(
+    ("text", "phrases"),
+    [
+        ("Lebron James and the big red dog of New York", ["Lebron James", "big red dog", "New York"]),
+        ("RT @nba : Kevin Durant enters Oracle Arena http://t.co/abc #Cavs", ["Kevin Durant", "Oracle Arena", "Cavs"]),
+        ("Jordan's great new team won! \N{GRINNING FACE} pizza/pasta", ["Jordan", "great new team", "pizza", "pasta"]),
+        ("it was very good", []),
+        ("\N{GRINNING FACE} !!! ...", []),
+        ("rt @someone www.example.org", []),
+    ],
+)
+def test_noun_phrases(text: str, phrases: list[str]) -> None:
+    assert noun_phrases(words(text)) == phrases
+
+
+def test_a_word_that_is_left_out_ends_a_phrase() -> None:
+    assert noun_phrases(["Chicago", "@bulls", "basketball"]) == ["Chicago", "basketball"]
+
+
+def test_no_phrases_of_no_words() -> None:
+    assert noun_phrases([]) == []
+    assert noun_phrases(["", "#"]) == []
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=12))
+def test_any_words_give_runs_of_them(given_words: list[str]) -> None:
+    plain = [word.lstrip("#\uff03") for word in given_words]
+    runs = {" ".join(plain[a:b]) for a in range(len(plain)) for b in range(a + 1, len(plain) + 1)}
+    assert set(noun_phrases(given_words)) <= runs
+
+
+def test_the_lexicon_comes_with_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "socket", lambda *_, **__: pytest.fail("it asks the network"))
+    module._tagger.cache_clear()
+    assert noun_phrases(["New", "York"]) == ["New York"]
+
+
+def test_without_textblob_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    module._tagger.cache_clear()
+    monkeypatch.setitem(sys.modules, "textblob.en", None)
+    with pytest.raises(MissingExtraError, match=r"needs the package textblob: pip install 'hvpnet\[grounding\]'"):
+        noun_phrases(["New", "York"])
+
+
+def loaded(bundle: Path) -> Queries:
+    read = Bundle.load(bundle)
+    return load_queries(read, load_backend(read, "onnxruntime-cpu").load_grounder())
+
+
+@pytest.fixture
+def copy(ner_bundle: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(ner_bundle, tmp_path / "bundle"))
+
+
+def test_fixed_words_whatever_the_text(copy: Path) -> None:
+    queries = loaded(add_grounder(copy, words=("blue", "red")))
+    assert queries.of(["Jordan"], ()) == ("blue", "red")
+    np.testing.assert_array_equal(queries.vectors(("blue", "red")), vectors(("blue", "red")))
+
+
+def test_queries_of_the_text(copy: Path) -> None:
+    """Lower-cased, each once, encoded in the order asked, padded and cut at eight pieces."""
+    queries = loaded(add_grounder(copy, "text"))
+    assert queries.of(words("Big RED house, a green  Tree and the big red House"), ()) == (
+        "big red house",
+        "green tree",
+    )
+    assert queries.of(["good"], ()) == ()
+    assert len(queries.of(" and ".join(f"thing{n}" for n in range(40)).split(), ())) == MAX_QUERIES
+    asked = ("a green tree", "blue", "red red red red red red blue", "house")
+    expected = [(0, 1, 0), (0, 0, 1), (1, 0, 0), (0, 0, 0)]
+    np.testing.assert_array_equal(queries.vectors(asked), np.array(expected, np.float32))
+
+
+def test_head_and_tail_of_a_relation(re_bundle: Path, tmp_path: Path) -> None:
+    queries = loaded(add_grounder(Path(shutil.copytree(re_bundle, tmp_path / "bundle")), "text"))
+    pair = (Mention("Kim \n West", 0, 9), Mention("Kanye", 10, 15))
+    assert queries.of(["whatever"], pair) == ("kim west", "kanye")
+    assert queries.of(["whatever"], (pair[1], Mention("KANYE", 20, 25))) == ("kanye",)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b'{"model": {"type": "Nothing"}}'])
+def test_a_damaged_tokeniser_is_named(copy: Path, content: bytes) -> None:
+    rewrite(add_grounder(copy, "text"), "grounder_tokenizer.json", content)
+    with pytest.raises(BundleError, match=r"grounder_tokenizer\.json is no tokeniser") as raised:
+        loaded(copy)
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,94 @@
+"""The service finds objects where a request gives none, and its client tells what was found."""
+
+import base64
+import io
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from prometheus_client import CollectorRegistry
+from starlette.testclient import TestClient
+from tiny_grounder import COLOURS, add_grounder
+
+from hvpnet_runtime import Pipeline, Tweet
+from hvpnet_runtime.client.conversation import _result
+from hvpnet_runtime.client.requests import Encoded, body, encode
+from hvpnet_runtime.serving import Settings
+from hvpnet_runtime.serving.api import create_api
+from hvpnet_runtime.serving.in_process import InProcess
+from hvpnet_runtime.serving.metrics import Metrics, PrometheusInstruments
+
+BOX = (4, 8, 24, 40)
+TEXT = "Jordan was great in Madison today"
+
+
+def photo() -> bytes:
+    image, file = Image.new("RGB", (64, 64), "white"), io.BytesIO()
+    image.paste(COLOURS["red"], BOX)
+    image.save(file, "png")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def path(ner_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return add_grounder(Path(shutil.copytree(ner_bundle, tmp_path_factory.mktemp("found") / "bundle")))
+
+
+@pytest.fixture(scope="module")
+def ask(path: Path, ner_bundle: Path) -> Iterator[Callable[..., list[dict[str, Any]]]]:
+    settings = Settings.parse({"bundles": {"found": path, "plain": ner_bundle}, "backend": "onnxruntime-cpu"})
+    extractor = InProcess(settings, pytest.fail)
+    metrics = Metrics(PrometheusInstruments(CollectorRegistry()))
+    client = TestClient(create_api(settings, extractor, metrics))
+
+    def post(bundle: str, *tweets: dict[str, Any]) -> list[dict[str, Any]]:
+        response = client.post("/v1/extract", json={"bundle": bundle, "tweets": tweets})
+        assert response.status_code == 200, response.text
+        results: list[dict[str, Any]] = response.json()["results"]
+        return results
+
+    yield post
+    extractor.close()
+
+
+def test_what_is_not_given_is_found(ask: Callable[..., list[dict[str, Any]]], path: Path) -> None:
+    bare = {"text": TEXT, "image": base64.b64encode(photo()).decode()}
+    found, null, none, no_boxes, given = ask(
+        "found",
+        bare,
+        bare | {"objects": None, "boxes": None},
+        bare | {"objects": []},
+        bare | {"boxes": []},
+        bare | {"boxes": [BOX]},
+    )
+    assert found["objects"] == [{"box": list(BOX), "query": "red", "score": pytest.approx(640 / 4096)}]
+    assert null == found
+    assert none == no_boxes
+    assert none["objects"] == given["objects"] == []
+    with Pipeline.load(path, "onnxruntime-cpu") as pipeline:
+        (expected,) = pipeline([Tweet(text=TEXT, image=photo())])
+    assert found["tags"] == given["tags"] == list(expected.to_dict()["tags"])
+    assert _result(None, found).objects == expected.objects
+
+
+def test_a_bundle_without_a_grounder_answers_as_before(ask: Callable[..., list[dict[str, Any]]]) -> None:
+    (answer,) = ask("plain", {"text": TEXT, "image": base64.b64encode(photo()).decode()})
+    assert list(answer) == ["id", "entities", "tags", "cut_words"]
+    assert _result(None, answer).objects is None
+
+
+def test_the_client_sends_what_a_tweet_says_of_its_objects() -> None:
+    bare = Tweet(text=TEXT, image=photo())
+    told = []
+    for tweet in (bare, replace(bare, objects=()), replace(bare, boxes=[]), replace(bare, boxes=[BOX])):
+        item = encode(0, tweet, 2**20)
+        assert isinstance(item, Encoded)
+        _, request, _ = body(None, [item])["files"]["request"]
+        (message,) = json.loads(request)["tweets"]
+        told.append({name: message[name] for name in ("objects", "boxes") if name in message})
+    assert told == [{}, {"objects": []}, {"boxes": []}, {"boxes": [list(BOX)]}]

@@ -30,7 +30,7 @@ FACTOR = 4.0
 """How many times the error of the eager model in float32 a graph's may be."""
 
 BOX_FLOORS: dict[Precision, float] = {"fp32": 1e-4, "fp16": 0.02}
-"""Error of boxes that is allowed anyway, as a share of the input's side."""
+"""Error of boxes that is allowed anyway, as a share of the input's side, or of the box where that reaches further."""
 
 SCORE_FLOORS: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.1}
 """Error of scores that is allowed anyway, relative to the best score: that of a logit, where scores are small."""
@@ -47,7 +47,8 @@ class GroundingReport:
         box_bound: on `box_error`.
         score_bound: on `score_error`.
         query_bound: on `query_error`.
-        box_error: largest distance of an edge from that of the oracle's choice, or of a tie, as a share of S.
+        box_error: largest distance of an edge from that of the oracle's choice, or of a tie, as a share of S, or of the
+            box's furthest edge where that lies beyond.
         score_error: largest error of a score, relative to the oracle's best one.
         query_error: largest error of a query vector, relative to its length; 0 where no encoder was compared.
         decisions: boxes that were chosen.
@@ -191,11 +192,12 @@ def _compare(
     _check_shape("scores", score, scores[..., 0])
     _check_shape("boxes", box, boxes[:, :1, 0].expand(-1, scores.shape[1], -1))
     best = scores.max(dim=-1)  # [N, Q]
-    box_bound = max(floors[0], FACTOR * _largest(own_boxes - boxes))
+    reach = boxes.abs().amax(dim=-1).clamp(min=1)  # [N, Q or 1, A]; untrained models make boxes many sides long
+    box_bound = max(floors[0], FACTOR * _largest((own_boxes - boxes) / reach[..., None]))
     score_bound = max(floors[1], FACTOR * _largest((own_scores - scores) / best.values[..., None]))
     # The graph's score and that of the oracle's choice may both be off: hence twice the bound.
     tied = scores >= best.values[..., None] * (1 - 2 * score_bound)  # [N, Q, A]
-    distance = (boxes - box[:, :, None]).abs().amax(dim=-1)  # [N, Q, A]
+    distance = (boxes - box[:, :, None]).abs().amax(dim=-1) / reach  # [N, Q, A]
     nearest = torch.where(tied, distance, torch.inf).min(dim=-1)  # [N, Q]
     score_error = (score - scores.gather(-1, nearest.indices[..., None])[..., 0]).abs() / best.values
     differing = ~(distance.gather(-1, best.indices[..., None])[..., 0] <= box_bound)

@@ -1,0 +1,121 @@
+"""What finding objects costs: by stage, cold and cached, and as a share of an answer.
+
+    python benchmarks/grounding.py BUNDLE --out FILE.json [--pictures 12]
+
+The bundle has a grounder. Pictures are drawn scenes as JPEGs of 600 x 450, each new to the pipeline unless it says
+"seen". Time to an answer is of one tweet of ten words, whose objects are found, or are none; ways take turns.
+"""
+
+import argparse
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pictures import enlarged
+
+from hvpnet import Pipeline, Tweet
+from hvpnet.bench.machine import describe_machine
+from hvpnet.data.synthetic.scenes import draw_scene
+from hvpnet_runtime.backends import load_backend
+from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.grounding.pictures import fit
+from hvpnet_runtime.preprocessing.pictures import PictureSpec, open_picture
+
+KINDS = ("PER", "LOC", "ORG", "MISC")
+TEXT = "Jordan was great in Paris today with all of Apple"
+BACKENDS = ("onnxruntime-cpu", "openvino")
+BATCHES = (1, 4)
+
+
+def pictures() -> Iterator[bytes]:
+    """Pictures without end, no two of them equal."""
+    for seed, _ in enumerate(iter(int, 1)):
+        scene = draw_scene(KINDS[seed % len(KINDS)], np.random.default_rng(seed))
+        yield enlarged(scene.picture, 600, 450)
+
+
+def milliseconds(run: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    run()
+    return 1e3 * (time.perf_counter() - start)
+
+
+def median(values: list[float]) -> dict[str, float]:
+    return {"p50_ms": round(float(np.median(values)), 2), "least_ms": round(min(values), 2)}
+
+
+def pss_mib() -> float:
+    said = Path("/proc/self/smaps_rollup").read_text(encoding="ascii")
+    found = re.search(r"^Pss:\s+(\d+)", said, re.MULTILINE)
+    return round(int(found[1]) / 1024, 1) if found else float("nan")
+
+
+def answers(bundle: Path, backend: str, count: int, drawn: Iterator[bytes]) -> dict[str, Any]:
+    """One tweet's answer: objects found in a new picture, in one that was seen, and no objects in a new one."""
+    times: dict[str, list[float]] = {"found, new": [], "found, seen": [], "none, new": [], "none, seen": []}
+    with Pipeline.load(bundle, backend) as pipeline:
+        pipeline([Tweet(text=TEXT, image=next(drawn))])
+        for _ in range(count):
+            for objects in (None, ()):
+                tweet = [Tweet(text=TEXT, image=next(drawn), objects=objects)]
+                for when in ("new", "seen"):
+                    name = f"{'none' if objects is not None else 'found'}, {when}"
+                    times[name].append(milliseconds(lambda tweet=tweet: pipeline(tweet)))
+    return {name: median(values) for name, values in times.items()}
+
+
+def stages(bundle: Bundle, backend: str, count: int, drawn: Iterator[bytes]) -> dict[str, Any]:
+    """The picture's way to the grounder's input, and the grounder by batch, for each picture; memory of loading it."""
+    spec, queries = bundle.grounder, len(bundle.grounder.words) or 4
+    loaded = load_backend(bundle, backend)
+    before = pss_mib()
+    grounder = loaded.load_grounder()
+    vectors = np.random.default_rng(0).standard_normal((1, queries, spec.query_size)).astype(np.float32)
+    images = [np.asarray(open_picture(next(drawn), PictureSpec())) for _ in range(max(BATCHES))]
+    fitted = [fit(image, spec.kind, spec.size).pixels for image in images]
+    found: dict[str, Any] = {
+        "fit": median([milliseconds(lambda: fit(images[0], spec.kind, spec.size)) for _ in range(count)])
+    }
+    for batch in BATCHES:
+        inputs = np.stack(fitted[:batch]), np.repeat(vectors, batch, 0)
+        grounder.find_objects(*inputs)
+        times = [milliseconds(lambda given=inputs: grounder.find_objects(*given)) / batch for _ in range(count)]
+        found[f"grounder, batch {batch}, each"] = median(times)
+    found["pss_mib"] = [before, pss_mib()]
+    grounder.close()
+    loaded.close()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--pictures", type=int, default=12, help="of each kind of answer")
+    options = parser.parse_args()
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    bundle, drawn = Bundle.load(options.bundle), pictures()
+    result = {
+        "machine": describe_machine(),
+        "sizes": asdict(bundle.sizes),
+        "grounder": {name: value for name, value in asdict(bundle.grounder).items() if name != "parity"},
+        "backends": {
+            backend: {
+                "stages": stages(bundle, backend, options.pictures, drawn),
+                "answers": answers(options.bundle, backend, options.pictures, drawn),
+            }
+            for backend in BACKENDS
+        },
+    }
+    options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -29,6 +29,7 @@ from hvpnet import (
 from hvpnet_runtime.serving.api import create_api
 from hvpnet_runtime.serving.errors import (
     BodyTooLargeError,
+    DeadlineError,
     InternalError,
     OverloadedError,
     TokenError,
@@ -353,6 +354,15 @@ def test_retries_are_bounded(kind, pauses, arguments, retry_after, expected):
     with pytest.raises(OverloadedError, match="256 tweets are waiting"):
         kind(answering(full), **arguments).extract([GOOD])
     assert pauses == expected
+
+
+def test_what_takes_too_long_is_asked_for_in_halves(kind):
+    late = problem(504, "DeadlineError", "no answer within 30 seconds")
+    asked = kind(answering(late, ANSWER))
+    assert [result.tags for result in asked.extract([GOOD, GOOD])] == [("O",)] * 2
+    assert [len(json.loads(body)["tweets"]) for body in asked.transport.bodies] == [2, 1, 1]
+    with pytest.raises(DeadlineError, match=r"^no answer within 30 seconds$"):
+        kind(answering(late)).extract([GOOD])
 
 
 @pytest.mark.parametrize("failure", [httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError])

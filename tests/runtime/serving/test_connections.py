@@ -2,14 +2,19 @@
 
 import json
 import socket
+import threading
+from contextlib import contextmanager
 from queue import SimpleQueue
 
 import httpx2
 import pytest
+import uvicorn
 from waiting import eventually
 
 from hvpnet_runtime.serving import Settings
+from hvpnet_runtime.serving.connections import limited
 from hvpnet_runtime.serving.server import local_service
+from hvpnet_runtime.serving.settings import Connections
 
 PATIENCE = 60
 BODY = json.dumps({"tweets": [{"text": "Jordan"}]}).encode()
@@ -177,3 +182,52 @@ def test_a_bundle_that_nobody_has_is_not_echoed(url):
     response = httpx2.post(f"{url}/v1/extract", json={"bundle": "x" * 4_000_000, "tweets": [{"text": "a"}]})
     assert response.status_code == 404
     assert len(response.content) < 500
+
+
+@contextmanager
+def serving(app, port):
+    """An application behind the service's protocol."""
+    protocol = limited(Connections(), retry_after_seconds=1)
+    server = uvicorn.Server(uvicorn.Config(app, port=port, http=protocol, lifespan="off", log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    eventually(lambda: server.started)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(PATIENCE)
+
+
+def test_answers_that_nobody_reads(free_port, monkeypatch):
+    """The connection is closed, and what answers goes on at once, with nobody there any more."""
+    monkeypatch.setattr("hvpnet_runtime.serving.connections._UNREAD_SECONDS", 0.2)
+    ended = threading.Event()
+
+    async def endless(_scope, _receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(64):
+            await send({"type": "http.response.body", "body": bytes(2**20), "more_body": True})
+        ended.set()
+
+    with serving(endless, free_port()) as url, connect(url) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert ended.wait(PATIENCE)
+        assert len(read(connection)) < 64 * 2**20
+
+
+def test_who_hangs_up_with_requests_behind_is_gone(free_port):
+    """The request that is being answered learns of it, though others that came after it were the last to be read."""
+    told: SimpleQueue[str] = SimpleQueue()
+    came = threading.Event()
+
+    async def patient(_scope, receive, _send):
+        await receive()
+        came.set()
+        told.put((await receive())["type"])
+
+    with serving(patient, free_port()) as url:
+        with connect(url) as connection:
+            connection.sendall(2 * b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert came.wait(PATIENCE)
+        assert told.get(timeout=PATIENCE) == "http.disconnect"

@@ -188,7 +188,9 @@ def test_a_bundle_that_nobody_has_is_not_echoed(url):
 def serving(app, port):
     """An application behind the service's protocol."""
     protocol = limited(Connections(), retry_after_seconds=1)
-    server = uvicorn.Server(uvicorn.Config(app, port=port, http=protocol, lifespan="off", log_level="error"))
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=port, http=protocol, lifespan="off", log_level="error", timeout_graceful_shutdown=1)
+    )
     thread = threading.Thread(target=server.run)
     thread.start()
     eventually(lambda: server.started)

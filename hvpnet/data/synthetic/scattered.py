@@ -46,8 +46,8 @@ _BACKDROPS = (
     "silver",
     "khaki",
 )
-_ASPECTS = (16 / 9, 2.0, 9 / 16, 1 / 2)
-_SIDES = (0.24, 0.32)  # of a figure, as shares of the picture's shorter side
+_ASPECTS = (16 / 9, 1.9, 9 / 16, 1 / 1.9)
+_SIDES = (0.28, 0.36)  # of a figure, as shares of the picture's shorter side
 _SHOWN = 0.92  # share of the shorter side that the model sees in the middle of a picture: 224 / 256, and a margin
 _LOOSENESS = 0.12  # most that an edge of a given box is off, as a share of the box: a detector's boxes are not tight
 _TRIES, _TRIES_OF_THE_FIRST = 20, 10_000
@@ -84,7 +84,7 @@ def draw_figures(
         rng: decides on everything else.
         sides: least and largest side of a figure's square, as shares of the picture's shorter side, at most 1.
         first_outside: keep the first figure out of the square in the middle that the model sees of a whole picture.
-            There is room where the longer side is 1.7 times the shorter at least, and the figure's 0.32 of it at most.
+            There is room where the longer side is 1.7 times the shorter at least, and the figure's side 0.36 of it.
 
     Raises:
         ValueError: there is no room for the first figure.
@@ -113,7 +113,7 @@ def draw_scattered(kind: str, rng: np.random.Generator) -> Drawing:
         rng: decides on everything else.
 
     Returns:
-        A picture of 180 to 720 pixels a side, and the boxes of at most three figures in any order, the deciding one
+        A picture of 180 to 684 pixels a side, and the boxes of at most three figures in any order, the deciding one
         among them, a little loose.
     """
     clutter = rng.permutation(_CLUTTER)[: rng.integers(1, 4)].tolist()

@@ -273,7 +273,7 @@ def test_relation_by_the_keyboard_alone(page, answers):
     assert page.focused() == "mark-tail"
     page.press(Keys.SPACE)
     assert page.text("pair-status") == "head: “Jordan”; tail: “Bulls”"
-    page.press(NEXT, NEXT, NEXT)
+    page.press(NEXT, NEXT, NEXT, NEXT)
     assert page.focused() == "send"
     page.press(Keys.ENTER)
     page.wait(page["result"].is_displayed)

@@ -21,7 +21,7 @@ from hvpnet_runtime.preprocessing.prepare import Prepared, Preparer
 from hvpnet_runtime.serving.errors import StuckError, UnavailableError
 from hvpnet_runtime.serving.health import still_answers
 from hvpnet_runtime.serving.metrics import Metrics, PrometheusInstruments
-from hvpnet_runtime.serving.preparation import Preparation
+from hvpnet_runtime.serving.preparation import MeasuredFinder, Preparation
 from hvpnet_runtime.serving.settings import Settings
 from hvpnet_runtime.types import Rejection, Result, Tweet
 
@@ -202,6 +202,7 @@ class InProcess:
                     cache_bytes=settings.cache_bytes,
                     threads=settings.threads,
                 )
+                finder = pipeline.finder
                 preparer = Preparer(
                     pipeline.bundle,
                     window=settings.window,
@@ -209,7 +210,7 @@ class InProcess:
                     max_length=pipeline.backend.max_length,
                     jpeg=settings.jpeg,
                     known=pipeline.cache,
-                    find=pipeline.finder,
+                    find=None if finder is None else MeasuredFinder(name, finder, self.own_metrics),
                 )
                 self._preparations[name] = Preparation(name, preparer, self.own_metrics)
                 self._batchers[name] = Batcher(name, pipeline, settings.batching.size, self.own_metrics, gave_up)

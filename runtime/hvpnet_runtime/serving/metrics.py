@@ -46,7 +46,10 @@ class Metrics:
 
     def __init__(self, instruments: Instruments) -> None:
         by_stage, by_bundle = ("bundle", "stage"), ("bundle",)
-        says = "Seconds by stage: prepare and inference of a batch, queue of a call, total of a request"
+        says = (
+            "Seconds by stage: prepare and total of a request, queue of a call, inference of a batch, and, as a part of"
+            " prepare, ground of a picture"
+        )
         self._stage = instruments.histogram("hvpnet_stage_seconds", says, SECONDS, by_stage)
         self._spent = instruments.counter("hvpnet_stage_spent_seconds", "Sum of the stage's seconds", by_stage)
         self._batch = instruments.histogram(
@@ -56,6 +59,9 @@ class Metrics:
         self._tweets = instruments.counter("hvpnet_tweets", "Tweets answered", by_bundle)
         self._hits = instruments.counter("hvpnet_cache_hits", "Pictures found in the prefix cache", by_bundle)
         self._misses = instruments.counter("hvpnet_cache_misses", "Pictures not in the cache", by_bundle)
+        known, searched = "Pictures whose objects were known", "Pictures that were searched for objects"
+        self._ground_hits = instruments.counter("hvpnet_ground_hits", known, by_bundle)
+        self._ground_misses = instruments.counter("hvpnet_ground_misses", searched, by_bundle)
         self._errors = instruments.counter("hvpnet_errors", "Requests refused or failed", ("type",))
 
     def stage(self, bundle: str, stage: str, seconds: float) -> None:
@@ -67,9 +73,12 @@ class Metrics:
     def batch(self, bundle: str, tweets: int, hits: int, misses: int) -> None:
         """The backend ran once."""
         self._batch(tweets, {"bundle": bundle})
-        for count, number in ((self._run, tweets), (self._hits, hits), (self._misses, misses)):
-            if number:  # Ray's counters refuse zero
-                count(number, {"bundle": bundle})
+        _add(bundle, (self._run, tweets), (self._hits, hits), (self._misses, misses))
+
+    def grounded(self, bundle: str, hits: int, misses: int, seconds: float) -> None:
+        """Objects of a picture were looked for."""
+        _add(bundle, (self._ground_hits, hits), (self._ground_misses, misses))
+        self.stage(bundle, "ground", seconds)
 
     def answered(self, bundle: str, tweets: int, seconds: float) -> None:
         """A request was answered."""
@@ -79,3 +88,9 @@ class Metrics:
     def error(self, name: str) -> None:
         """A request was refused, or failed."""
         self._errors(1, {"type": name})
+
+
+def _add(bundle: str, *counts: tuple[Record, int]) -> None:
+    for count, number in counts:
+        if number:  # Ray's counters refuse zero
+            count(number, {"bundle": bundle})

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 from tiny_grounder import COLOURS, add_grounder
 
@@ -27,9 +28,9 @@ BOX = (4, 8, 24, 40)
 TEXT = "Jordan was great in Madison today"
 
 
-def photo() -> bytes:
+def photo(colour: str = "red") -> bytes:
     image, file = Image.new("RGB", (64, 64), "white"), io.BytesIO()
-    image.paste(COLOURS["red"], BOX)
+    image.paste(COLOURS[colour], BOX)
     image.save(file, "png")
     return file.getvalue()
 
@@ -80,6 +81,38 @@ def test_a_bundle_without_a_grounder_answers_as_before(ask: Callable[..., list[d
     (answer,) = ask("plain", {"text": TEXT, "image": base64.b64encode(photo()).decode()})
     assert list(answer) == ["id", "entities", "tags", "cut_words"]
     assert _result(None, answer).objects is None
+
+
+def test_grounding_is_measured_as_a_stage(path: Path) -> None:
+    """Counted are the pictures that objects are looked for in, by whether they were searched before."""
+    settings = Settings.parse({"bundles": {"found": path}, "backend": "onnxruntime-cpu"})
+    extractor = InProcess(settings, pytest.fail)
+    client = TestClient(create_api(settings, extractor, extractor.own_metrics))
+    bare = {"text": TEXT, "image": base64.b64encode(photo()).decode()}
+    other = bare | {"image": base64.b64encode(photo("blue")).decode()}
+
+    def measured(name: str, **labels: str) -> float | None:
+        families = text_string_to_metric_families(client.get("/metrics").text)
+        samples = {
+            (each.name, *sorted(each.labels.items())): each.value for family in families for each in family.samples
+        }
+        return samples.get((name, *sorted(({"bundle": "found"} | labels).items())))
+
+    try:
+        assert measured("hvpnet_stage_seconds_count", stage="ground") is None
+        for tweets in ([bare, other], [bare], [bare | {"objects": []}, {"text": TEXT}, bare | {"boxes": [BOX]}]):
+            response = client.post("/v1/extract", json={"tweets": tweets})
+            assert response.status_code == 200, response.text
+        assert measured("hvpnet_stage_seconds_count", stage="ground") == 3
+        assert measured("hvpnet_ground_misses_total") == 2
+        assert measured("hvpnet_ground_hits_total") == 1
+        ground = measured("hvpnet_stage_spent_seconds_total", stage="ground")
+        prepare = measured("hvpnet_stage_spent_seconds_total", stage="prepare")
+        assert ground is not None
+        assert prepare is not None
+        assert 0 < ground < prepare  # a part of it
+    finally:
+        extractor.close()
 
 
 def test_the_client_sends_what_a_tweet_says_of_its_objects() -> None:

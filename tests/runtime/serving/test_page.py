@@ -1,7 +1,9 @@
 """The page at `/`, in a real browser; and what it, `/docs` and clients read of the service."""
 
 import contextlib
+import io
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -11,16 +13,20 @@ from pathlib import Path
 import pytest
 import uvicorn
 from picture_files import picture_file
+from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 from starlette.testclient import TestClient
+from tiny_grounder import COLOURS, add_grounder
 from waiting import eventually
 
+from hvpnet_runtime.serving import Settings
 from hvpnet_runtime.serving.address import listen, url_of
 from hvpnet_runtime.serving.admission import Admission
 from hvpnet_runtime.serving.api import create_api
+from hvpnet_runtime.serving.in_process import InProcess
 
 pytestmark = pytest.mark.heavy
 
@@ -267,7 +273,7 @@ def test_relation_by_the_keyboard_alone(page, answers):
     assert page.focused() == "mark-tail"
     page.press(Keys.SPACE)
     assert page.text("pair-status") == "head: “Jordan”; tail: “Bulls”"
-    page.press(NEXT, NEXT, NEXT)
+    page.press(NEXT, NEXT, NEXT, NEXT)
     assert page.focused() == "send"
     page.press(Keys.ENTER)
     page.wait(page["result"].is_displayed)
@@ -328,6 +334,146 @@ def test_bad_pictures_are_one_sentence(page, tmp_path):
     page.send()
     page.wait(page["result"].is_displayed)
     assert page.text("error") == ""
+
+
+BOXES = {"red": (8, 60, 88, 120), "blue": (140, 90, 200, 150)}
+TURNED = 6  # Exif: show the picture turned to the right
+
+
+def coloured(boxes):
+    """A JPEG of 200 x 150 pixels as they are stored, with boxes in the colours that the tiny grounder knows."""
+    image, file, exif = Image.new("RGB", (200, 150), "white"), io.BytesIO(), Image.Exif()
+    for name, box in boxes.items():
+        image.paste(COLOURS[name], box)
+    exif[0x0112] = TURNED
+    image.save(file, "jpeg", quality=100, subsampling=0, exif=exif)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def finding_url(ner_bundle, tmp_path_factory):
+    """A service that finds objects."""
+    path = add_grounder(Path(shutil.copytree(ner_bundle, tmp_path_factory.mktemp("page") / "bundle")))
+    settings = Settings.parse({"bundles": {"ner": path}, "backend": "onnxruntime-cpu"})
+    extractor = InProcess(settings, pytest.fail)
+    with running(create_api(settings, extractor, extractor.own_metrics)) as url:
+        yield url
+    extractor.close()
+
+
+@pytest.fixture
+def finding(chromium, finding_url):
+    page = Page(chromium, finding_url).ready()
+    yield page
+    assert page.complaints() == []
+
+
+def drawn_boxes(page):
+    """Boxes as they are drawn, in pixels of the picture."""
+    page.wait(lambda: page["seen-frame"].find_elements(By.CLASS_NAME, "tag"))
+    scaled = page.driver.execute_script("""
+        const image = document.querySelector("#seen-frame img"), all = image.getBoundingClientRect();
+        return [...document.querySelectorAll("#seen-frame .box")].map((each) => each.getBoundingClientRect())
+            .map((box) => [box.left - all.left, box.top - all.top, box.right - all.left, box.bottom - all.top]
+                .map((edge, axis) => edge / (axis % 2 ? all.height / 150 : all.width / 200)));
+    """)
+    return [pytest.approx(box, abs=0.1) for box in scaled]
+
+
+def labels(page):
+    """What stands beside the boxes, and whether all of it is inside the picture."""
+    return page.driver.execute_script("""
+        const all = document.querySelector("#seen-frame img").getBoundingClientRect();
+        const isInside = (box) => box.left >= all.left - 1 && box.right <= all.right + 1
+            && box.top >= all.top - 1 && box.bottom <= all.bottom + 1;
+        return [...document.querySelectorAll("#seen-frame .tag")].map((each) =>
+            [each.textContent, isInside(each.getBoundingClientRect())]);
+    """)
+
+
+def listed(page):
+    return [each.text for each in page["seen-list"].find_elements(By.TAG_NAME, "li")]
+
+
+@browsing
+@pytest.mark.parametrize("width", [360, 1000])
+def test_found_objects_are_drawn_and_told(finding, tmp_path, monkeypatch, width):
+    page, path = finding, tmp_path / "photo.jpg"
+    path.write_bytes(coloured(BOXES))
+    monkeypatch.chdir(tmp_path)  # where the command expects the picture
+    viewport = {"width": width, "height": 740, "deviceScaleFactor": 1, "mobile": width < 500}
+    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", viewport)
+    try:
+        page["text"].send_keys("Jordan was great today")
+        page["image"].send_keys(str(path))
+        page.send()
+        (answer,) = curl(page)["results"]
+        found = answer["objects"]
+        assert {each["query"] for each in found} == set(BOXES)
+        for each in found:  # to the grounder, the picture has 32 x 32 pixels
+            assert each["box"] == pytest.approx(BOXES[each["query"]], abs=200 / 32)
+        assert drawn_boxes(page) == [each["box"] for each in found]
+        shown = [f"{each['query']} {each['score']:.2g}" for each in found]
+        assert labels(page) == [[f"{number} {label}", True] for number, label in enumerate(shown, 1)]
+        assert page.text("seen-told") == "2 objects were found in the picture."
+        assert page.text("status").endswith("2 objects were found in the picture.")
+        assert listed(page) == [
+            "{}, score {:.2g}: {} to {} pixels from the left, {} to {} from the top".format(
+                each["query"], each["score"], *(each["box"][edge] for edge in (0, 2, 1, 3))
+            )
+            for each in found
+        ]
+        root = page.driver.execute_script("return document.documentElement")
+        assert root.get_property("scrollWidth") == root.get_property("clientWidth")
+        assert page.driver.execute_script(CONTRAST) == []
+    finally:
+        page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@browsing
+def test_given_boxes_are_drawn_and_answered_alike(finding, tmp_path, monkeypatch):
+    page, path = finding, tmp_path / "photo.jpg"
+    path.write_bytes(coloured(BOXES))
+    monkeypatch.chdir(tmp_path)
+    page["text"].send_keys("Jordan was great today")
+    page["image"].send_keys(str(path))
+    page.send()
+    (found,) = curl(page)["results"]
+    boxes = [each["box"] for each in found["objects"]]
+    page["boxes"].send_keys("\n".join(re.sub("[][]", "", str(box)) for box in boxes))
+    page.send()
+    (given,) = curl(page)["results"]
+    assert given == found | {"objects": []}
+    assert drawn_boxes(page) == boxes
+    assert [text for text, _ in labels(page)] == ["1 given", "2 given"]
+    assert page.text("seen-told") == "Boxes that were given"
+    assert listed(page)[0] == "{0} to {2} pixels from the left, {1} to {3} from the top".format(*boxes[0])
+    assert page["shown"].find_elements(By.TAG_NAME, "img") == []  # the picture stands there already
+    page["boxes"].clear()
+    page["boxes"].send_keys("4, 8, 24")
+    page.send()
+    told = "“4, 8, 24” is no box: write its left, top, right and bottom edge in pixels of the picture."
+    page.wait(lambda: page.text("error") == told)
+    assert page.focused() == "boxes"
+
+
+@browsing
+def test_no_objects_are_told_too(finding, tmp_path):
+    page, path = finding, tmp_path / "photo.jpg"
+    path.write_bytes(coloured({}))
+    page["text"].send_keys("Jordan was great today")
+    page.send()
+    assert not page["seen"].is_displayed()  # there is no picture
+    page["image"].send_keys(str(path))
+    page.send()
+    assert page.text("seen-told") == "No objects were found in the picture."
+    assert page.text("status").endswith(" No objects were found in the picture.")
+    assert not page["seen-list"].is_displayed()
+    (picture,) = page["shown"].find_elements(By.TAG_NAME, "img")
+    assert picture.get_attribute("alt") == "Picture: photo.jpg"
+    page["objects"].send_keys(str(path))
+    page.send()
+    assert not page["seen"].is_displayed()  # nothing was looked for
 
 
 DROP = """

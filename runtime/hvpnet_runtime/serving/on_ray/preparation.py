@@ -9,7 +9,7 @@ from hvpnet_runtime.preprocessing.pictures import Jpeg
 from hvpnet_runtime.preprocessing.prepare import Preparer
 from hvpnet_runtime.serving.metrics import Metrics
 from hvpnet_runtime.serving.on_ray.metrics import RayInstruments
-from hvpnet_runtime.serving.preparation import Preparation
+from hvpnet_runtime.serving.preparation import MeasuredFinder, Preparation
 
 
 class RayPreparation(Preparation):
@@ -27,7 +27,8 @@ class RayPreparation(Preparation):
     """
 
     def __init__(self, name: str, path: Path, *, window: bool, max_pixels: int, jpeg: Jpeg) -> None:
-        bundle = Bundle.load(path)
-        finder = ObjectFinder(bundle, load_cpu_grounder(bundle)) if bundle.manifest.grounder else None
-        preparer = Preparer(bundle, window=window, max_pixels=max_pixels, jpeg=jpeg, find=finder)
-        super().__init__(name, preparer, Metrics(RayInstruments()))
+        bundle, metrics, find = Bundle.load(path), Metrics(RayInstruments()), None
+        if bundle.manifest.grounder:
+            find = MeasuredFinder(name, ObjectFinder(bundle, load_cpu_grounder(bundle)), metrics)
+        preparer = Preparer(bundle, window=window, max_pixels=max_pixels, jpeg=jpeg, find=find)
+        super().__init__(name, preparer, metrics)

@@ -198,7 +198,9 @@ class _Grounding:
             target = self._crops / self._crop_name(example, each)
             target.parent.mkdir(parents=True, exist_ok=True)
             unfinished = self._work / _UNFINISHED / f"{get_ident()}.png"
-            image.crop(each.box).save(unfinished)
+            crop = image.crop(each.box)
+            crop.info = {}  # colour profiles and transparency, which would be written, are read by nobody here
+            crop.save(unfinished)
             unfinished.replace(target)
 
     def _lists(self, found: list[Found]) -> dict[str, list[str]]:

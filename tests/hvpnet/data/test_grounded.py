@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from coloured_data import BOXES, draw, write_mnre, write_twitter
 from PIL import Image
-from tiny_grounder import add_grounder
+from tiny_grounder import COLOURS, add_grounder
 
 from hvpnet.cli import main
 from hvpnet.data import find_split, load_split, read_split
@@ -177,6 +177,18 @@ def test_bad_pictures_are_an_error_or_replaced_and_counted(grounded: Callable[..
     )
     split = load_split(tmp_path / "new", "test", "substitute")
     assert [each.tweet.image for each in split.examples] == [tmp_path / "new/images/inf.png"] * 3
+
+
+def test_crops_have_pixels_and_nothing_else(grounded: Callable[..., Path], tmp_path: Path) -> None:
+    """Profiles and transparent colours of a picture change no pixel of it, and are not in its crops."""
+    data = write_twitter(tmp_path / "twitter2015")
+    path = tmp_path / "twitter2015_images/1.jpg"
+    with Image.open(path) as image:
+        image.save(path, "png", icc_profile=b"profile", transparency=(255, 0, 0))
+    ground(grounded(), data, tmp_path / "new")
+    with Image.open(tmp_path / "new/crops/1.jpg.4-8-24-40.png") as crop:
+        assert (crop.mode, crop.info) == ("RGB", {})
+        assert (np.asarray(crop) == COLOURS["red"]).all()
 
 
 def test_words_without_a_piece_name_nothing(grounded: Callable[..., Path], tmp_path: Path) -> None:

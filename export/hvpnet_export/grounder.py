@@ -6,8 +6,6 @@ themselves see to.
 """
 
 import copy
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +33,7 @@ from hvpnet_runtime.bundle import (
 )
 from hvpnet_runtime.bundle.arrays import read_arrays
 from hvpnet_runtime.bundle.grounder_spec import check_grounder
-from hvpnet_runtime.bundle.staging import staged
+from hvpnet_runtime.bundle.staging import link_files, staged
 from hvpnet_runtime.types import Progress
 
 ENTITY_TYPES = ("person", "organization", "location", "miscellaneous")
@@ -99,7 +97,7 @@ def add_grounder(
     try:
         with staged(folder, replace=True) as stage:
             old = manifest.grounder.required_files() if manifest.grounder else ()
-            _keep(folder, stage, {"manifest.json", *old})
+            link_files(folder, stage, {"manifest.json", *old})
             spec = write_grounder(stage, grounder, spec, progress)
             progress("writing the manifest")
             files = {name: facts for name, facts in manifest.files.items() if name not in old}
@@ -245,23 +243,6 @@ def _write_graphs(
         progress(f"exporting the {precision} {name}.onnx")
         module = grounder if name == "grounder" else QueriesGraph(grounder)
         write_graph(module, graph, folder / f"{name}.onnx", longest=spec.max_length)
-
-
-def _keep(folder: Path, stage: Path, without: set[str]) -> None:
-    """Files of a folder but some, in another one on the same disk; linked, so that they are not there twice."""
-
-    def skip(directory: str, names: list[str]) -> set[str]:
-        inside = Path(directory).relative_to(folder)
-        return {name for name in names if (inside / name).as_posix() in without}
-
-    shutil.copytree(folder, stage, symlinks=True, ignore=skip, copy_function=_link, dirs_exist_ok=True)
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except OSError:  # a disk without links
-        shutil.copy2(source, target, follow_symlinks=False)
 
 
 def _digest(file: Path) -> FileDigest:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from hvpnet.cli.grounder_options import GrounderOptions
+from hvpnet.cli.grounder_options import GrounderOptions, grounder_option
 from hvpnet.cli.options import PictureOptions, ShownOptions, argument, option, progress, show
 from hvpnet.errors import ConfigError, DataError
 from hvpnet_runtime.bundle import Precision, Task, Variant
@@ -46,9 +46,7 @@ class Options(GrounderOptions, PictureOptions, ShownOptions):
         default=("fp32",),
     )
     calibration: Path | None = option("int8: folder of the training data, whose train split sets the ranges")
-    grounder: Path | None = option(
-        "checkpoint of a model that finds objects where none are given: the published one-stage grounder"
-    )
+    grounder: Path | None = grounder_option(required=False)
     keep_going: bool = option("write the bundle without the precisions that fail; the exit code still is 1")
 
     def __post_init__(self) -> None:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from hvpnet.cli.grounder_options import GrounderOptions
-from hvpnet.cli.options import ShownOptions, argument, option, progress, show
+from hvpnet.cli.grounder_options import GrounderOptions, grounder_option
+from hvpnet.cli.options import ShownOptions, argument, progress, show
 from hvpnet_runtime.bundle import read_manifest
 
 
@@ -13,7 +13,7 @@ class Options(GrounderOptions, ShownOptions):
     """What `hvpnet ground add` was asked to do."""
 
     bundle: Path = argument("is rewritten; it stays as it is if the grounder cannot be added")
-    grounder: Path = option("a checkpoint of the published one-stage grounder", required=True)
+    grounder: Path = grounder_option(required=True)
 
 
 def run(options: Options) -> int:

@@ -2,16 +2,35 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hvpnet.cli.options import VerbOptions, option
 from hvpnet_runtime.bundle import Task
+
+
+def grounder_option(*, required: bool) -> Any:  # noqa: ANN401  any field's type
+    """`--grounder`: the checkpoint of a grounder."""
+    return option(
+        "a model that finds objects where none are given: the checkpoint FILE of a published one-stage grounder, or the"
+        " FOLDER of an OWL-ViT of transformers",
+        metavar="FILE|FOLDER",
+        required=required,
+    )
+
+
+def grounder_tokenizer_option() -> Any:  # noqa: ANN401
+    """`--grounder-tokenizer`: what cuts the grounder's queries into pieces."""
+    return option(
+        "folder of the BERT that a one-stage grounder was trained on, or of an OWL-ViT's tokenizer (default: the"
+        " OWL-ViT's own folder)"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class GrounderOptions(VerbOptions):
     """What a grounder is made of and asked, beside its checkpoint."""
 
-    grounder_tokenizer: Path | None = option("folder of the BERT that a one-stage grounder was trained on")
+    grounder_tokenizer: Path | None = grounder_tokenizer_option()
     queries: str | None = option(
         "what the grounder looks for: text, what each text names (default for relations); fixed, the four entity types"
         " (default for entities); or words of your own, comma-separated"

@@ -29,6 +29,8 @@ VERBS = {
     "bench": "time a bundle against its checkpoint in PyTorch",
     "serve": "answer requests over HTTP",
     "ground add": "give a bundle a grounder, which finds objects in pictures",
+    "ground": "write a data set with the objects that a bundle's grounder finds in its pictures",
+    "ground tune": "choose the threshold of a bundle's grounder on the dev split of a data set",
 }
 
 _EXTRAS = {
@@ -36,6 +38,8 @@ _EXTRAS = {
     "bench": "bench",
     "demo": "train,bench,cpu",
     "evaluate": "eval",
+    "ground": "grounding",
+    "ground tune": "eval",
     "serve": "serve",
     "train": "train",
 }

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from hvpnet.cli.grounder_options import grounder_tokenizer_option
 from hvpnet.cli.options import PictureOptions, ShownOptions, argument, option, progress, show
 from hvpnet.data.examples import SplitName
 from hvpnet.errors import DataError
@@ -18,7 +19,7 @@ class Options(PictureOptions, ShownOptions):
     bundle: Path = argument()
     checkpoint: Path = option("what the bundle was exported from", required=True)
     grounder: Path | None = option("what the bundle's grounder was exported from (default: it is not compared)")
-    grounder_tokenizer: Path | None = option("folder of the BERT that a one-stage grounder was trained on")
+    grounder_tokenizer: Path | None = grounder_tokenizer_option()
     data: Path | None = option("compare on the tweets of a data set instead of on random ones")
     split: SplitName = option("of the data (default test)", default="test")
 

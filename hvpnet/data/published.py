@@ -31,7 +31,8 @@ from hvpnet_runtime.types import Picture
 
 _log = logging.getLogger(__name__)
 
-_PUBLISHED_SPLITS: dict[SplitName, str] = {"train": "train", "dev": "val", "test": "test"}
+PUBLISHED_SPLITS: dict[SplitName, str] = {"train": "train", "dev": "val", "test": "test"}
+"""Names of splits in published names of files."""
 
 _ANY_PICTURE = PictureSpec()
 
@@ -103,7 +104,7 @@ def find_split(root: Path | str, split: SplitName) -> SplitFiles:
     root = Path(root).absolute()
     if split not in get_args(SplitName):
         raise DataError(f"unknown split {brief(split)}: take train, dev or test")
-    published, name = _PUBLISHED_SPLITS[split], root.name
+    published, name = PUBLISHED_SPLITS[split], root.name
     text = _first(Path.is_file, *_texts(root, split))
     if text is None:
         looked_for = ", ".join(str(path.relative_to(root)) for path in _texts(root, split))
@@ -122,17 +123,69 @@ def find_split(root: Path | str, split: SplitName) -> SplitFiles:
     )
 
 
+def find_splits(root: Path | str) -> dict[SplitName, SplitFiles]:
+    """Finds the files of every split that a data set has; see `find_split`.
+
+    Raises:
+        DataError: it has none, or what a split needs is missing.
+    """
+    root = Path(root).absolute()
+    there = [split for split in get_args(SplitName) if _first(Path.is_file, *_texts(root, split))]
+    if not there:
+        raise DataError(f"{root} is no data set: it has no text of a train, dev or test split")
+    return {split: find_split(root, split) for split in there}
+
+
 def read_split(
     files: SplitFiles,
     on_bad_image: OnBadImage = "error",
     *,
     labels: Sequence[str] = (),
     pictures: PictureSpec | None = _ANY_PICTURE,
+    objects: bool = True,
 ) -> Split:
-    """Reads one split from the files given; arguments and errors as in `load_split`."""
+    """Reads one split from the files given.
+
+    Args:
+        files: of the split.
+        on_bad_image: as of `load_split`, and so are labels and pictures.
+        labels: see above.
+        pictures: see above.
+        objects: whether crops and their lists are read; without them, no tweet says anything of its objects.
+
+    Raises:
+        DataError: as `load_split`.
+        MissingExtraError: likewise.
+    """
     if pictures is None:
         files, pictures = replace(files, images=None), _ANY_PICTURE
+    if not objects:
+        files = replace(files, crops=None, objects=None, expected_objects=())
     reader = _Pictures(files, on_bad_image, pictures)
+    rows, relations = read_rows(files, labels)
+    examples = tuple(reader.attach(example, image) for image, example in rows)
+    reader.check_lists()
+    split = Split(files.task, examples, relations, has_pictures=files.images is not None)
+    if objects and split.has_pictures and not split.counts["crops"]:
+        _log.warning("%s is read without crops of objects: %s", files.text, split.summary)
+    return split
+
+
+def read_rows(
+    files: SplitFiles, labels: Sequence[str] = ()
+) -> tuple[Sequence[tuple[str, Example]], tuple[str, ...] | None]:
+    """Names of the images of one split and its examples without pictures, in the order of the text.
+
+    Args:
+        files: of the split.
+        labels: as of `load_split`.
+
+    Returns:
+        These, and the relations by index, which are None for the entity task.
+
+    Raises:
+        DataError: the text or the relations are malformed, or there is no tweet.
+    """
     relations: tuple[str, ...] | None = None
     rows: Sequence[tuple[str, Example]]
     if files.relations is None:
@@ -143,12 +196,7 @@ def read_split(
         rows = read_relation_text(files.text, relations)
     if not rows:
         raise DataError(f"{files.text}: holds no tweets")
-    examples = tuple(reader.attach(example, image) for image, example in rows)
-    reader.check_lists()
-    split = Split(files.task, examples, relations, has_pictures=files.images is not None)
-    if split.has_pictures and not split.counts["crops"]:
-        _log.warning("%s is read without crops of objects: %s", files.text, split.summary)
-    return split
+    return rows, relations
 
 
 class _Pictures:
@@ -250,14 +298,14 @@ def _fault(path: Path, folder: Path) -> str:
 
 
 def _object_lists(root: Path, split: SplitName) -> tuple[Path, ...]:
-    published = _PUBLISHED_SPLITS[split]
+    published = PUBLISHED_SPLITS[split]
     names = (f"{split}_objects.json", f"{root.name}_{published}_dict.pth", f"txt/mre_{split}_dict.pth")
     return tuple(root / name for name in names)
 
 
 def _texts(root: Path, split: SplitName) -> tuple[Path, ...]:
     twitter = "valid" if split == "dev" else split
-    published = _PUBLISHED_SPLITS[split]
+    published = PUBLISHED_SPLITS[split]
     names = dict.fromkeys((split, twitter, published))
     return (*(root / f"{name}.txt" for name in names), root / "txt" / f"ours_{published}.txt")
 

@@ -12,11 +12,12 @@ import onnxruntime as ort
 import pytest
 import torch
 from onnx import TensorProto
+from random_owl_vit import write_random_owl_vit
 from tiny_one_stage import one_stage
 from tokenizers import Tokenizer
 
 from hvpnet.cli.main import main
-from hvpnet.modeling.grounding import Grounder
+from hvpnet.modeling.grounding import Grounder, load_grounder
 from hvpnet.modeling.grounding.one_stage import OneStageGrounder
 from hvpnet.modeling.tokenizer import load_tokenizer
 from hvpnet_export import ExportError, ParityError, add_grounder, export_bundle
@@ -242,6 +243,21 @@ def test_export_and_add_by_the_command(
     assert main(["verify", str(out), "--checkpoint", str(tmp_path / "model.pth"), *given]) == 0
     assert main(["ground", "add", str(out), *given, "--queries", "text"]) == 0
     assert Bundle.load(out).grounder.queries == "text"
+
+
+def test_the_command_takes_the_folder_of_an_owl_vit(
+    without_graphs: None, ner_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It brings its own tokenizer; vectors of the words are those of the eager model."""
+    folder, checkpoint = Path(shutil.copytree(ner_bundle, tmp_path / "bundle")), tmp_path / "owl"
+    write_random_owl_vit(checkpoint)
+    words = ("dog", "a red kite")
+    assert main(["ground", "add", str(folder), "--grounder", str(checkpoint), "--queries", ", ".join(words)]) == 0
+    assert "owl-vit" in capsys.readouterr().out
+    bundle, eager = Bundle.load(folder), load_grounder(checkpoint)
+    assert (bundle.grounder.kind, bundle.grounder.size) == ("owl-vit", eager.size)
+    assert bundle.grounder.words == words
+    np.testing.assert_allclose(bundle.grounder_queries(), eager.encode(words).numpy(), atol=1e-6)
 
 
 @pytest.mark.parametrize(

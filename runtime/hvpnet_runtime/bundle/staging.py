@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,6 +39,37 @@ def staged(folder: Path, *, replace: bool = False) -> Iterator[Path]:
             replaced.rename(folder)
         shutil.rmtree(stage, ignore_errors=True)  # a renamed stage is no longer there
         shutil.rmtree(replaced, ignore_errors=True)
+
+
+def link_files(folder: Path, stage: Path, without: Container[str]) -> None:
+    """Files of a folder but some, in another one on the same disk; linked, so that they are not there twice.
+
+    Args:
+        folder: is read.
+        stage: gets them; it is there.
+        without: files that are left out, as paths inside the folder.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+
+    def skip(directory: str, names: list[str]) -> set[str]:
+        inside = Path(directory).relative_to(folder)
+        return {name for name in names if (inside / name).as_posix() in without}
+
+    shutil.copytree(folder, stage, symlinks=True, ignore=skip, copy_function=link_or_copy, dirs_exist_ok=True)
+
+
+def link_or_copy(source: str | Path, target: str | Path) -> None:
+    """A file under a second name, where the disk can; a symbolic link stays one.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:  # a disk without links
+        shutil.copy2(source, target, follow_symlinks=False)
 
 
 def flush(path: Path) -> None:

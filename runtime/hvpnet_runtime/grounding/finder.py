@@ -61,6 +61,7 @@ class ObjectFinder:
         self._grounder, self._remembered = grounder, remembered
         fit(np.zeros((1, 1, 3), np.uint8), self._spec.kind, self._spec.size)  # which may need a package
         self._queries = load_queries(bundle, grounder)
+        self._threshold = self._spec.threshold
         self._together: Together[_Search, tuple[_Floats, _Floats]] = Together(self._run, MAX_GROUNDED)
         self._known: OrderedDict[_Key, _Found] = OrderedDict()
         self._sought: dict[_Key, Future[_Found]] = {}
@@ -75,6 +76,16 @@ class ObjectFinder:
     @batch.setter
     def batch(self, most: int) -> None:
         self._together.most = most
+
+    @property
+    def threshold(self) -> float:
+        """Objects with a smaller score are dropped; by default that of the bundle."""
+        return self._threshold
+
+    @threshold.setter
+    def threshold(self, least: float) -> None:
+        self._threshold = least
+        self.forget()
 
     def __call__(self, picture: WholePicture, words: Sequence[str], mentions: Sequence[Mention]) -> _Found:
         """Objects of a tweet's picture, the best first, at most as many as the model reads.
@@ -140,7 +151,7 @@ class ObjectFinder:
         width, height = picture.size
         scale = np.array([width / image.shape[1], height / image.shape[0]] * 2, np.float32)
         boxes = fitted.to_picture(boxes) * scale  # of a JPEG that was decoded at a fraction of its size
-        chosen = select(boxes, scores, picture.size, self._spec.threshold, self._most, picture.has_crop)
+        chosen = select(boxes, scores, picture.size, self._threshold, self._most, picture.has_crop)
         return tuple(FoundObject(each.box, queries[each.query], each.score) for each in chosen)
 
     def _run(self, searches: Sequence[_Search]) -> list[tuple[_Floats, _Floats]]:

@@ -8,12 +8,18 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from hvpnet.cli.options import PictureOptions, ShownOptions, argument, backend_option, option, precision_option, show
-from hvpnet.data.examples import SplitName
+from hvpnet.cli.options import (
+    PictureOptions,
+    ShownOptions,
+    argument,
+    backend_option,
+    option,
+    precision_option,
+    show,
+    show_searched,
+)
 from hvpnet.data.grounded import ground_data_set
 from hvpnet_runtime.pipeline import Pipeline
-
-_EVERY = 32  # tweets between two lines of progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +42,12 @@ def run(options: Options) -> int:
         precision=options.precision,
         objects="found",
     ) as pipeline:
-        reports = ground_data_set(pipeline, options.data, options.out, options.on_bad_image, _tell)
+        reports = ground_data_set(pipeline, options.data, options.out, options.on_bad_image, show_searched)
     shared = sum(report.shared for report in reports.values())
     if shared:
         print(
-            f"hvpnet: {shared} tweets share their picture with an earlier one and name other objects in it; lists are"
-            " by picture, so they have the earlier tweet's",
+            "hvpnet: tweets that share their picture with an earlier one and name other objects in it:"
+            f" {shared}; lists are by picture, so they have the earlier tweet's",
             file=sys.stderr,
         )
     show(
@@ -49,9 +55,3 @@ def run(options: Options) -> int:
         as_json=options.json,
     )
     return 0
-
-
-def _tell(split: SplitName, done: int, total: int) -> None:
-    if done % _EVERY == 0 or done == total:
-        end = "\n" if done == total else ""
-        print(f"\rhvpnet: {split}: {done} of {total} tweets searched", end=end, file=sys.stderr, flush=True)

@@ -1,9 +1,19 @@
 """Choose the threshold of a bundle's grounder: the one with the best F1 on the dev split of a data set."""
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
-from hvpnet.cli.options import PictureOptions, ShownOptions, argument, backend_option, precision_option, progress, show
+from hvpnet.cli.options import (
+    PictureOptions,
+    ShownOptions,
+    argument,
+    backend_option,
+    precision_option,
+    progress,
+    show,
+    show_searched,
+)
 from hvpnet.data import find_split
 from hvpnet.evaluation.metrics import require_scorer
 from hvpnet.evaluation.threshold import Candidate, best, try_thresholds, with_threshold
@@ -30,7 +40,7 @@ def run(options: Options) -> int:
     ) as pipeline:
         manifest = pipeline.bundle.manifest
         before = pipeline.bundle.grounder.threshold  # an error, if it has none
-        candidates = try_thresholds(pipeline, files, options.on_bad_image, progress)
+        candidates = try_thresholds(pipeline, files, options.on_bad_image, progress, partial(show_searched, "dev"))
     chosen = best(candidates)
     rewrite_manifest(options.bundle, with_threshold(manifest, chosen.threshold))
     show(

@@ -23,6 +23,8 @@ from hvpnet_runtime.types import ObjectSource
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+_SEARCHED = 32  # tweets between two messages
+
 Kind = TypeVar("Kind", bound="DataclassInstance")
 
 
@@ -193,6 +195,13 @@ def json_for(output: TextIO, value: object) -> str:
 def progress(message: str) -> None:
     """Say on standard error what begins now."""
     print(f"hvpnet: {message} ...", file=sys.stderr, flush=True)
+
+
+def show_searched(split: str, done: int, total: int) -> None:
+    """Say on standard error how far a search for objects is, every now and then."""
+    if done % _SEARCHED == 0 or done == total:
+        end = "\n" if done == total else ""
+        print(f"\rhvpnet: {split}: {done} of {total} tweets searched", end=end, file=sys.stderr, flush=True)
 
 
 def _table(rows: Mapping[str, Mapping[str, object]]) -> list[str]:

@@ -20,6 +20,7 @@ from hvpnet.data.published import PUBLISHED_SPLITS, SplitFiles, find_splits, rea
 from hvpnet.errors import DataError
 from hvpnet_runtime.bundle import PictureSpec, sha256
 from hvpnet_runtime.bundle.staging import flush, link_or_copy
+from hvpnet_runtime.errors import brief
 from hvpnet_runtime.jsonl import json_line
 from hvpnet_runtime.pipeline import Pipeline
 from hvpnet_runtime.preprocessing.pictures import OnBadImage, open_picture
@@ -242,13 +243,20 @@ def _picture(example: Example) -> Path:
 
 
 def _resume(journal: Path) -> list[Found]:
-    """What an earlier run found, tweet by tweet; a line that it did not finish is cut off."""
+    """What an earlier run found, tweet by tweet; a line that it did not finish is cut off.
+
+    Raises:
+        DataError: no run wrote this.
+    """
     content = journal.read_bytes() if journal.exists() else b""
     end = content.rfind(b"\n") + 1
     if end < len(content):
         os.truncate(journal, end)
-    rows = [json.loads(line)["objects"] for line in content[:end].split(b"\n")[:-1]]
-    return [tuple(FoundObject(tuple(each["box"]), each["query"], each["score"]) for each in row) for row in rows]
+    try:
+        rows = [json.loads(line)["objects"] for line in content[:end].split(b"\n")[:-1]]
+        return [tuple(FoundObject(tuple(each["box"]), each["query"], each["score"]) for each in row) for row in rows]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{journal} cannot be continued ({brief(str(error))}): remove its folder") from error
 
 
 def _write(work: Path, target: Path, content: bytes) -> None:

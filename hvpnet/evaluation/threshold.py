@@ -1,6 +1,6 @@
 """The threshold of a grounder, chosen by what the found objects are worth on development data."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_FLOOR, Context
 
@@ -43,7 +43,11 @@ class Candidate:
 
 
 def try_thresholds(
-    pipeline: Pipeline, files: SplitFiles, on_bad_image: OnBadImage = "error", progress: Progress = lambda _: None
+    pipeline: Pipeline,
+    files: SplitFiles,
+    on_bad_image: OnBadImage = "error",
+    progress: Progress = lambda _: None,
+    told: Callable[[int, int], None] = lambda *_: None,
 ) -> list[Candidate]:
     """Score a pipeline with the objects that each of several thresholds keeps.
 
@@ -55,6 +59,7 @@ def try_thresholds(
         files: of the development split.
         on_bad_image: as of `load_split`.
         progress: is told each step as it begins.
+        told: is told how many tweets were searched, and how many there are.
 
     Returns:
         Candidates by threshold, the smallest first.
@@ -69,7 +74,10 @@ def try_thresholds(
     split = read_searchable(files, pipeline, on_bad_image)
     pipeline.finder.threshold = 0.0
     progress(f"finding objects for {len(split.examples)} tweets")
-    found = list(find_objects(pipeline, files, split.examples))
+    found: list[Found] = []
+    for each in find_objects(pipeline, files, split.examples):
+        found.append(each)
+        told(len(found), len(split.examples))
     candidates = []
     for threshold in thresholds([each.score for row in found for each in row]):
         progress(f"scoring threshold {threshold:g}")

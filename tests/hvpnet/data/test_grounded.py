@@ -161,6 +161,20 @@ def test_a_run_of_something_else_is_not_continued(grounded: Callable[..., Path],
         ground(bundle, data, tmp_path / "new")
 
 
+def test_a_journal_that_was_edited_is_no_journal(grounded: Callable[..., Path], tmp_path: Path) -> None:
+    bundle, data = grounded(), write_twitter(tmp_path / "twitter2015")
+
+    def stop(*_: Any) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        ground(bundle, data, tmp_path / "new", told=stop)
+    for line in ("[]", "red", '{"objects": [{"box": 7}]}'):
+        (tmp_path / "new.part/train_found.jsonl").write_text(f"{line}\n", "utf-8")
+        with pytest.raises(DataError, match=r"train_found\.jsonl cannot be continued .*: remove its folder"):
+            ground(bundle, data, tmp_path / "new")
+
+
 def test_bad_pictures_are_an_error_or_replaced_and_counted(grounded: Callable[..., Path], tmp_path: Path) -> None:
     bundle, data = grounded(), write_twitter(tmp_path / "twitter2015")
     images = tmp_path / "twitter2015_images"
@@ -212,7 +226,7 @@ def test_tweets_that_name_other_objects_of_one_picture_are_counted(
     shown, err = capsys.readouterr()
     report = json.loads(shown)["splits"]["test"]
     assert (report["objects"], report["crops"], report["shared"]) == (2, 1, 1)
-    assert "hvpnet: 1 tweets share their picture" in err
+    assert "name other objects in it: 1; lists are by picture" in err
     assert "test: 2 of 2 tweets searched" in err
     assert read_object_lists(out / "test_objects.json") == {"2.jpg": ("2.jpg.4-8-24-40.png",)}
 

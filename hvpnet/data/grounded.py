@@ -2,22 +2,26 @@
 
 The result is a data set of its own: texts are copied, and pictures linked where the disk can. Until it is complete, its
 folder's name ends in `.part`, and a run that was stopped is continued there. What is found in each tweet stands in
-`<split>_found.jsonl`, by which a run knows where the one before it stopped.
+`<split>_found.jsonl`, by which a run knows where the one before it stopped. A lock beside the folder keeps other runs
+out.
 """
 
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from hashlib import sha256 as digest
+from importlib.metadata import version
 from pathlib import Path
 from threading import get_ident
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from hvpnet.data.examples import Example, SplitName
 from hvpnet.data.found_objects import Found, find_objects, read_searchable
 from hvpnet.data.published import PUBLISHED_SPLITS, SplitFiles, find_splits, read_rows
-from hvpnet.errors import DataError
+from hvpnet.errors import DataError, MissingExtraError
 from hvpnet_runtime.bundle import PictureSpec, sha256
 from hvpnet_runtime.bundle.staging import flush, link_or_copy
 from hvpnet_runtime.errors import brief
@@ -30,7 +34,7 @@ Told: TypeAlias = Callable[[SplitName, int, int], None]
 """Is told a split, how many of its tweets are done, and how many it has."""
 
 RECORD = "grounding.json"
-"""What the objects were found with, and in: of other bundles or texts, a run is not continued."""
+"""What the objects were found with, and in: where any of it is another, a run is not continued."""
 
 _UNFINISHED = ".unfinished"
 
@@ -80,48 +84,93 @@ def ground_data_set(
         What was found, by split.
 
     Raises:
-        DataError: the data set cannot be read, `out` exists, or an unfinished run is of something else.
+        DataError: the data set cannot be read, `out` exists, another run is at work on it, an unfinished run is of
+            something else, or the folder of unfinished runs is no run's.
+        MissingExtraError: filelock is not installed.
         BackendError: the grounder failed.
         OSError: the disk refuses.
     """
-    splits = find_splits(source)
-    if out.exists():
-        raise DataError(f"{out} exists: remove it or choose another")
     work = out.with_name(f"{out.name}.part")
-    _begin(work, pipeline, splits, on_bad_image)
-    reports = {
-        split: _Grounding(pipeline, source, files, work, split, on_bad_image).run(told)
-        for split, files in splits.items()
-    }
-    shutil.rmtree(work / _UNFINISHED)
-    for path in work.rglob("*"):
-        if path.is_file():
-            flush(path)
-    work.rename(out)
+    _refuse(out, work)
+    splits = [
+        _Grounding(pipeline, source, files, work, split, on_bad_image) for split, files in find_splits(source).items()
+    ]
+    with _held(out, work):
+        _refuse(out, work)  # again: another run may have finished meanwhile
+        _begin(work, _identity(pipeline, source, splits, on_bad_image))
+        reports = {each.split: each.run(told) for each in splits}
+        shutil.rmtree(work / _UNFINISHED)
+        for path in work.rglob("*"):
+            if path.is_file():
+                flush(path)
+        work.rename(out)
     return reports
 
 
-def _begin(work: Path, pipeline: Pipeline, splits: dict[SplitName, SplitFiles], on_bad_image: OnBadImage) -> None:
-    """Make the folder of a run, or hold the one that is there against it."""
-    bundle, grounder = pipeline.bundle, pipeline.bundle.grounder
-    record = json_line(
-        {
-            "grounder": {name: value for name, value in asdict(grounder).items() if name != "parity"},
-            "files": {name: bundle.manifest.files[name].sha256 for name in grounder.required_files()},
-            "backend": pipeline.backend.name,
-            "precision": pipeline.backend.precision,
-            "texts": {split: sha256(files.text) for split, files in splits.items()},
-            "on_bad_image": on_bad_image,
-        }
-    )
-    (work / _UNFINISHED).mkdir(parents=True, exist_ok=True)
+def _refuse(out: Path, work: Path) -> None:
+    """To write over a data set, or into a folder that no run has begun."""
+    if out.exists():
+        raise DataError(f"{out} exists: remove it or choose another")
+    if not work.exists() or (work / RECORD).is_file():
+        return
+    if not work.is_dir() or any(path.name != _UNFINISHED for path in work.iterdir()):
+        raise DataError(
+            f"{work} is no unfinished run, for it has no {RECORD}: move it away or choose another than {out}"
+        )
+
+
+@contextmanager
+def _held(out: Path, work: Path) -> Iterator[None]:
+    """Keep other runs away; the lock's file stays beside an unfinished run, so that all runs have the same."""
     try:
-        before = (work / RECORD).read_text("utf-8")
-    except FileNotFoundError:
-        before = record
-        _write(work, work / RECORD, record.encode())
-    if before != record:
-        raise DataError(f"{work} was begun with another bundle, backend, text or way with bad images: remove it")
+        from filelock import FileLock, Timeout
+    except ImportError as error:
+        raise MissingExtraError("filelock", "grounding", "writing a data set of found objects") from error
+    lock = work.with_name(f"{work.name}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(lock, blocking=False):
+            yield
+    except Timeout as error:
+        raise DataError(f"another run is at work on {out}: wait for it") from error
+    lock.unlink(missing_ok=True)  # of no more use: whoever still waits for it finds that `out` exists
+
+
+def _identity(pipeline: Pipeline, source: Path, splits: list["_Grounding"], on_bad_image: OnBadImage) -> dict[str, Any]:
+    """What the result depends on, as JSON types by name."""
+    bundle, grounder = pipeline.bundle, pipeline.bundle.grounder
+    return {
+        "hvpnet": version("hvpnet"),
+        "grounder": {name: value for name, value in asdict(grounder).items() if name != "parity"},
+        "files": {name: bundle.manifest.files[name].sha256 for name in grounder.required_files()},
+        "backend": pipeline.backend.name,
+        "precision": pipeline.backend.precision,
+        "data": str(source.absolute()),
+        "texts": {each.split: each.texts() for each in splits},
+        "pictures": {each.split: each.pictures() for each in splits},
+        "on_bad_image": on_bad_image,
+    }
+
+
+def _begin(work: Path, identity: Mapping[str, Any]) -> None:
+    """Make the folder of a run, or hold the one that is there against it."""
+    (work / _UNFINISHED).mkdir(parents=True, exist_ok=True)
+    record = work / RECORD
+    if not record.exists():
+        _write(work, record, json_line(identity).encode())
+    try:
+        before = json.loads(record.read_bytes())
+    except (ValueError, RecursionError):
+        before = None
+    if not isinstance(before, dict):
+        raise DataError(f"{record} is damaged: remove its folder to begin anew")
+    now = json.loads(json_line(identity))
+    changed = [name for name in {**now, **before} if before.get(name) != now.get(name)]
+    if changed:
+        raise DataError(
+            f"{work} was begun with another {' and '.join(changed)}: restore that to go on, or remove the folder to"
+            " begin anew"
+        )
 
 
 class _Grounding:
@@ -136,7 +185,8 @@ class _Grounding:
         split: SplitName,
         on_bad_image: OnBadImage,
     ) -> None:
-        self._pipeline, self._files, self._work, self._split = pipeline, files, work, split
+        self.split = split
+        self._pipeline, self._files, self._work = pipeline, files, work
         self._root = root = source.absolute()
         self._tweets = read_searchable(files, pipeline, on_bad_image).examples
         self._names = [image for image, _ in read_rows(files, pipeline.bundle.labels)[0]]
@@ -151,19 +201,31 @@ class _Grounding:
         is_mnre = files.text.parent != root
         self._torch = work / (f"txt/mre_{split}_dict.pth" if is_mnre else f"{root.name}_{published}_dict.pth")
 
+    def texts(self) -> dict[str, str]:
+        """Digests of what is read beside the pictures, by name."""
+        return {path.as_posix(): sha256(self._root / path) for path in self._texts}
+
+    def pictures(self) -> str:
+        """A digest of the paths, sizes and times of all pictures, which are not read for it."""
+        lines = digest()
+        for path in dict.fromkeys(path for pair in self._paths() for path in pair):
+            facts = path.stat() if path.is_file() else None
+            lines.update(json_line([str(path), facts and [facts.st_size, facts.st_mtime_ns]]).encode())
+        return lines.hexdigest()
+
     def run(self, told: Told) -> GroundedSplit:
         """Find, cut and list; tweets that were searched before are not searched again."""
         self._crops.mkdir(parents=True, exist_ok=True)
-        journal = self._work / f"{self._split}_found.jsonl"
+        journal = self._work / f"{self.split}_found.jsonl"
         found = _resume(journal)
-        told(self._split, len(found), len(self._tweets))
+        told(self.split, len(found), len(self._tweets))
         with journal.open("ab") as lines:
             for each in find_objects(self._pipeline, self._files, self._tweets[len(found) :], self._cut):
                 found.append(each)
                 line = json_line({"row": len(found) - 1, "objects": [one.to_dict() for one in each]})
                 lines.write(f"{line}\n".encode())
                 lines.flush()
-                told(self._split, len(found), len(self._tweets))
+                told(self.split, len(found), len(self._tweets))
         self._copy()
         lists = self._lists(found)
         self._write_lists(lists)
@@ -173,7 +235,7 @@ class _Grounding:
             objects=sum(map(len, found)),
             crops=len({name for names in lists.values() for name in names}),
             without=sum(not each for each in found),
-            bad_pictures=len({name for name, example in self._by_name() if _picture(example) != self._images / name}),
+            bad_pictures=len({named for named, read in self._paths() if named != read}),
             shared=sum(each != found[shared.get(name, row)] for row, (name, each) in self._rows(found)),
         )
 
@@ -182,6 +244,10 @@ class _Grounding:
 
     def _by_name(self) -> list[tuple[str, Example]]:
         return list(zip(self._names, self._tweets, strict=True))
+
+    def _paths(self) -> list[tuple[Path, Path]]:
+        """Of each tweet the picture that it names, and the one that is read for it."""
+        return [(self._images / name, _picture(example)) for name, example in self._by_name()]
 
     def _is_listed(self, row: int) -> bool:
         return self._files.task == "re" or self._first[self._names[row]] == row
@@ -214,7 +280,7 @@ class _Grounding:
 
     def _write_lists(self, lists: dict[str, list[str]]) -> None:
         content = json.dumps(lists, ensure_ascii=False, indent=1)
-        _write(self._work, self._work / f"{self._split}_objects.json", content.encode())
+        _write(self._work, self._work / f"{self.split}_objects.json", content.encode())
         try:
             import torch
         except ImportError:
@@ -226,8 +292,8 @@ class _Grounding:
         """Texts, and the pictures that tweets name or are read for them."""
         for text in self._texts:
             _write(self._work, self._work / text, (self._root / text).read_bytes())
-        for name, example in self._by_name():
-            for path in (self._images / name, _picture(example)):
+        for pair in self._paths():
+            for path in pair:
                 target = self._new_images / path.relative_to(self._images)
                 if not target.exists() and path.is_file():
                     target.parent.mkdir(parents=True, exist_ok=True)

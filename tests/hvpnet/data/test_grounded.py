@@ -1,15 +1,20 @@
 """A data set with found objects: crops, lists and answers are those of a pipeline that finds the objects itself."""
 
+import hashlib
 import json
+import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from coloured_data import BOXES, draw, write_mnre, write_twitter
+from filelock import FileLock
 from PIL import Image
 from tiny_grounder import COLOURS, add_grounder
 
@@ -17,7 +22,7 @@ from hvpnet.cli import main
 from hvpnet.data import find_split, load_split, read_split
 from hvpnet.data.grounded import ground_data_set
 from hvpnet.data.readers import read_object_lists
-from hvpnet.errors import DataError
+from hvpnet.errors import DataError, MissingExtraError
 from hvpnet_runtime import Pipeline
 from hvpnet_runtime.types import Result
 
@@ -145,28 +150,125 @@ def test_a_stopped_run_is_continued_and_ends_the_same(
     assert not (tmp_path / "new.part").exists()
 
 
-def test_a_run_of_something_else_is_not_continued(grounded: Callable[..., Path], tmp_path: Path) -> None:
+def stop(*_: Any) -> None:
+    raise Killed
+
+
+def test_a_run_of_something_else_is_not_continued(
+    grounded: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, data, out = grounded(), write_twitter(tmp_path / "twitter2015"), tmp_path / "new"
+    with pytest.raises(Killed):
+        ground(bundle, data, out, told=stop)
+    before = contents(tmp_path / "new.part")
+
+    def refused(another: str, data: Path = data, **settings: Any) -> None:
+        with pytest.raises(DataError, match=rf"new\.part was begun with another {another}: restore that to go on"):
+            ground(bundle, data, out, **settings)
+        assert contents(tmp_path / "new.part") == before
+
+    red, green = (tmp_path / f"twitter2015_images/{name}.jpg" for name in "12")
+    old = red.stat()
+    os.utime(red, ns=(old.st_atime_ns, old.st_mtime_ns + 1))
+    refused("pictures")
+    os.utime(red, ns=(old.st_atime_ns, old.st_mtime_ns))
+    content, times = green.read_bytes(), green.stat()
+    green.write_bytes(content + b"\0")
+    os.utime(green, ns=(times.st_atime_ns, times.st_mtime_ns))
+    refused("pictures")
+    green.write_bytes(content)
+    os.utime(green, ns=(times.st_atime_ns, times.st_mtime_ns))
+    shutil.copytree(tmp_path / "twitter2015_images", tmp_path / "elsewhere/twitter2015_images")
+    refused("data and pictures", Path(shutil.copytree(data, tmp_path / "elsewhere/twitter2015")))
+    refused("on_bad_image", on_bad_image="substitute")
+    with monkeypatch.context() as newer:
+        newer.setattr("hvpnet.data.grounded.version", lambda _: "9.0")
+        refused("hvpnet")
+    text = (data / "test.txt").read_text("utf-8")
+    (data / "test.txt").write_text(text.replace("Madison", "Boston"), "utf-8")
+    refused("texts")
+    (data / "test.txt").write_text(text, "utf-8")
+    ground(bundle, data, out)  # all is as it was
+    record = json.loads((out / "grounding.json").read_text("utf-8"))
+    assert (record["data"], record["hvpnet"]) == (str(data), version("hvpnet"))
+    assert record["texts"]["test"] == {"test.txt": hashlib.sha256(text.encode()).hexdigest()}
+    with pytest.raises(DataError, match="new exists: remove it or choose another"):
+        ground(bundle, data, out)
+
+
+def test_a_run_with_another_threshold_is_not_continued(grounded: Callable[..., Path], tmp_path: Path) -> None:
     bundle, data = grounded(), write_twitter(tmp_path / "twitter2015")
-
-    def stop(*_: Any) -> None:
-        raise Killed
-
     with pytest.raises(Killed):
         ground(bundle, data, tmp_path / "new", told=stop)
     add_grounder(bundle, threshold=0.2)
-    with pytest.raises(DataError, match=r"new\.part was begun with another bundle"):
+    with pytest.raises(DataError, match=r"new\.part was begun with another grounder"):
         ground(bundle, data, tmp_path / "new")
-    (tmp_path / "new.part").rename(tmp_path / "new")
+    for damaged in ("[]", "{", ""):
+        (tmp_path / "new.part/grounding.json").write_text(damaged, "utf-8")
+        with pytest.raises(DataError, match=r"grounding\.json is damaged: remove its folder"):
+            ground(bundle, data, tmp_path / "new")
+
+
+def test_a_folder_that_no_run_has_begun_is_left_alone(grounded: Callable[..., Path], tmp_path: Path) -> None:
+    bundle, data, part = grounded(), write_twitter(tmp_path / "twitter2015"), tmp_path / "new.part"
+    part.mkdir()
+    (part / "train_found.jsonl").write_text("precious", "utf-8")
+    with pytest.raises(DataError, match=r"new\.part is no unfinished run, for it has no grounding\.json: move it away"):
+        ground(bundle, data, tmp_path / "new")
+    assert contents(part) == {"train_found.jsonl": b"precious"}
+    shutil.rmtree(part)
+    part.write_text("precious", "utf-8")
+    with pytest.raises(DataError, match="is no unfinished run"):
+        ground(bundle, data, tmp_path / "new")
+    assert part.read_text("utf-8") == "precious"
+    part.unlink()
+    (part / ".unfinished").mkdir(parents=True)  # of a run that was killed before it wrote its record
+    ground(bundle, data, tmp_path / "new")
+    assert sorted(path.name for path in tmp_path.glob("new*")) == ["new"]
+
+
+def test_one_run_at_a_time_is_at_work(grounded: Callable[..., Path], tmp_path: Path) -> None:
+    bundle, data, out = grounded(), write_twitter(tmp_path / "twitter2015"), tmp_path / "new"
+    refusals = []
+
+    def meanwhile(*_: Any) -> None:
+        if not refusals:
+            with pytest.raises(DataError, match=r"another run is at work on .*new: wait for it") as refusal:
+                ground(bundle, data, out)
+            refusals.append(refusal)
+
+    reports = ground(bundle, data, out, told=meanwhile)
+    assert len(refusals) == 1
+    assert sum(report.tweets for report in reports.values()) == 9
+    assert sorted(path.name for path in tmp_path.glob("new*")) == ["new"]
+
+
+def test_a_data_set_that_another_run_finishes_meanwhile_is_not_touched(
+    grounded: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, data, out = grounded(), write_twitter(tmp_path / "twitter2015"), tmp_path / "new"
+    acquire = FileLock.acquire
+
+    def finished_meanwhile(*arguments: Any, **options: Any) -> Any:
+        out.mkdir()
+        return acquire(*arguments, **options)
+
+    monkeypatch.setattr(FileLock, "acquire", finished_meanwhile)
     with pytest.raises(DataError, match="new exists: remove it or choose another"):
-        ground(bundle, data, tmp_path / "new")
+        ground(bundle, data, out)
+    assert (contents(out), (tmp_path / "new.part").exists()) == ({}, False)
+
+
+def test_the_package_of_the_lock_is_named(
+    grounded: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "filelock", None)
+    with pytest.raises(MissingExtraError, match=r"needs the package filelock: pip install 'hvpnet\[grounding\]'"):
+        ground(grounded(), write_twitter(tmp_path / "twitter2015"), tmp_path / "new")
 
 
 def test_a_journal_that_was_edited_is_no_journal(grounded: Callable[..., Path], tmp_path: Path) -> None:
     bundle, data = grounded(), write_twitter(tmp_path / "twitter2015")
-
-    def stop(*_: Any) -> None:
-        raise Killed
-
     with pytest.raises(Killed):
         ground(bundle, data, tmp_path / "new", told=stop)
     for line in ("[]", "red", '{"objects": [{"box": 7}]}'):

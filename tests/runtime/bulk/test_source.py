@@ -164,7 +164,7 @@ def test_text_that_is_not_utf8_is_one_bad_row(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": text}), tmp_path / "tweets.parquet")
     good, bad = open_source(tmp_path / "tweets.parquet").read(Part(0, 1, 2, 0))
     assert good.values() == {"text": "good"}
-    assert good.tweet() == Tweet(text="good", objects=[], boxes=[])
+    assert good.tweet() == Tweet(text="good")
     with pytest.raises(InputError, match="not UTF-8"):
         bad.tweet()
     assert bad.id() is None
@@ -186,7 +186,7 @@ def test_a_value_that_python_does_not_have_is_one_bad_row(tmp_path: Path, image:
     with pytest.raises(InputError, match="a value cannot be read"):
         bad.tweet()
     assert bad.id() == "bad"
-    assert good.tweet() == Tweet(id="good", text="b", objects=[], boxes=[])
+    assert good.tweet() == Tweet(id="good", text="b")
 
 
 def test_inputs_that_cannot_be_read(tmp_path: Path) -> None:

@@ -13,6 +13,9 @@ from hvpnet_runtime.errors import BundleError
 from hvpnet_runtime.grounding.noun_phrases import load_tagger, noun_phrases
 from hvpnet_runtime.types import Mention
 
+MAX_CHARACTERS = 200
+"""Characters of a query of the text, which answers and the memory of what was found repeat; the rest is cut off."""
+
 Vectors: TypeAlias = npt.NDArray[np.float32]
 
 
@@ -60,7 +63,7 @@ class FixedQueries:
 class TextQueries:
     """Head and tail of a relation, as published for MNRE, or else the noun phrases of the text; see `Queries`.
 
-    They are lower-cased, as the published grounder reads them, and each is asked once.
+    They are lower-cased, as the published grounder reads them, cut at `MAX_CHARACTERS`, and each is asked once.
 
     Args:
         tokenizer: cuts queries at the bundle's limit of pieces.
@@ -73,7 +76,7 @@ class TextQueries:
     def of(self, words: Sequence[str], mentions: Sequence[Mention]) -> tuple[str, ...]:
         """See `Queries`."""
         phrases = [mention.text for mention in mentions] if mentions else noun_phrases(words)
-        plain = (" ".join(phrase.lower().split()) for phrase in phrases)
+        plain = (" ".join(phrase.lower().split())[:MAX_CHARACTERS].rstrip() for phrase in phrases)
         return tuple(dict.fromkeys(phrase for phrase in plain if phrase))[:MAX_QUERIES]
 
     def vectors(self, queries: tuple[str, ...]) -> Vectors:

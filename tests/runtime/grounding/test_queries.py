@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rewrite import rewrite
-from tiny_grounder import add_grounder, vectors
+from tiny_grounder import add_grounder, query_tokenizer, vectors
+from tokenizers import Tokenizer
 
 from hvpnet_runtime import Bundle, BundleError, Mention, MissingExtraError, split_words
 from hvpnet_runtime.backends import load_backend
@@ -124,6 +125,21 @@ def test_head_and_tail_of_a_relation(re_bundle: Path, tmp_path: Path) -> None:
     pair = (Mention("Kim \n West", 0, 9), Mention("Kanye", 10, 15))
     assert queries.of(["whatever"], pair) == ("kim west", "kanye")
     assert queries.of(["whatever"], (pair[1], Mention("KANYE", 20, 25))) == ("kanye",)
+
+
+def test_a_tokeniser_of_another_vocabulary_is_named(copy: Path) -> None:
+    tokenizer = Tokenizer.from_str(query_tokenizer())
+    tokenizer.add_tokens(["eighth"])
+    rewrite(add_grounder(copy, "text"), "grounder_tokenizer.json", tokenizer.to_str().encode())
+    with pytest.raises(BundleError, match=r"queries\.onnx does not read its piece 7: .*export the grounder again"):
+        loaded(copy)
+
+
+def test_a_tokeniser_without_an_unknown_piece_is_named(copy: Path) -> None:
+    content = query_tokenizer().replace('"unk_token":"[UNK]"', '"unk_token":"[NOT]"').replace('"[UNK]"', '"person"')
+    rewrite(add_grounder(copy, "text"), "grounder_tokenizer.json", content.encode())
+    with pytest.raises(BundleError, match=r"is no tokeniser of queries \(WordLevel error: Missing \[UNK\]"):
+        loaded(copy)
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b'{"model": {"type": "Nothing"}}'])

@@ -136,6 +136,15 @@ class ObjectFinder:
                 return found
         return self._search(key, picture, own)
 
+    def probe(self) -> None:
+        """Search a black picture for the fixed words, or for one of a text; what is found is not kept.
+
+        Raises:
+            BackendError: the grounder failed.
+        """
+        pixels = np.zeros((self._spec.size, self._spec.size, 3), np.uint8)
+        self._checked(*self._together(_Search(pixels, self._queries.vectors(self._spec.words or ("person",)))))
+
     def forget(self) -> None:
         """Forget what was found."""
         with self._lock:

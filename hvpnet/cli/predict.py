@@ -142,5 +142,5 @@ def _readable(result: Result) -> str:
 
 
 def _found_objects(result: Result) -> list[str]:
-    """A line for each object that was found in the picture."""
-    return [f"object {each.query}  {list(each.box)}  {each.score:.3f}" for each in result.objects or ()]
+    """A line for each object that was found in the picture; scores of some grounders are about 1e-4."""
+    return [f"object {each.query}  {list(each.box)}  {each.score:.2g}" for each in result.objects or ()]

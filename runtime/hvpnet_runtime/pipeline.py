@@ -311,6 +311,11 @@ class Pipeline:
             yield EntityResult(tweet.tweet.id, entities, decoder.word_tags(windows), tweet.cut_words, tweet.objects)
 
 
+def finds_objects(bundle: Bundle, objects: ObjectSource | None) -> bool:
+    """Whether objects are found in pictures, for `Pipeline.load`'s argument of that name; answers list them then."""
+    return objects in (None, "found") and bundle.manifest.grounder is not None
+
+
 def load_finder(bundle: Bundle, backend: BundleBackend, objects: ObjectSource | None = None) -> ObjectFinder | None:
     """What finds objects for `Pipeline.load`'s argument of that name, or None if nothing is to.
 
@@ -319,7 +324,7 @@ def load_finder(bundle: Bundle, backend: BundleBackend, objects: ObjectSource | 
         BackendError: the backend cannot load it.
         MissingExtraError: a package that finding objects needs is not installed.
     """
-    if objects in ("given", "none") or bundle.manifest.grounder is None:
+    if not finds_objects(bundle, objects):
         return None
     grounder = backend.load_grounder()
     try:

@@ -16,9 +16,10 @@ from PIL import Image
 from tiny_grounder import COLOURS, add_grounder
 
 from hvpnet.cli import main
+from hvpnet.cli.predict import _readable
 from hvpnet_runtime import BackendError, BundleError, InputError, MissingExtraError, Pipeline, Tweet
 from hvpnet_runtime.preprocessing import encoded_picture
-from hvpnet_runtime.types import FoundObject, Result
+from hvpnet_runtime.types import EntityResult, FoundObject, Result
 
 TEXT = "Jordan was great in Madison today with a red car"
 BOXES = {"red": (4, 8, 24, 40), "blue": (40, 0, 64, 12), "green": (0, 52, 10, 64)}
@@ -241,7 +242,13 @@ def test_predict_finds_objects_in_lines_that_give_none(
     assert not any("objects" in json.loads(line) for line in capsys.readouterr().out.splitlines())
     one = ["--text", TEXT, "--image", str(tmp_path / "a.png")]
     assert main(["predict", str(path), "--backend", "onnxruntime-cpu", *one]) == 0
-    assert "object red  [4, 8, 24, 40]  0.156" in capsys.readouterr().out
+    assert "object red  [4, 8, 24, 40]  0.16\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("score", "shown"), [(0.000123, "0.00012"), (0.0456, "0.046"), (0.5, "0.5"), (1.0, "1")])
+def test_scores_of_objects_are_shown_with_two_digits(score: float, shown: str) -> None:
+    result = EntityResult(None, (), ("O",), 0, (FoundObject((1, 2, 3, 4), "red", score),))
+    assert _readable(result) == f"no entities\nobject red  [1, 2, 3, 4]  {shown}"
 
 
 def test_predict_says_once_how_many_came_without(

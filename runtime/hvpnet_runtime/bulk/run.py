@@ -16,6 +16,7 @@ from hvpnet_runtime.bulk.work import WorkFolder
 from hvpnet_runtime.bulk.worker import Workers, manifest_digest
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.errors import BulkError
+from hvpnet_runtime.pipeline import finds_objects
 
 
 def annotate(job: Job, workers: Workers = Local(), *, progress: TextIO | None = None) -> Report:  # noqa: B008  frozen
@@ -43,7 +44,7 @@ def annotate(job: Job, workers: Workers = Local(), *, progress: TextIO | None = 
     """
     job = replace(job, bundle=job.bundle.absolute(), input=job.input.absolute(), output=job.output.absolute())
     bundle, source = Bundle.load(job.bundle), open_source(job.input)
-    finds = bundle.manifest.grounder is not None and job.objects in (None, "found")
+    finds = finds_objects(bundle, job.objects)
     answers = answers_for(job.output, bundle.task, source.id_type, with_objects=finds)
     with WorkFolder.hold(job.output, job.rejected) as work:
         identity = _identity(job)

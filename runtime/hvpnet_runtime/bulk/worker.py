@@ -16,7 +16,7 @@ from hvpnet_runtime.bulk.source import Part, open_source
 from hvpnet_runtime.bundle import sha256
 from hvpnet_runtime.errors import BulkError, BundleError, HvpnetError, one_line
 from hvpnet_runtime.jsonl import LineRow, json_line
-from hvpnet_runtime.pipeline import Pipeline
+from hvpnet_runtime.pipeline import Pipeline, finds_objects
 from hvpnet_runtime.stream import Row
 from hvpnet_runtime.types import Rejection
 
@@ -91,7 +91,7 @@ class Annotator:
             pipeline.finder.forget()
             pipeline.finder.batch = 1
         source = open_source(self._job.input)
-        finds = pipeline.finder is not None
+        finds = finds_objects(pipeline.bundle, self._job.objects)
         answers = answers_for(self._job.output, pipeline.bundle.task, source.id_type, with_objects=finds)
         rejected, found = BytesIO(), Counter[type]()
 

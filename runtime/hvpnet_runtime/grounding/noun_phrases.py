@@ -54,8 +54,15 @@ def _tagger() -> Any:  # noqa: ANN401
 
 def _phrases(words: Sequence[str]) -> Iterator[str]:
     kinds = "".join(map(_kind, load_tagger().find_tags(list(words))))
-    for match in re.finditer("[JN]*N", kinds):
-        yield " ".join(words[slice(*match.span())])
+    yield from (" ".join(words[start:end]) for start, end in _spans(kinds))
+
+
+def _spans(kinds: str) -> Iterator[tuple[int, int]]:
+    """Where phrases are: each run of adjectives and nouns without the adjectives at its end, in one pass."""
+    for run in re.finditer("[JN]+", kinds):
+        length = len(run[0].rstrip("J"))
+        if length:
+            yield run.start(), run.start() + length
 
 
 def _kind(tagged: Sequence[str]) -> str:

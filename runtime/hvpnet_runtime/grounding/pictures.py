@@ -14,6 +14,10 @@ PADDING = (124, 116, 104)
 """Colour beside a letterboxed picture: the published (123.7, 116.3, 103.5), as OpenCV rounds it for uint8."""
 
 
+_FAR = 2.0**24
+"""Pixels beyond which an edge is outside every picture, however far."""
+
+
 @dataclass(frozen=True)
 class Fitted:
     """A picture as a grounder reads it.
@@ -29,9 +33,13 @@ class Fitted:
     offset: tuple[float, float]
 
     def to_picture(self, boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Boxes [Q, 4] as (x0, y0, x1, y1) in shares of S -> in pixels of the picture, not clipped."""
+        """Boxes [Q, 4] as (x0, y0, x1, y1) in shares of S -> in pixels of the picture, not clipped to it.
+
+        Edges further than 2 ** 24 pixels from it are moved there, where nothing that is done to them overflows.
+        """
         pixels = boxes.astype(np.float64) * len(self.pixels)
-        found: npt.NDArray[np.float32] = ((pixels - self.offset * 2) / (self.scale * 2)).astype(np.float32)
+        edges = (pixels - self.offset * 2) / (self.scale * 2)
+        found: npt.NDArray[np.float32] = np.clip(edges, -_FAR, _FAR).astype(np.float32)
         return found
 
 

@@ -9,9 +9,15 @@ from tokenizers import Tokenizer
 
 from hvpnet_runtime.backends.grounder import MAX_QUERIES, Grounder
 from hvpnet_runtime.bundle import QUERY_TOKENIZER, Bundle
-from hvpnet_runtime.errors import BundleError
+from hvpnet_runtime.errors import BackendError, BundleError
 from hvpnet_runtime.grounding.noun_phrases import load_tagger, noun_phrases
 from hvpnet_runtime.types import Mention
+
+MAX_CHARACTERS = 200
+"""Characters of a query of the text, which answers and the memory of what was found repeat; the rest is cut off."""
+
+_UNKNOWN = "\U00012000"
+"""A letter of cuneiform, which stands for words that no vocabulary has."""
 
 Vectors: TypeAlias = npt.NDArray[np.float32]
 
@@ -39,7 +45,9 @@ def load_queries(bundle: Bundle, grounder: Grounder) -> Queries:
         return FixedQueries(bundle.grounder.words, bundle.grounder_queries())
     if bundle.task == "ner":
         load_tagger()
-    return TextQueries(_load_tokenizer(bundle), grounder)
+    tokenizer = _load_tokenizer(bundle)
+    _check_pieces(bundle, tokenizer, grounder)
+    return TextQueries(tokenizer, grounder)
 
 
 class FixedQueries:
@@ -60,7 +68,7 @@ class FixedQueries:
 class TextQueries:
     """Head and tail of a relation, as published for MNRE, or else the noun phrases of the text; see `Queries`.
 
-    They are lower-cased, as the published grounder reads them, and each is asked once.
+    They are lower-cased, as the published grounder reads them, cut at `MAX_CHARACTERS`, and each is asked once.
 
     Args:
         tokenizer: cuts queries at the bundle's limit of pieces.
@@ -73,7 +81,7 @@ class TextQueries:
     def of(self, words: Sequence[str], mentions: Sequence[Mention]) -> tuple[str, ...]:
         """See `Queries`."""
         phrases = [mention.text for mention in mentions] if mentions else noun_phrases(words)
-        plain = (" ".join(phrase.lower().split()) for phrase in phrases)
+        plain = (" ".join(phrase.lower().split())[:MAX_CHARACTERS].rstrip() for phrase in phrases)
         return tuple(dict.fromkeys(phrase for phrase in plain if phrase))[:MAX_QUERIES]
 
     def vectors(self, queries: tuple[str, ...]) -> Vectors:
@@ -92,14 +100,28 @@ def _load_tokenizer(bundle: Bundle) -> Tokenizer:
         tokenizer = Tokenizer.from_buffer(content)
         tokenizer.no_padding()
         tokenizer.enable_truncation(bundle.grounder.max_length)
-        pieces = tokenizer.encode("person").ids
+        pieces = [tokenizer.encode(word).ids for word in ("person", _UNKNOWN)]
     except BaseException as error:  # a panic of the library is no Exception
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
         raise _unusable(bundle, error) from error
-    if not pieces:
+    if not all(pieces):
         raise _unusable(bundle, "it makes no piece of a word")
     return tokenizer
+
+
+def _check_pieces(bundle: Bundle, tokenizer: Tokenizer, grounder: Grounder) -> None:
+    """Let the graph read the last piece of the vocabulary, which the tokeniser of another one may lack or exceed.
+
+    Raises:
+        BundleError: it does not.
+    """
+    last = max(tokenizer.get_vocab(with_added_tokens=True).values())
+    input_ids = np.array([[*tokenizer.encode("person").ids[:-1], last]], np.int64)  # [1, L]
+    try:
+        grounder.encode_queries(input_ids, np.ones_like(input_ids))
+    except BackendError as error:
+        raise _unusable(bundle, f"queries.onnx does not read its piece {last}: {error}") from error
 
 
 def _unusable(bundle: Bundle, reason: object) -> BundleError:

@@ -19,7 +19,7 @@ from hvpnet_runtime.errors import BackendError
 from hvpnet_runtime.pipeline import Pipeline
 from hvpnet_runtime.preprocessing.prepare import Prepared, Preparer
 from hvpnet_runtime.serving.errors import StuckError, UnavailableError
-from hvpnet_runtime.serving.health import still_answers
+from hvpnet_runtime.serving.health import still_answers, still_finds
 from hvpnet_runtime.serving.metrics import Metrics, PrometheusInstruments
 from hvpnet_runtime.serving.preparation import MeasuredFinder, Preparation
 from hvpnet_runtime.serving.settings import Settings
@@ -45,7 +45,7 @@ class Batcher:
         pipeline: closed at the end.
         size: tweets in one run.
         metrics: where runs are counted.
-        gave_up: called with the error, in the thread that runs, once the backend fails whatever it is asked.
+        gave_up: called with the error, in the thread that runs, once backend or grounder fails whatever it is asked.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Batcher:
         self.failure: Exception | None = None
         self._started: float | None = None  # of the run that goes on
         self._waiting: deque[_Call] = deque()
-        self._lock, self._is_running = Lock(), False
+        self._lock, self._is_running, self._judging = Lock(), False, Lock()
 
     def submit(self, tweets: Sequence[Prepared]) -> "list[Future[list[Result]]]":
         """Let tweets wait for `run`: their results in order, one list for each part that fits a batch.
@@ -114,16 +114,26 @@ class Batcher:
             for call in calls:
                 if not call.results.done():
                     call.results.set_exception(error)
-            if self.failure is None and not still_answers(self._pipeline):
-                self.failure = error
-                self._gave_up(BackendError(f"the backend of {self._name} failed for good: {error}"))
+            self._judge("backend", error, lambda: still_answers(self._pipeline))
         finally:
             self._started = None
+
+    def not_prepared(self, error: BackendError) -> None:
+        """Note that preparing tweets failed, which is the grounder's fault."""
+        if (finder := self._pipeline.finder) is not None:
+            self._judge("grounder", error, lambda: still_finds(finder))
+
+    def _judge(self, part: str, error: Exception, still_works: Callable[[], bool]) -> None:
+        """Give up, once, if a part that failed does not work any more."""
+        with self._judging:
+            if self.failure is None and not still_works():
+                self.failure = BackendError(f"the {part} of {self._name} failed for good: {error}")
+                self._gave_up(self.failure)
 
     def _check(self) -> None:
         """A backend that has failed for good is not asked again."""
         if self.failure is not None:
-            raise UnavailableError(f"the backend of {self._name} failed for good: {self.failure}")
+            raise UnavailableError(str(self.failure))
 
     def _results(self, calls: Sequence[_Call]) -> list[Result]:
         start, cache = time.perf_counter(), self._pipeline.cache
@@ -252,6 +262,8 @@ class InProcess:
             request.follow(self._batchers[bundle].submit(ready))
         except Exception as error:
             request.answers.set_exception(error)
+            if isinstance(error, BackendError):
+                self._batchers[bundle].not_prepared(error)
             return
         self._batchers[bundle].run()
 

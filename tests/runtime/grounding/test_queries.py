@@ -1,5 +1,6 @@
 """What pictures are searched for: fixed words, head and tail, or noun phrases."""
 
+import re
 import shutil
 import socket
 import sys
@@ -10,14 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rewrite import rewrite
-from tiny_grounder import add_grounder, vectors
+from tiny_grounder import add_grounder, query_tokenizer, vectors
+from tokenizers import Tokenizer
 
 from hvpnet_runtime import Bundle, BundleError, Mention, MissingExtraError, split_words
 from hvpnet_runtime.backends import load_backend
 from hvpnet_runtime.backends.grounder import MAX_QUERIES
 from hvpnet_runtime.grounding import noun_phrases as module
 from hvpnet_runtime.grounding.noun_phrases import noun_phrases
-from hvpnet_runtime.grounding.queries import Queries, load_queries
+from hvpnet_runtime.grounding.queries import MAX_CHARACTERS, Queries, load_queries
 
 
 def words(text: str) -> list[str]:
@@ -54,6 +56,17 @@ def test_any_words_give_runs_of_them(given_words: list[str]) -> None:
     plain = [word.lstrip("#\uff03") for word in given_words]
     runs = {" ".join(plain[a:b]) for a in range(len(plain)) for b in range(a + 1, len(plain) + 1)}
     assert set(noun_phrases(given_words)) <= runs
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text("JN.", max_size=60))
+def test_phrases_are_the_longest_runs_that_end_in_a_noun(kinds: str) -> None:
+    assert list(module._spans(kinds)) == [match.span() for match in re.finditer("[JN]*N", kinds)]
+
+
+def test_a_long_run_of_adjectives_is_read_once() -> None:
+    """As an expression that tries every end of it, this would take an hour."""
+    assert list(module._spans("J" * 1_000_000 + ".JN")) == [(1_000_001, 1_000_003)]
 
 
 def test_the_lexicon_comes_with_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,11 +112,34 @@ def test_queries_of_the_text(copy: Path) -> None:
     np.testing.assert_array_equal(queries.vectors(asked), np.array(expected, np.float32))
 
 
+def test_a_long_query_is_cut(copy: Path) -> None:
+    queries = loaded(add_grounder(copy, "text"))
+    (query,) = queries.of(["house"] * 10_000, ())
+    assert query == " ".join(["house"] * 33) + " ho"
+    assert len(query) == MAX_CHARACTERS
+    assert queries.of((), (Mention("a" * 199 + " bc", 0, 1), Mention("a" * 199 + " Xy", 1, 2))) == ("a" * 199,)
+
+
 def test_head_and_tail_of_a_relation(re_bundle: Path, tmp_path: Path) -> None:
     queries = loaded(add_grounder(Path(shutil.copytree(re_bundle, tmp_path / "bundle")), "text"))
     pair = (Mention("Kim \n West", 0, 9), Mention("Kanye", 10, 15))
     assert queries.of(["whatever"], pair) == ("kim west", "kanye")
     assert queries.of(["whatever"], (pair[1], Mention("KANYE", 20, 25))) == ("kanye",)
+
+
+def test_a_tokeniser_of_another_vocabulary_is_named(copy: Path) -> None:
+    tokenizer = Tokenizer.from_str(query_tokenizer())
+    tokenizer.add_tokens(["eighth"])
+    rewrite(add_grounder(copy, "text"), "grounder_tokenizer.json", tokenizer.to_str().encode())
+    with pytest.raises(BundleError, match=r"queries\.onnx does not read its piece 7: .*export the grounder again"):
+        loaded(copy)
+
+
+def test_a_tokeniser_without_an_unknown_piece_is_named(copy: Path) -> None:
+    content = query_tokenizer().replace('"unk_token":"[UNK]"', '"unk_token":"[NOT]"').replace('"[UNK]"', '"person"')
+    rewrite(add_grounder(copy, "text"), "grounder_tokenizer.json", content.encode())
+    with pytest.raises(BundleError, match=r"is no tokeniser of queries \(WordLevel error: Missing \[UNK\]"):
+        loaded(copy)
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b'{"model": {"type": "Nothing"}}'])

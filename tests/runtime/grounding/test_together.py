@@ -7,6 +7,7 @@ from time import sleep
 
 import pytest
 
+from hvpnet_runtime import InputError
 from hvpnet_runtime.grounding.together import Together
 
 
@@ -68,9 +69,9 @@ def test_an_error_reaches_everyone_in_the_run_and_nobody_else() -> None:
                 sleep(0.001)
         go_on.set()
         assert first.result() == 0
-        for failed in waiting[:2]:
-            with pytest.raises(ValueError, match="bad one"):
-                failed.result()
+        errors = [failed.exception() for failed in waiting[:2]]
+        assert [(type(error), str(error)) for error in errors] == [(ValueError, "bad one")] * 2
+        assert errors[0] is not errors[1]
         assert waiting[2].result() == 6
     assert same(7) == 7
 
@@ -89,3 +90,49 @@ def test_many_threads_each_get_their_own() -> None:
     for thread in threads:
         thread.join()
     assert found == {(t, n): 1000 * t + n + 1 for t in range(8) for n in range(200)}
+
+
+def test_an_interrupt_is_of_its_own_thread_and_the_others_try_again() -> None:
+    begun, go_on = Event(), Event()
+    runs: list[list[int]] = []
+
+    def run(items: Sequence[int]) -> list[int]:
+        runs.append(list(items))
+        if len(runs) == 1:
+            begun.set()
+            assert go_on.wait(60)
+        elif len(runs) == 2:
+            raise KeyboardInterrupt
+        return [item + 1 for item in items]
+
+    following = Together(run, 3)
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(following, 0)
+        assert begun.wait(60)
+        others = [pool.submit(following, number) for number in (10, 20, 30)]
+        while len(following._waiting) < 3:
+            sleep(0.001)
+        go_on.set()
+        assert first.result() == 1
+        errors = [type(other.exception()) for other in others]
+    assert errors.count(KeyboardInterrupt) == 1
+    assert errors.count(type(None)) == 2
+    assert {other.result() for other in others if other.exception() is None} < {11, 21, 31}
+    assert len(runs[2]) == 2  # both at once, and the interrupted one no more
+    assert not following._waiting
+
+
+@pytest.mark.parametrize("answers", [[], [1, 2]])
+def test_another_number_of_results_than_of_items_is_an_error(answers: list[int]) -> None:
+    with pytest.raises(ValueError, match="zip"):
+        Together(lambda _: answers, 4)(1)
+
+
+@pytest.mark.parametrize("most", [0, -1, 1.5, True])
+def test_a_run_has_at_least_one_item(most: int) -> None:
+    with pytest.raises(InputError, match="at least 1, not"):
+        Together(list, most)
+    together = Together[int, int](list, 2)
+    with pytest.raises(InputError, match="at least 1, not"):
+        together.most = most
+    assert together(5) == 5

@@ -15,11 +15,13 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 from tiny_grounder import COLOURS, add_grounder
+from waiting import eventually
 
-from hvpnet_runtime import Pipeline, Tweet
+from hvpnet_runtime import BackendError, Pipeline, Tweet
+from hvpnet_runtime.backends import Grounder
 from hvpnet_runtime.client.conversation import _result
 from hvpnet_runtime.client.requests import Encoded, body, encode
-from hvpnet_runtime.serving import Settings
+from hvpnet_runtime.serving import Settings, health
 from hvpnet_runtime.serving.api import create_api
 from hvpnet_runtime.serving.in_process import InProcess
 from hvpnet_runtime.serving.metrics import Metrics, PrometheusInstruments
@@ -125,3 +127,32 @@ def test_the_client_sends_what_a_tweet_says_of_its_objects() -> None:
         (message,) = json.loads(request)["tweets"]
         told.append({name: message[name] for name in ("objects", "boxes") if name in message})
     assert told == [{}, {"objects": []}, {"boxes": []}, {"boxes": [list(BOX)]}]
+
+
+@pytest.mark.parametrize("failures", [1, 100])
+def test_a_grounder_that_is_lost_for_good_ends_the_service(path: Path, monkeypatch: Any, failures: int) -> None:
+    monkeypatch.setattr(health, "_PAUSE_SECONDS", 0)
+    settings = Settings.parse({"bundles": {"found": path}, "backend": "onnxruntime-cpu"})
+    gave_up, left = list[Exception](), [failures]
+    extractor, search = InProcess(settings, gave_up.append), Grounder.find_objects
+
+    def fail(*arguments: Any) -> Any:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise BackendError("the device is lost")
+        return search(*arguments)
+
+    monkeypatch.setattr(Grounder, "find_objects", fail)
+    client = TestClient(create_api(settings, extractor, extractor.own_metrics), raise_server_exceptions=False)
+    try:
+        bare = {"text": TEXT, "image": base64.b64encode(photo()).decode()}
+        assert client.post("/v1/extract", json={"tweets": [bare]}).status_code == 500
+        if failures == 1:
+            assert client.post("/v1/extract", json={"tweets": [bare]}).status_code == 200
+            assert gave_up == []
+        else:
+            assert eventually(lambda: gave_up)
+            assert list(map(str, gave_up)) == ["the grounder of found failed for good: the device is lost"]
+            assert client.post("/v1/extract", json={"tweets": [{"text": TEXT}]}).status_code == 503
+    finally:
+        extractor.close()

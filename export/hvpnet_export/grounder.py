@@ -69,8 +69,9 @@ def add_grounder(
 ) -> GrounderSpec:
     """Give a bundle a grounder, in place of the one that it has, if any.
 
-    The bundle is rewritten beside its place and takes it at the end, so that it is there whole at any time. Its other
-    files, engines among them, are kept.
+    The bundle is written anew beside its place, which it takes at the end, as `staged` does. Its other files, engines
+    among them, are kept, and none of them is written to. Engines that include a grounder become stale with another one,
+    and those of the model alone do not.
 
     Args:
         bundle: its folder.
@@ -97,7 +98,7 @@ def add_grounder(
     try:
         with staged(folder, replace=True) as stage:
             old = manifest.grounder.required_files() if manifest.grounder else ()
-            link_files(folder, stage, {"manifest.json", *old})
+            link_files(folder, stage, {"manifest.json", *old, *spec.required_files()})
             spec = write_grounder(stage, grounder, spec, progress)
             progress("writing the manifest")
             files = {name: facts for name, facts in manifest.files.items() if name not in old}

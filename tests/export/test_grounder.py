@@ -140,6 +140,33 @@ def test_a_grounder_takes_the_place_of_another(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "link"]
 
 
+def test_no_file_of_the_bundle_is_written_to(
+    without_graphs: None, grounder: OneStageGrounder, ner_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that no manifest lists have the names of the new ones, one of them through a link to a folder outside."""
+    folder, outside = tmp_path / "bundle", tmp_path / "outside"
+    shutil.copytree(ner_bundle, folder)
+    outside.mkdir()
+    (folder / "onnx/fp16").symlink_to(outside)
+    mine = [folder / "grounder.npz", folder / "onnx/fp32/grounder.onnx", outside / "grounder.onnx"]
+    for path in mine:
+        path.write_text("mine")
+    folder.chmod(0o700)
+
+    def differ(*_: Any) -> None:
+        raise ParityError("the grounder's graphs differ too much")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(room, "compare_graphs", differ)
+        with pytest.raises(ParityError, match="differ too much"):
+            add_grounder(folder, grounder, WORDS, precisions=("fp16", "fp32"))
+    assert [path.read_text() for path in mine] == ["mine"] * 3
+    add_grounder(folder, grounder, WORDS, precisions=("fp16", "fp32"))
+    assert Bundle.load(folder).grounder.words == WORDS
+    assert (outside / "grounder.onnx").read_text() == "mine"
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
 def test_the_grounder_follows_the_precisions_of_the_bundle() -> None:
     assert room.grounder_precisions(("fp32",)) == ("fp32",)
     assert room.grounder_precisions(("int8", "fp16", "fp32")) == ("fp32", "fp16")

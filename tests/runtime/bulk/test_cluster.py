@@ -39,7 +39,7 @@ def test_a_cluster_that_is_not_there(free_port: Callable[[], int]) -> None:
 def test_ray_that_does_not_come_up(
     monkeypatch: pytest.MonkeyPatch, kind: type[Exception], address: str | None, expected: str
 ) -> None:
-    def fail(**_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise kind("no node\nwithin 30 s")
 
     monkeypatch.setattr(ray, "init", fail)

@@ -53,7 +53,7 @@ def strings(rows: Sequence[Sequence[bytes]]) -> Any:
 def tensors(client: Any, tweets: Sequence[Tweet]) -> list[Any]:
     """One request with a row for each tweet, as a client builds it."""
     keys = ("id", "text", "words", "head", "tail", "boxes")
-    objects = [[Path(picture).read_bytes() for picture in tweet.objects] for tweet in tweets]
+    objects = [[Path(picture).read_bytes() for picture in tweet.objects or ()] for tweet in tweets]
     most = max(1, *map(len, objects))
     arrays = {
         "TWEET": strings([[json.dumps({key: getattr(tweet, key) for key in keys}).encode()] for tweet in tweets]),

@@ -121,7 +121,8 @@ def require_pictures(manifest: Manifest) -> None:
 
 def grounder_precisions(precisions: Sequence[Precision]) -> tuple[Precision, ...]:
     """Precisions of a grounder beside graphs of these: the same, and FP32 beside INT8."""
-    return tuple(each for each in PRECISIONS if each in precisions) or ("fp32",)
+    wanted = {"fp32" if each == "int8" else each for each in precisions}
+    return tuple(each for each in PRECISIONS if each in wanted)
 
 
 def grounder_spec(

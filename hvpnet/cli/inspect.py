@@ -54,7 +54,7 @@ def _grounder(spec: GrounderSpec) -> dict[str, object]:
         "grounder": f"{spec.kind}, pictures of {spec.size} pixels, {' and '.join(spec.precision)}",
         "queries": spec.words if spec.queries == "fixed" else f"of each text, up to {spec.max_length} pieces",
         "threshold": spec.threshold,
-        **{f"parity grounder {name}": report.get("summary", report) for name, report in spec.parity.items()},
+        **{f"parity grounder {name}": report["summary"] for name, report in spec.parity.items()},
     }
 
 

@@ -26,7 +26,7 @@ class GrounderSpec:
         words: the fixed queries, in the order of grounder.npz; none for `text`.
         threshold: objects with a smaller score are dropped.
         precision: of its graphs, `fp32` or `fp16`; one at least.
-        parity: by precision, the report of the comparison with eager PyTorch.
+        parity: by precision, the report of the comparison with eager PyTorch; `summary` is its text for people.
     """
 
     kind: GrounderKind
@@ -73,7 +73,17 @@ def check_grounder(spec: GrounderSpec) -> None:
             raise ValueError(f"grounder.{name} has one value twice")
     if "int8" in spec.precision:
         raise ValueError("grounder.precision has int8: a grounder is fp32 or fp16")
+    _check_parity(spec)
     for word in spec.words:
         word.encode()  # half of a surrogate pair cannot be written, and UnicodeEncodeError is a ValueError
         if not word.strip():
             raise ValueError("grounder.words has a blank one")
+
+
+def _check_parity(spec: GrounderSpec) -> None:
+    for precision, report in spec.parity.items():
+        if precision not in spec.precision:
+            raise ValueError(f"grounder.parity has {precision[:20]!r}, which grounder.precision lacks")
+        if not isinstance(summary := report.get("summary"), str):
+            raise ValueError(f"grounder.parity.{precision}.summary is no text")  # noqa: TRY004  of the document
+        summary.encode()  # half of a surrogate pair cannot be written, and UnicodeEncodeError is a ValueError

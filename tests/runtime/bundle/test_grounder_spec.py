@@ -11,6 +11,7 @@ import pytest
 from rewrite import rewrite
 from tiny_grounder import add_grounder, grounder_graph, queries_graph, vectors
 
+from hvpnet.cli import main
 from hvpnet_runtime import Bundle, BundleError
 from hvpnet_runtime.bundle import GrounderSpec, Manifest, TensorSpec, grounder_specs
 
@@ -113,6 +114,12 @@ def edit(bundle: Path, **values: object) -> None:
         {"precision": ["fp32", "fp32"]},
         {"precision": ["fp32", "fp16"]},  # whose graph is not there
         {"parity": []},
+        {"parity": {"fp32": []}},
+        {"parity": {"fp32": {}}},
+        {"parity": {"fp32": {"summary": None}}},
+        {"parity": {"fp32": {"summary": {"error": 1}}}},
+        {"parity": {"fp32": {"summary": "\ud800"}}},
+        {"parity": {"fp64": {"summary": "nothing differs"}}},
         {"anchors": 9},
     ],
     ids=str,
@@ -122,6 +129,16 @@ def test_impossible_values_are_one_clear_line(copy: Path, values: dict[str, obje
     with pytest.raises(BundleError, match=r"manifest\.json") as raised:
         Bundle.load(copy)
     assert "\n" not in str(raised.value)
+
+
+def test_the_summary_of_its_parity_is_shown(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(add_grounder(copy), parity={"fp32": {"summary": "nothing differs", "boxes": [0.5]}})
+    assert main(["inspect", str(copy)]) == 0
+    assert "parity grounder fp32  nothing differs" in [
+        " ".join(line.split(maxsplit=3)[:3]) + "  " + line.split(maxsplit=3)[3]
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("parity grounder")
+    ]
 
 
 def test_a_model_that_reads_no_pictures_has_no_grounder(copy: Path) -> None:

@@ -12,13 +12,14 @@ from hvpnet.modeling.grounding.owl_vit import load_owl_vit
 from hvpnet_export.errors import ParityError
 from hvpnet_export.grounding_parity import compare_grounder, random_grounding_cases
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture(scope="module")
 def grounder(tmp_path_factory):
     return load_owl_vit(write_random_owl_vit(tmp_path_factory.mktemp("owl")))
 
 
-@pytest.mark.heavy
 def test_exported_graphs(grounder, tmp_path):
     graph, encode = export_ground(grounder, tmp_path), export_encode(grounder, tmp_path)
     report = compare_grounder(grounder, graph, encode).require()

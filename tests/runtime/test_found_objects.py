@@ -21,6 +21,8 @@ from hvpnet_runtime import BackendError, BundleError, InputError, MissingExtraEr
 from hvpnet_runtime.preprocessing import encoded_picture
 from hvpnet_runtime.types import EntityResult, FoundObject, Result
 
+pytestmark = pytest.mark.heavy
+
 TEXT = "Jordan was great in Madison today with a red car"
 BOXES = {"red": (4, 8, 24, 40), "blue": (40, 0, 64, 12), "green": (0, 52, 10, 64)}
 

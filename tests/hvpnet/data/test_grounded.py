@@ -26,6 +26,8 @@ from hvpnet.errors import DataError, MissingExtraError
 from hvpnet_runtime import Pipeline
 from hvpnet_runtime.types import Result
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture
 def grounded(bundle_of: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:

@@ -12,6 +12,8 @@ from hvpnet.modeling.grounding.owl_vit import load_owl_vit
 from hvpnet_export.grounding_parity import compare_grounder
 from hvpnet_runtime.grounding.pictures import fit
 
+pytestmark = pytest.mark.heavy
+
 
 def test_words_and_pieces(tmp_path):
     write_new_grounder(tmp_path)
@@ -51,7 +53,6 @@ def overlaps(boxes, scene):
     return torch.diagonal(box_iou(boxes, torch.tensor(scene.boxes, dtype=torch.float32))).tolist()
 
 
-@pytest.mark.heavy
 def test_it_learns_to_find_figures(tmp_path):
     grounder = load_owl_vit(train_grounder(tmp_path / "owl", progress=lambda _: None))
     graph = export_ground(grounder, tmp_path)

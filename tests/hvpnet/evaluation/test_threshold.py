@@ -18,6 +18,8 @@ from hvpnet.evaluation.threshold import Candidate, best, thresholds, try_thresho
 from hvpnet_runtime import Bundle, Pipeline, Tweet
 from hvpnet_runtime.bundle.rewriting import rewrite_manifest
 
+pytestmark = pytest.mark.heavy
+
 WORDS = ("Jordan", "met", "Madison", "in", "Chicago")
 WANTED = 0.1
 """Between the shares of blue (0.07) and red (0.16) in a picture, which are their scores; that of green is 0.03."""

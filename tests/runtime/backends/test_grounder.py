@@ -20,6 +20,8 @@ from hvpnet_runtime.backends import Grounder, load_backend
 from hvpnet_runtime.backends.onnxruntime_gpu import OnnxRuntimeGpuBackend
 from hvpnet_runtime.backends.tensorrt.backend import TensorRTBackend
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture
 def bundle(ner_bundle: Path, tmp_path: Path) -> Path:
@@ -124,7 +126,6 @@ def test_a_shape_that_a_graph_promises_and_does_not_keep(bundle: Path) -> None:
         grounder.find_objects(scene()[None], np.zeros((1, 1, 3), np.float32))
 
 
-@pytest.mark.heavy
 def test_an_int8_bundle_finds_objects_with_fp32(bundle_of: Callable[..., Path], tmp_path: Path) -> None:
     path = add_grounder(Path(shutil.copytree(bundle_of("ner", precisions=("fp32", "int8")), tmp_path / "bundle")))
     backend = load_backend(Bundle.load(path), "onnxruntime-cpu", precision="int8")

@@ -12,6 +12,8 @@ from tiny_grounder import COLOURS, add_grounder
 
 from hvpnet_runtime.bulk import Job, Local, annotate
 
+pytestmark = pytest.mark.heavy
+
 BOX = (4, 8, 24, 40)
 
 

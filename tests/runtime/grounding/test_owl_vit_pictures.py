@@ -11,6 +11,8 @@ from hvpnet_runtime.bundle import PictureSpec
 from hvpnet_runtime.grounding.pictures import fit
 from hvpnet_runtime.preprocessing.pictures import open_picture
 
+pytestmark = pytest.mark.heavy
+
 
 def drawn(mode, size):
     """A picture of this mode, of noise and a gradient."""

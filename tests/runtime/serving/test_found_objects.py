@@ -26,6 +26,8 @@ from hvpnet_runtime.serving.api import create_api
 from hvpnet_runtime.serving.in_process import InProcess
 from hvpnet_runtime.serving.metrics import Metrics, PrometheusInstruments
 
+pytestmark = pytest.mark.heavy
+
 BOX = (4, 8, 24, 40)
 TEXT = "Jordan was great in Madison today"
 

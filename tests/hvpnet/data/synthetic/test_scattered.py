@@ -22,6 +22,8 @@ from hvpnet.errors import DataError
 from hvpnet_runtime.bundle import PictureSpec
 from hvpnet_runtime.preprocessing.pictures import to_pixels
 
+pytestmark = pytest.mark.heavy
+
 SIZES = Sizes(train=160, dev=4, test=80)
 
 

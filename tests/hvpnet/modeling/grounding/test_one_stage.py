@@ -21,6 +21,8 @@ from hvpnet.modeling.grounding.one_stage import (
 )
 from hvpnet.modeling.grounding.one_stage_checkpoint import infer_sizes
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture(scope="module", params=[False, True], ids=["full", "light"])
 def grounder(request: pytest.FixtureRequest, tokenizer_dir: Path) -> OneStageGrounder:

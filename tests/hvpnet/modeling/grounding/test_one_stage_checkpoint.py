@@ -11,6 +11,8 @@ from hvpnet.errors import CheckpointError, ConfigError
 from hvpnet.modeling.grounding import load_grounder
 from hvpnet.modeling.grounding.one_stage import OneStageGrounder
 
+pytestmark = pytest.mark.heavy
+
 State = dict[str, torch.Tensor]
 UNREAD = {
     "visumodel.module_list.81.conv_81.bias": torch.zeros(255),

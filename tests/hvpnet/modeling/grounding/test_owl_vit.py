@@ -14,6 +14,8 @@ from hvpnet.errors import CheckpointError, ConfigError
 from hvpnet.modeling.grounding.owl_vit import load_owl_vit
 from hvpnet_runtime.grounding.pictures import fit
 
+pytestmark = pytest.mark.heavy
+
 WORDS = ["person", "a mug", "Two towers, mountains!", "x"]
 
 

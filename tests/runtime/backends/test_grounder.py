@@ -19,6 +19,7 @@ from hvpnet_runtime import BackendError, Bundle, BundleError
 from hvpnet_runtime.backends import Grounder, load_backend
 from hvpnet_runtime.backends.onnxruntime_gpu import OnnxRuntimeGpuBackend
 from hvpnet_runtime.backends.tensorrt.backend import TensorRTBackend
+from hvpnet_runtime.errors import StaleEngineError
 
 pytestmark = pytest.mark.heavy
 
@@ -82,6 +83,20 @@ def test_boxes_and_scores_of_every_picture_and_query(
     grounder.close()
     with pytest.raises(BackendError, match="is closed"):
         grounder.find_objects(images, queries)
+
+
+def test_engines_built_for_fewer_words_are_stale(ner_bundle: Path, tmp_path: Path) -> None:
+    """The graph of the grounder is the same in every byte."""
+    path = add_grounder(Path(shutil.copytree(ner_bundle, tmp_path / "bundle")), words=("red", "green"))
+    cuda = FakeCuda()
+    api = fake_api(cuda)
+    write_fake_engines(Bundle.load(path), api, grounder=True)
+    TensorRTBackend(Bundle.load(path), "tensorrt", cuda=cuda, api=api).load_grounder().close()
+    add_grounder(path, words=("red", "green", "blue"))
+    with pytest.raises(
+        StaleEngineError, match=r"was built for 2 words of the grounder, which is asked 3 now: build again with hvpnet"
+    ):
+        TensorRTBackend(Bundle.load(path), "tensorrt", cuda=cuda, api=api)
 
 
 @pytest.mark.parametrize("name", ["onnxruntime-cpu", "openvino"])

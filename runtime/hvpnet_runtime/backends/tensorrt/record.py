@@ -130,6 +130,13 @@ class BuildRecord:
                 least, expected, most = profile.batch
                 if not 1 <= least <= expected <= most or (profile.length or 0) < (graph == "text"):
                     raise StaleEngineError(f"{folder}/build.json: profiles.{graph} has {profile}")
+        if "grounder" in graphs:
+            built = max(profile.length or 0 for profile in self.profiles["grounder"])
+            asked = len(bundle.grounder.words)
+            if built < asked:  # its graph is the same however many words it is asked
+                raise StaleEngineError(
+                    f"{folder} was built for {built} words of the grounder, which is asked {asked} now"
+                )
 
     def plan(self, bundle: Bundle, folder: Path, graph: GraphName) -> bytes:
         """The content of a plan, held against its digest: the bytes that are to be loaded.

@@ -1,11 +1,15 @@
 """Options of the verbs that put a grounder into a bundle."""
 
+import argparse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hvpnet.cli.options import VerbOptions, option
 from hvpnet_runtime.bundle import Task
+from hvpnet_runtime.errors import brief
+
+_KINDS = ("text", "fixed")
 
 
 def grounder_option(*, required: bool) -> Any:  # noqa: ANN401  any field's type
@@ -26,6 +30,16 @@ def grounder_tokenizer_option() -> Any:  # noqa: ANN401
     )
 
 
+def _queries(value: str) -> str:
+    words = [word.strip() for word in value.split(",")]
+    if len(words) > 1 or words[0] not in _KINDS:
+        if any(word.lower() in _KINDS for word in words):
+            raise argparse.ArgumentTypeError(f"{brief(value)}: text and fixed stand alone, in small letters")
+        if not all(words) or len(set(words)) < len(words):
+            raise argparse.ArgumentTypeError(f"{brief(value)}: give words separated by commas, each of them once")
+    return ",".join(words)
+
+
 @dataclass(frozen=True, kw_only=True)
 class GrounderOptions(VerbOptions):
     """What a grounder is made of and asked, beside its checkpoint."""
@@ -33,7 +47,8 @@ class GrounderOptions(VerbOptions):
     grounder_tokenizer: Path | None = grounder_tokenizer_option()
     queries: str | None = option(
         "what the grounder looks for: text, what each text names (default for relations); fixed, the four entity types"
-        " (default for entities); or words of your own, comma-separated"
+        " (default for entities); or words of your own, comma-separated",
+        type=_queries,
     )
 
     def words(self, task: Task) -> tuple[str, ...] | None:
@@ -43,4 +58,4 @@ class GrounderOptions(VerbOptions):
         queries = self.queries or ("fixed" if task == "ner" else "text")
         if queries == "text":
             return None
-        return ENTITY_TYPES if queries == "fixed" else tuple(word.strip() for word in queries.split(","))
+        return ENTITY_TYPES if queries == "fixed" else tuple(queries.split(","))

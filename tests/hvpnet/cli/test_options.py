@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import pytest
 
+from hvpnet.cli.grounder_options import GrounderOptions
 from hvpnet.cli.main import VERBS, main
 from hvpnet.cli.options import ShownOptions, add_options, argument, in_options, option, select
 
@@ -70,3 +71,30 @@ def test_help_names_what_is_shared_last(verb: str, capsys: pytest.CaptureFixture
         main([verb, "--help"])
     options = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  --")]
     assert options[-1] == "--debug"
+
+
+@pytest.mark.parametrize(
+    ("queries", "words"),
+    [
+        ("text", None),
+        ("fixed", ("person", "organization", "location", "miscellaneous")),
+        ("dog, a red kite", ("dog", "a red kite")),
+        ("context", ("context",)),
+        ("", "give words separated by commas"),
+        ("person,", "give words separated by commas"),
+        ("a,b, a", "each of them once"),
+        ("Text", "text and fixed stand alone, in small letters"),
+        ("fixed,person", "text and fixed stand alone, in small letters"),
+    ],
+)
+def test_what_a_grounder_is_asked(
+    queries: str, words: tuple[str, ...] | str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = argparse.ArgumentParser()
+    add_options(parser, GrounderOptions)
+    if isinstance(words, str):
+        with pytest.raises(SystemExit):
+            parser.parse_args(["--queries", queries])
+        assert words in capsys.readouterr().err
+    else:
+        assert select(GrounderOptions, parser.parse_args(["--queries", queries])).words("re") == words

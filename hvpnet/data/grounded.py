@@ -246,7 +246,7 @@ class _Grounding:
         return list(zip(self._names, self._tweets, strict=True))
 
     def _paths(self) -> list[tuple[Path, Path]]:
-        """Of each tweet the picture that it names, and the one that is read for it."""
+        """The picture that each tweet names, and the one that is read for it."""
         return [(self._images / name, _picture(example)) for name, example in self._by_name()]
 
     def _is_listed(self, row: int) -> bool:

@@ -124,14 +124,14 @@ def test_eager_model(golden: Golden) -> None:
 
 
 def close_boxes(golden: Golden, fitted: Fitted, rows: Array, boxes: Array, pixels: float = HALF_A_PIXEL) -> None:
-    """Of another anchor they would be off by many pixels."""
+    """Boxes of another anchor would be off by many pixels."""
     found = clipped_as_published(fitted.to_picture(boxes), fitted)
     assert np.abs(found - golden.published["boxes"][rows]).max() <= pixels
 
 
 @pytest.fixture(scope="module")
 def graphs(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of FP32 both graphs, of FP16 that of the pictures."""
+    """Both graphs in FP32, and that of the pictures in FP16."""
     folder, grounder = tmp_path_factory.mktemp("graphs"), golden.grounder
     for spec in (grounder_spec(grounder, None, 0.0, ("fp32",)), grounder_spec(grounder, ("man",), 0.0, ("fp16",))):
         made = write_grounder(folder, grounder, spec, lambda _: None)

@@ -211,7 +211,7 @@ def _config(folder: Path) -> OwlViTConfig:
 
 def _tokenizer(folder: Path) -> Tokenizer:
     if not any(all((folder / name).is_file() for name in names) for names in _VOCABULARIES):
-        # Of nothing, transformers makes a tokeniser of three pieces.
+        # transformers makes a tokeniser of three pieces where there is nothing.
         raise ConfigError(
             f"{folder} has no tokenizer of CLIP, neither tokenizer.json nor vocab.json and merges.txt: name the folder"
             " that has it"

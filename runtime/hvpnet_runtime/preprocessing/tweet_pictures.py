@@ -102,7 +102,7 @@ class WholePicture:
     def decode(self, side: int) -> Pixels:
         """The pixels, uint8 [height, width, 3], for whoever resizes them to a square of this side.
 
-        Of a large JPEG they may be fewer than the picture has, where that was asked for.
+        They may be fewer than a large JPEG has, where that was asked for.
 
         Raises:
             PictureError: it cannot be decoded.

@@ -108,7 +108,7 @@ def test_lists_have_the_published_names_in_both_forms(grounded: Callable[..., Pa
 
 
 def test_published_lists_alone_are_read(grounded: Callable[..., Path], tmp_path: Path) -> None:
-    """Of relations, they are by row, and so are their keys in the published files."""
+    """Lists of relations are by row, and so are their keys in the published files."""
     out = tmp_path / "elsewhere" / "RE_data"
     ground(grounded("re", queries="text"), write_mnre(tmp_path / "RE_data"), out)
     expected = [each.tweet for each in load_split(out, "dev").examples]

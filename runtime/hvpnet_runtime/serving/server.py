@@ -27,6 +27,9 @@ Ends: TypeAlias = "SimpleQueue[int | Exception]"
 
 _LOOK_SECONDS = 0.02
 _LAST_ANSWERS_SECONDS = 5  # for what is answered to reach the client
+_REFUSING_SECONDS = 0.5
+"""After the last answer: who has it and sends on at once is told why not, instead of being hung up on."""
+
 _KEEP_ALIVE_SECONDS = 15  # longer than clients keep connections, httpx 5: they should not close under a request
 
 _log = logging.getLogger(__name__)
@@ -80,6 +83,7 @@ def local_service(settings: Settings, host: str, port: int, ends: Ends, *, acces
             try:
                 yield url_of(host, port)
                 finish(admission.close, settings.stop_seconds, _LOOK_SECONDS)
+                time.sleep(_REFUSING_SECONDS)
             except KeyboardInterrupt:
                 patience = 0
                 raise

@@ -39,7 +39,9 @@ def reduced_precision() -> str:
 
 
 class EagerBackend:
-    """A model in evaluation mode as a backend, on the GPU if there is one; see `hvpnet_runtime.backends.Backend`.
+    """A model in evaluation mode as a backend; see `hvpnet_runtime.backends.Backend`.
+
+    It runs on the GPU if there is one, and no other `device` is given.
 
     It is converted in place, all but its CRF, and `compiled` for any batch and length if asked. Prefixes are tensors.
     """
@@ -48,9 +50,11 @@ class EagerBackend:
     max_length: int | None = None
     run_tokens: int | None = None
 
-    def __init__(self, model: HVPNeT, precision: str = "fp32", *, compiled: bool = False) -> None:
+    def __init__(
+        self, model: HVPNeT, precision: str = "fp32", *, compiled: bool = False, device: str | None = None
+    ) -> None:
         self.precision, self.model = precision, model
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         for name, module in model.named_children():
             if name != "crf":  # decoding is on the CPU, and needs its scores as they are
                 module.to(self._device, _DTYPES[precision])

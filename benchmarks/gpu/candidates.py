@@ -1,0 +1,144 @@
+"""What is timed: the checkpoint in PyTorch, and its bundle on every backend that knows a GPU."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from fake_gpu import FakeCuda, fake_api, write_fake_engines
+from models import Subject
+from torch import Tensor
+
+from hvpnet.bench.candidates import Candidate
+from hvpnet.bench.eager import EagerBackend
+from hvpnet_runtime.backends import Prefix, TextInputs
+from hvpnet_runtime.backends.onnxruntime_gpu import OnnxRuntimeGpuBackend
+from hvpnet_runtime.backends.tensorrt.backend import TensorRTBackend
+from hvpnet_runtime.backends.tensorrt.build import BuildOptions, build_engines
+from hvpnet_runtime.backends.tensorrt.library import EngineName
+from hvpnet_runtime.bundle import Bundle, Precision
+from hvpnet_runtime.errors import BackendError
+
+Load = Callable[[Subject], Any]
+
+
+class TorchGraphs(EagerBackend):
+    """PyTorch's own CUDA graphs, one for every shape: what eager PyTorch does without its launches."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        if not torch.cuda.is_available():
+            raise BackendError("PyTorch sees no CUDA GPU")
+        super().__init__(*arguments, **options)
+        self._captured: dict[Any, tuple[torch.cuda.CUDAGraph, dict[str, Tensor], Tensor]] = {}
+
+    @torch.inference_mode()
+    def encode_pictures(self, pixels: Any) -> list[Tensor]:
+        """See `Backend`."""
+        return list(self._replay(self._pictures, {"images": pixels}).clone())
+
+    @torch.inference_mode()
+    def encode_text(self, text: TextInputs, prefixes: Sequence[Sequence[Prefix]]) -> npt.NDArray[np.float32]:
+        """See `Backend`."""
+        inputs: dict[str, Tensor] = {name: torch.from_numpy(array) for name, array in text.arrays().items()}
+        inputs["prefix"] = torch.stack([torch.stack(list(row)) for row in prefixes])  # type: ignore[arg-type]
+        outputs: npt.NDArray[np.float32] = self._replay(self._text, inputs).float().cpu().numpy()
+        return outputs
+
+    def _replay(self, function: Callable[..., Tensor], inputs: dict[str, Tensor]) -> Tensor:
+        key = (function, *(tuple(each.shape) for each in inputs.values()))
+        if key not in self._captured:
+            self._captured[key] = self._capture(function, inputs)
+        graph, fixed, output = self._captured[key]
+        for name, tensor in inputs.items():
+            fixed[name].copy_(tensor, non_blocking=True)
+        graph.replay()
+        return output
+
+    def _capture(self, function: Callable[..., Tensor], inputs: dict[str, Tensor]) -> Any:
+        dtypes = {name: next(self.model.fc.parameters()).dtype if each.is_floating_point() else each.dtype for name, each in inputs.items()}
+        fixed = {name: each.to("cuda", dtypes[name]) for name, each in inputs.items()}
+        arguments: list[Tensor] = [fixed["images"]] if "images" in fixed else []
+        named = {} if arguments else fixed
+        side = torch.cuda.Stream()
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                function(*arguments, **named)
+        side.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            output = function(*arguments, **named)
+        return graph, fixed, output
+
+
+class CpuOrt(OnnxRuntimeGpuBackend):
+    """ONNX Runtime's GPU backend on the CPU, with a fake device beside it."""
+
+    device_type = "cpu"
+
+    def providers(self, *_: Any) -> Any:
+        return {"CPUExecutionProvider": {}}
+
+    @classmethod
+    def load(cls, bundle: Bundle, precision: Precision) -> Self:
+        return cls(bundle, "onnxruntime-cuda", precision, cuda=FakeCuda(eager=True))
+
+
+def _pytorch(kind: type[EagerBackend], precision: str, *, compiled: bool = False) -> Load:
+    return lambda subject: kind(subject.load(), precision, compiled=compiled)
+
+
+def _onnxruntime(precision: Precision, **options: Any) -> Load:
+    return lambda subject: OnnxRuntimeGpuBackend(Bundle.load(subject.bundle), "onnxruntime-cuda", precision, **options)
+
+
+def _tensorrt(engine: EngineName, **options: Any) -> Load:
+    def load(subject: Subject) -> TensorRTBackend:
+        bundle = Bundle.load(subject.bundle)
+        if not list((subject.bundle / "engines").glob(f"{engine}-[0-9]*")):
+            build_engines(bundle, BuildOptions(engine, "fp16"))
+        return TensorRTBackend(bundle, engine, **options)
+
+    return load
+
+
+def _fake_tensorrt(**options: Any) -> Load:
+    def load(subject: Subject) -> TensorRTBackend:
+        bundle, cuda = Bundle.load(subject.bundle), FakeCuda()
+        api = fake_api(cuda)
+        if not (subject.bundle / "engines").exists():
+            write_fake_engines(bundle, api, "fp16", max_batch=32)
+        return TensorRTBackend(bundle, "tensorrt", cuda=cuda, api=api, **options)
+
+    return load
+
+
+CANDIDATES: dict[str, Load] = {
+    "eager fp32": _pytorch(EagerBackend, "fp32"),
+    "eager fp16": _pytorch(EagerBackend, "fp16"),
+    "torch.compile fp16": _pytorch(EagerBackend, "fp16", compiled=True),
+    "PyTorch with CUDA graphs fp32": _pytorch(TorchGraphs, "fp32"),
+    "PyTorch with CUDA graphs fp16": _pytorch(TorchGraphs, "fp16"),
+    "onnxruntime-cuda fp32": _onnxruntime("fp32"),
+    "onnxruntime-cuda fp16": _onnxruntime("fp16"),
+    "onnxruntime-cuda fp16 without CUDA graphs": _onnxruntime("fp16", cuda_graphs=False),
+    "tensorrt fp16": _tensorrt("tensorrt"),
+    "tensorrt fp16 without CUDA graphs": _tensorrt("tensorrt", cuda_graphs=False),
+    "tensorrt-rtx fp16": _tensorrt("tensorrt-rtx"),
+    "tensorrt-rtx fp16 without CUDA graphs": _tensorrt("tensorrt-rtx", cuda_graphs=False),
+}
+"""What is timed, by name; the first is what the others are compared with."""
+
+IN_DRY_RUNS: dict[str, Load] = {
+    "eager fp16": _pytorch(EagerBackend, "bf16"),  # what PyTorch has on a CPU
+    "onnxruntime-cuda fp32": lambda subject: CpuOrt.load(Bundle.load(subject.bundle), "fp32"),
+    "onnxruntime-cuda fp16": lambda subject: CpuOrt.load(Bundle.load(subject.bundle), "fp16"),
+    "tensorrt fp16": _fake_tensorrt(),
+    "tensorrt fp16 without CUDA graphs": _fake_tensorrt(cuda_graphs=False),
+}
+"""What stands for them where there is no GPU; the others say that there is none."""
+
+
+def load(name: str, subject: Subject, *, dry_run: bool) -> Any:
+    """The backend of a candidate; raises what stops it from running here."""
+    return ({**CANDIDATES, **IN_DRY_RUNS} if dry_run else CANDIDATES)[name](subject)

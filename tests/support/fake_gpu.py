@@ -1,175 +1,44 @@
-"""A CUDA device and a TensorRT library in host memory: they really compute, and notice what a real device would punish.
+"""A TensorRT library on the fake CUDA device: it really computes, by ONNX Runtime, and counts what is alive of it."""
 
-Streams are lazy: nothing queued runs before somebody waits for it, so that a missing wait shows. New memory is full of
-NaN. Every access must lie in live memory. `FakeCuda.leaks` lists what was never freed.
-"""
-
-import itertools
 import json
-from collections import deque
-from collections.abc import Callable
 from pathlib import Path
-from threading import RLock, get_ident
 from types import SimpleNamespace
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import onnxruntime
+from fake_cuda import FAKE_GPU, FakeCuda
 
 from hvpnet_runtime import Bundle
-from hvpnet_runtime.backends.cuda import Cuda, Device
 from hvpnet_runtime.backends.tensorrt.library import EngineName, Library
 from hvpnet_runtime.backends.tensorrt.profiles import grounder_profiles, text_profiles, vision_profiles
 from hvpnet_runtime.backends.tensorrt.record import BuildRecord, engine_folder
 from hvpnet_runtime.bundle import Precision, file_digests
 
-FAKE_GPU = Device("NVIDIA Fake 1", "9.0", "13.0")
-
-
-class FakeCuda(Cuda):
-    """See the module. `eager` runs what is queued at once, for libraries that really compute when called."""
-
-    def __init__(self, *, eager: bool = False, gpu: Device = FAKE_GPU) -> None:
-        self.eager, self.gpu = eager, gpu
-        self.memory: dict[int, np.ndarray] = {}
-        self.host: set[int] = set()
-        self.streams: dict[int, deque[Callable[[], None]]] = {}
-        self.captures: dict[int, list[Callable[[], None]]] = {}
-        self.capturing: set[int] = set()  # threads
-        self.graphs: dict[int, list[Callable[[], None]]] = {}
-        self.events: dict[int, tuple[int, object]] = {}
-        self.done: set[int] = set()
-        self.tokens: list[object] = []
-        self.launches = self.synchronisations = self.allocations = 0
-        self._ids = itertools.count(1)
-        self._lock = RLock()
-
-    def leaks(self) -> dict[str, int]:
-        held = {"memory": self.memory, "streams": self.streams, "graphs": self.graphs, "events": self.events}
-        return {name: len(values) for name, values in held.items() if values}
-
-    def device(self) -> Device:
-        return self.gpu
-
-    def malloc(self, size: int) -> int:
-        with self._lock:
-            if get_ident() in self.capturing:
-                raise AssertionError("memory is allocated during a capture")
-            self.allocations += 1
-            array = np.full(max(size, 1), 0xFF, np.uint8)  # NaN in every float format
-            self.memory[array.ctypes.data] = array
-            return int(array.ctypes.data)
-
-    def free(self, address: int) -> None:
-        with self._lock:
-            for stream in list(self.streams):  # as cudaFree does
-                self._drain(stream)
-            del self.memory[address]
-
-    def malloc_host(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        address = self.malloc(int(np.prod(shape)) * np.dtype(dtype).itemsize)
-        self.host.add(address)
-        return self.memory[address].view(dtype).reshape(shape)
-
-    def free_host(self, pinned: np.ndarray) -> None:
-        self.host.remove(pinned.ctypes.data)
-        self.free(pinned.ctypes.data)
-
-    def at(self, address: int, size: int) -> np.ndarray:
-        for start, array in self.memory.items():
-            if start <= address and address + size <= start + array.nbytes:
-                return array[address - start : address - start + size]
-        raise AssertionError(f"{size} bytes at {address} are not in live memory")
-
-    def stream(self) -> int:
-        number = next(self._ids)
-        self.streams[number] = deque()
-        return number
-
-    def destroy_stream(self, stream: int) -> None:
-        self._drain(stream)
-        del self.streams[stream]
-
-    def queue(self, stream: int, work: Callable[[], None]) -> None:
-        with self._lock:
-            if stream in self.captures:
-                self.captures[stream].append(work)
-            elif self.eager:
-                work()
-            else:
-                self.streams[stream].append(work)
-
-    def synchronize(self, stream: int) -> None:
-        with self._lock:
-            if stream in self.captures:
-                raise AssertionError("a stream is synchronised during its capture")
-            self.synchronisations += 1
-            self._drain(stream)
-
-    def copy(self, target: int, source: int, size: int, stream: int) -> None:
-        def work() -> None:
-            self.at(target, size)[:] = self.at(source, size)
-
-        self.queue(stream, work)
-
-    def event(self) -> int:
-        number = next(self._ids)
-        self.events[number] = (0, None)  # never recorded: already done
-        return number
-
-    def destroy_event(self, event: int) -> None:
-        del self.events[event]
-
-    def record(self, event: int, stream: int) -> None:
-        token = object()
-        with self._lock:
-            self.tokens.append(token)  # alive, so that ids stay unique
-            self.events[event] = (stream, token)
-            self.queue(stream, lambda: self.done.add(id(token)))
-
-    def wait(self, stream: int, event: int) -> None:
-        source, token = self.events[event]
-
-        def work() -> None:
-            while token is not None and id(token) not in self.done:
-                self.streams[source].popleft()()
-
-        self.queue(stream, work)
-
-    def begin_capture(self, stream: int) -> None:
-        self.captures[stream] = []
-        self.capturing.add(get_ident())
-
-    def end_capture(self, stream: int) -> int:
-        self.capturing.remove(get_ident())
-        number = next(self._ids)
-        self.graphs[number] = self.captures.pop(stream)
-        return number
-
-    def launch(self, graph: int, stream: int) -> None:
-        self.launches += 1
-        for work in self.graphs[graph]:
-            self.queue(stream, work)
-
-    def destroy_graph(self, graph: int) -> None:
-        del self.graphs[graph]
-
-    def _drain(self, stream: int) -> None:
-        with self._lock:
-            while self.streams[stream]:
-                self.streams[stream].popleft()()
+__all__ = ["FAKE_GPU", "FakeContext", "FakeCuda", "FakeEngine", "FakeLibrary", "fake_api", "write_fake_engines"]
 
 
 class FakeContext:
-    def __init__(self, engine: "FakeEngine") -> None:
+    def __init__(self, engine: "FakeEngine", cache: "FakeRuntimeCache | None" = None) -> None:
         self.engine, self.profile = engine, -1
+        self._kernels = set() if cache is None else cache.kernels
+        engine.trt.alive["contexts"].add(self)
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.addresses: dict[str, int] = {}
         self.scratch: tuple[int, int] | None = None
 
+    def __del__(self) -> None:
+        self.engine.trt.cuda.wait_for_device()
+
     def set_optimization_profile_async(self, profile: int, _stream: int) -> bool:
+        self.engine.trt.require("profile", RuntimeError("the profile cannot be selected"))
         self.profile = profile
         return 0 <= profile < len(self.engine.profiles)
+
+    def update_device_memory_size_for_shapes(self) -> int:
+        assert self.shapes.keys() == {node.name for node in self.engine.session.get_inputs()}
+        return self.engine.trt.scratch_of(self.shapes)
 
     def set_device_memory(self, address: int, size: int) -> None:
         self.scratch = (address, size)
@@ -194,6 +63,13 @@ class FakeContext:
 
     def execute_async_v3(self, stream: int) -> bool:
         assert self.scratch is not None
+        assert self.scratch[1] >= self.engine.trt.scratch_of(self.shapes)
+        assert self.engine.trt.cuda.current_device() == self.engine.trt.cuda.stream_device[stream]
+        kernel = f"{self.engine.onnx} {sorted(self.shapes.items())}"
+        self.engine.trt.compiled += kernel not in self._kernels
+        self._kernels.add(kernel)
+        if self.engine.trt.on_execute is not None:
+            self.engine.trt.on_execute(stream)
         cuda, state = self.engine.trt.cuda, (dict(self.shapes), dict(self.addresses), self.profile)
 
         def work() -> None:
@@ -206,6 +82,8 @@ class FakeContext:
 
         cuda.queue(stream, work)
         self.engine.trt.executions += 1
+        if self.engine.trt.broken:
+            self.engine.trt.report()
         return not self.engine.trt.broken
 
     def is_stream_capturable(self, _stream: int) -> bool:
@@ -225,14 +103,45 @@ TYPES = {
 }
 
 
-class FakeEngine:
-    device_memory_size_v2 = 4096
+class FakeRuntimeCache:
+    """What TensorRT for RTX compiled; a blob of another GPU is refused."""
 
-    def __init__(self, trt: "FakeLibrary", plan: dict[str, Any]) -> None:
-        self.trt, self.profiles = trt, plan["profiles"]
+    def __init__(self, trt: "FakeLibrary") -> None:
+        self._gpu, self.kernels = trt.cuda.gpu.name, set[str]()
+        trt.alive["caches"].add(self)
+
+    def serialize(self) -> memoryview:
+        return memoryview(json.dumps([self._gpu, *sorted(self.kernels)]).encode())
+
+    def deserialize(self, blob: bytes) -> bool:
+        gpu, *kernels = json.loads(blob) if blob.startswith(b"[") else [None]
+        self.kernels |= set(kernels)
+        return bool(gpu == self._gpu)
+
+
+class FakeRuntimeConfig:
+    def __init__(self, trt: "FakeLibrary") -> None:
+        self._trt, self.cache = trt, None
+
+    def set_execution_context_allocation_strategy(self, strategy: Any) -> None:
+        assert strategy == self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+
+    def create_runtime_cache(self) -> FakeRuntimeCache:
+        return FakeRuntimeCache(self._trt)
+
+    def set_runtime_cache(self, cache: FakeRuntimeCache) -> bool:
+        self.cache = cache
+        return True
+
+
+class FakeEngine:
+    def __init__(self, trt: "FakeLibrary", runtime: object, plan: dict[str, Any]) -> None:
+        self.trt, self.profiles, self.onnx = trt, plan["profiles"], plan["onnx"]
+        self._runtime = runtime  # the real one keeps it alive too
         self.session = onnxruntime.InferenceSession(plan["onnx"], providers=["CPUExecutionProvider"])
         self._nodes = [*self.session.get_inputs(), *self.session.get_outputs()]
         self.num_io_tensors = len(self._nodes)
+        trt.alive["engines"].add(self)
 
     def get_tensor_name(self, index: int) -> str:
         return str(self._nodes[index].name)
@@ -247,38 +156,89 @@ class FakeEngine:
     def get_tensor_mode(self, name: str) -> str:
         return "in" if name in {node.name for node in self.session.get_inputs()} else "out"
 
-    def create_runtime_config(self) -> SimpleNamespace:
-        return SimpleNamespace(set_execution_context_allocation_strategy=lambda strategy: None)
+    def get_device_memory_size_for_profile_v2(self, profile: int) -> int:
+        return self.trt.scratch_of({name: most for name, (_, _, most) in self.profiles[profile].items()})
 
-    def create_execution_context(self, _config: Any) -> FakeContext:
+    def create_runtime_config(self) -> FakeRuntimeConfig:
+        return FakeRuntimeConfig(self.trt)
+
+    def create_execution_context(self, config: Any) -> FakeContext | None:
         self.trt.contexts += 1
-        return FakeContext(self)
+        self.trt.cuda.wait_for_device()
+        if "context" in self.trt.null:
+            self.trt.report()
+            return None
+        return FakeContext(self, getattr(config, "cache", None))
+
+
+class FakeLibraryRuntime:
+    """A `trt.Runtime`."""
+
+    def __init__(self, trt: "FakeLibrary") -> None:
+        trt.require("runtime", TypeError("pybind11::init(): factory function returned nullptr"))
+        self._trt = trt
+        trt.alive["runtimes"].add(self)
+
+    def deserialize_cuda_engine(self, plan: bytes) -> FakeEngine | None:
+        if plan.startswith(b"{"):
+            return FakeEngine(self._trt, self, json.loads(plan))
+        self._trt.report()
+        return None
 
 
 class FakeLibrary(SimpleNamespace):
-    """What the backend uses of the module `tensorrt`; a plan is JSON that names an ONNX file and its profiles."""
+    """What the backend uses of the module `tensorrt`; a plan is JSON that names an ONNX file and its profiles.
+
+    Attributes:
+        alive: what was made and not freed; see `living`.
+        null: what the library fails to make: `runtime`, `context`; or to select: `profile`.
+        broken: whether it fails to run.
+        reason: what the logger is told when a call fails.
+        on_execute: called with the stream whenever work is queued.
+        scratch_bytes: memory for activations per row.
+        compiled: kernels that were in no cache.
+    """
 
     def __init__(self, cuda: FakeCuda, version: str = "99.1") -> None:
         super().__init__(
             cuda=cuda,
             __version__=version,
+            alive={name: WeakSet() for name in ("runtimes", "engines", "contexts", "caches")},
+            null=set(),
             capturable=True,
             broken=False,
+            reason="",
+            errors=[],
+            on_execute=None,
+            scratch_bytes=64,
             executions=0,
             contexts=0,
+            compiled=0,
             TensorIOMode=SimpleNamespace(INPUT="in", OUTPUT="out"),
             nptype=lambda dtype: dtype,
-            Runtime=lambda logger: SimpleNamespace(deserialize_cuda_engine=self._deserialise),
+            Runtime=lambda _logger: FakeLibraryRuntime(self),
             ExecutionContextAllocationStrategy=SimpleNamespace(USER_MANAGED=2),
             DynamicShapesKernelSpecializationStrategy=SimpleNamespace(EAGER=1),
         )
 
-    def _deserialise(self, plan: bytes) -> FakeEngine | None:
-        return FakeEngine(self, json.loads(plan)) if plan.startswith(b"{") else None
+    def living(self) -> dict[str, int]:
+        return {name: len(things) for name, things in self.alive.items() if len(things)}
+
+    def require(self, what: str, error: Exception) -> None:
+        if what in self.null:
+            raise error
+
+    def report(self) -> None:
+        """Tell the logger why a call fails, if there is a reason."""
+        self.errors += [self.reason] if self.reason else []
+
+    def scratch_of(self, shapes: dict[str, Any]) -> int:
+        return int(self.scratch_bytes * max(shape[0] for shape in shapes.values()))
 
 
 def fake_api(cuda: FakeCuda, engine: EngineName = "tensorrt", version: str = "99.1") -> Library:
-    return Library(engine, FakeLibrary(cuda, version), None, [])
+    trt = FakeLibrary(cuda, version)
+    return Library(engine, trt, None, trt.errors)
 
 
 def write_fake_engines(

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from hvpnet_runtime.backends.grounder import Grounder
 from hvpnet_runtime.bundle import Axis, Bundle, GraphName, Precision
-from hvpnet_runtime.errors import BackendError
+from hvpnet_runtime.errors import BackendError, InputError
 from hvpnet_runtime.processes import Origin
 
 LENGTHS = (32, 64, 96, 128)
@@ -32,6 +32,28 @@ class Prefix(Protocol):
     def nbytes(self) -> int:
         """Memory it takes, for the cache's limit."""
         ...
+
+
+@dataclass(frozen=True)
+class WarmUpShape:
+    """A batch to be ready for.
+
+    Attributes:
+        texts: in the batch; 0 for none.
+        length: pieces of each of them.
+        pictures: in one run of the vision graph; 0 for none. They do not count where the bundle reads no pictures.
+
+    Raises:
+        InputError: one of them is negative, or texts have no piece.
+    """
+
+    texts: int
+    length: int
+    pictures: int
+
+    def __post_init__(self) -> None:
+        if min(self.texts, self.pictures) < 0 or self.length < bool(self.texts):
+            raise InputError(f"there is no batch such as {self}")
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,32 @@
 
 import weakref
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from threading import Lock
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from hvpnet_runtime.backends.cuda import Address, Cuda, Event, Stream
+from hvpnet_runtime.errors import BackendError, DeviceMemoryError
 
 _SLOTS_PER_BLOCK = 64
+
+
+class Written:
+    """An event that happens when all that one call wrote is there; used again when nobody refers to this any more.
+
+    Attributes:
+        event: see above.
+    """
+
+    def __init__(self, event: Event) -> None:
+        self.event = event
+
+
+Slot: TypeAlias = tuple[Address, Written | None]
+"""Where it is, and what wrote it last."""
 
 
 class DevicePrefix:
@@ -19,11 +36,11 @@ class DevicePrefix:
     Attributes:
         address: where it stands.
         nbytes: its size.
-        ready: happens when it has been written.
+        written: says when it is there.
     """
 
-    def __init__(self, address: Address, nbytes: int, ready: Event) -> None:
-        self.address, self.nbytes, self.ready = address, nbytes, ready
+    def __init__(self, address: Address, nbytes: int, written: Written) -> None:
+        self.address, self.nbytes, self.written = address, nbytes, written
 
 
 class PrefixPool:
@@ -40,19 +57,37 @@ class PrefixPool:
     def __init__(self, cuda: Cuda, nbytes: int) -> None:
         self.nbytes = nbytes
         self._cuda = cuda
-        self._blocks: list[Address] = []
-        self._events: list[Event] = []
-        self._free: list[tuple[Address, Event]] = []
+        self._free: list[Slot] = []
+        self._events: list[Event] = []  # that nobody refers to
+        self._held = ExitStack()  # frees blocks and events
         self._lock = Lock()
         self._closed = False
 
     def store(self, source: Address, count: int, stream: Stream) -> list[DevicePrefix]:
-        """Copy `count` prefixes that lie one after the other at `source` into slots of their own."""
-        prefixes = [self._take() for _ in range(count)]
-        for index, prefix in enumerate(prefixes):
-            self._cuda.wait(stream, prefix.ready)  # for what the slot held before
-            self._cuda.copy(prefix.address, source + index * self.nbytes, self.nbytes, stream)
-            self._cuda.record(prefix.ready, stream)
+        """Copy `count` prefixes that lie one after the other at `source` into slots of their own.
+
+        Raises:
+            BackendError: the pool is closed, or the device refuses; no slot is lost.
+            DeviceMemoryError: memory for so many slots is not there.
+        """
+        slots, event = self._take(count)
+        written = Written(event)
+        weakref.finalize(written, self._events.append, event).atexit = False
+        prefixes = []
+        for slot in slots:
+            prefix = DevicePrefix(slot[0], self.nbytes, written)
+            weakref.finalize(prefix, self._give_back, (slot[0], written)).atexit = False
+            prefixes.append(prefix)
+        try:
+            for last in {id(writer): writer for _, writer in slots if writer is not None}.values():
+                self._cuda.wait(stream, last.event)  # for what the slots held before
+            targets = [prefix.address for prefix in prefixes]
+            self._cuda.copy_many(targets, range_of(source, self.nbytes, count), [self.nbytes] * count, stream)
+            self._cuda.record(event, stream)
+        except BaseException:
+            with suppress(BackendError):  # the event does not say when the slots are free again
+                self._cuda.synchronize(stream)
+            raise
         return prefixes
 
     def place(self, prefix: npt.NDArray[Any], stream: Stream) -> DevicePrefix:
@@ -68,39 +103,48 @@ class PrefixPool:
 
     def gather(self, target: Address, prefixes: Sequence[DevicePrefix], stream: Stream) -> None:
         """Copy prefixes one after the other to `target`; the caller keeps them until the stream has done so."""
-        for event in {prefix.ready for prefix in prefixes}:
+        for event in {prefix.written.event for prefix in prefixes}:
             self._cuda.wait(stream, event)
-        for index, prefix in enumerate(prefixes):
-            self._cuda.copy(target + index * self.nbytes, prefix.address, self.nbytes, stream)
+        count, sources = len(prefixes), [prefix.address for prefix in prefixes]
+        self._cuda.copy_many(range_of(target, self.nbytes, count), sources, [self.nbytes] * count, stream)
 
     def close(self) -> None:
         """Free the device memory; the prefixes must not be used any more."""
         with self._lock:
-            self._closed = True
-            for event in self._events:
-                self._cuda.destroy_event(event)
-            for block in self._blocks:
-                self._cuda.free(block)
-            self._free, self._events, self._blocks = [], [], []
+            self._closed, self._free, self._events = True, [], []
+            self._held.close()
 
-    def _take(self) -> DevicePrefix:
+    def _take(self, count: int) -> tuple[list[Slot], Event]:
+        """Slots, and an event to say when they are written: all of them or, after an error, none."""
         with self._lock:
-            if not self._free:
-                self._grow()
-            slot = self._free.pop()
-        prefix = DevicePrefix(slot[0], self.nbytes, slot[1])
-        weakref.finalize(prefix, self._give_back, slot).atexit = False
-        return prefix
+            if self._closed:
+                raise BackendError("the pool of prefixes is closed")
+            if not self._events:
+                event = self._cuda.event()
+                self._held.callback(self._cuda.destroy_event, event)
+                self._events.append(event)
+            while (missing := count - len(self._free)) > 0:
+                self._grow(missing)
+            # Finalisers append meanwhile, to the end, so that what stands before is not changed.
+            slots, event = [self._free.pop() for _ in range(count)], self._events.pop()
+        return slots, event
 
-    def _grow(self) -> None:
-        block = self._cuda.malloc(self.nbytes * _SLOTS_PER_BLOCK)
-        self._blocks.append(block)
-        for index in range(_SLOTS_PER_BLOCK):
-            event = self._cuda.event()
-            self._events.append(event)
-            self._free.append((block + index * self.nbytes, event))
+    def _grow(self, missing: int) -> None:
+        slots = max(missing, _SLOTS_PER_BLOCK)
+        try:
+            block = self._cuda.malloc(self.nbytes * slots)
+        except DeviceMemoryError:
+            slots = missing  # a smaller block may find its place
+            block = self._cuda.malloc(self.nbytes * slots)
+        self._held.callback(self._cuda.free, block)
+        self._free += [(address, None) for address in range_of(block, self.nbytes, slots)]
 
-    def _give_back(self, slot: tuple[Address, Event]) -> None:
+    def _give_back(self, slot: Slot) -> None:
         # No lock: a finaliser can run inside `_take`, in the thread that holds it. Appending to a list is atomic.
         if not self._closed:
             self._free.append(slot)
+
+
+def range_of(start: Address, step: int, count: int) -> range:
+    """Addresses of pieces of one size that lie one after the other."""
+    return range(start, start + step * count, step)

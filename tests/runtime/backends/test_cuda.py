@@ -45,3 +45,39 @@ def test_a_gpu_has_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gpus
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus[0])
     assert visible_gpus()[0] == gpus[0]
+
+
+@pytest.mark.skipif(find_device() is not None, reason="the addresses are not real ones")
+def test_the_cuda_bindings_take_our_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong arguments would be a TypeError; without a driver every call gets as far as its error code."""
+    cuda = Cuda.__new__(Cuda)
+    cuda.ordinal = 0
+    cuda._bind(runtime)
+    monkeypatch.setattr(cuda, "use", lambda: None)
+    address, stream, event, graph = 64, 16, 32, 48
+    calls: dict[str, tuple[Any, ...]] = {
+        "device": (),
+        "total_memory": (),
+        "malloc": (8,),
+        "free": (address,),
+        "malloc_host": ((2,), np.float32),
+        "free_host": (np.zeros(1),),
+        "stream": (),
+        "destroy_stream": (stream,),
+        "synchronize": (stream,),
+        "copy": (address, address, 4, stream),
+        "copy_many": ([address], [address], [4], stream),
+        "event": (),
+        "destroy_event": (event,),
+        "record": (event, stream),
+        "wait": (stream, event),
+        "begin_capture": (stream,),
+        "end_capture": (stream,),
+        "launch": (graph, stream),
+        "destroy_graph": (graph,),
+    }
+    methods = {name for name, _ in inspect.getmembers(Cuda, inspect.isfunction) if not name.startswith("_")}
+    assert set(calls) == methods - {"use", "exclusive"}
+    for name, arguments in calls.items():
+        with pytest.raises(BackendError, match=r"^cuda\w+ failed: cudaError(InsufficientDriver|NoDevice)$"):
+            getattr(cuda, name)(*arguments)

@@ -5,30 +5,35 @@ text engine nothing waits on the host; the text engine's stream waits for the ev
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from queue import LifoQueue
 from threading import Lock
-from typing import Any, cast
+from typing import TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from hvpnet_runtime.backends.base import Pixels, Prefix, TextInputs, no_pictures
+from hvpnet_runtime.backends.base import Pixels, Prefix, TextInputs, WarmUpShape, no_pictures
 from hvpnet_runtime.backends.cuda import Cuda
 from hvpnet_runtime.backends.device_prefixes import DevicePrefix, PrefixPool
 from hvpnet_runtime.backends.grounder import Grounder
+from hvpnet_runtime.backends.halving import Halving
 from hvpnet_runtime.backends.onnxruntime import load_cpu_grounder
+from hvpnet_runtime.backends.tensorrt.engines import Engines
 from hvpnet_runtime.backends.tensorrt.grounder import GrounderEngines
 from hvpnet_runtime.backends.tensorrt.lane import Lane, fill
 from hvpnet_runtime.backends.tensorrt.library import EngineName, Library, load_library
-from hvpnet_runtime.backends.tensorrt.profiles import Profile, choose_bucket
+from hvpnet_runtime.backends.tensorrt.profiles import Bucket, choose_bucket, every_bucket, most_rows
 from hvpnet_runtime.backends.tensorrt.record import find_engine
-from hvpnet_runtime.bundle import Bundle, FoundTensor, GraphName, GraphSpec
-from hvpnet_runtime.errors import BackendError, BundleError, StaleEngineError
+from hvpnet_runtime.bundle import Bundle, GraphName
+from hvpnet_runtime.errors import BackendError
+from hvpnet_runtime.processes import Origin
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 LANES = 2
 """Requests on the device at the same time: one computes while another copies."""
@@ -72,24 +77,35 @@ class TensorRTBackend:
         self.name: str = engine
         self._api = load_library(engine) if api is None else api
         self._cuda = Cuda() if cuda is None else cuda
-        self._bundle, self._cuda_graphs = bundle, cuda_graphs
+        self._bundle, self._cuda_graphs, self._origin = bundle, cuda_graphs, Origin()
         self.folder, record = find_engine(bundle, self._api, self._cuda.device())
         self.precision: str = record.precision
         self._specs, self._profiles, self._record = bundle.specs(record.precision), record.profiles, record
         longest = max(profile.length or 0 for profile in record.profiles["text"])
         self.max_length: int | None = longest if longest < bundle.manifest.limits.max_length else None
-        self._engines = self._load_engines(self._specs)
+        self._halving = Halving(self.name)
         self._pool: PrefixPool | None = None
-        if "vision" in self._specs:
-            self._pool = PrefixPool(self._cuda, self._specs["vision"].output.nbytes({"pictures": 1}))
         self._lanes: LifoQueue[Lane] = LifoQueue()
-        self._all_lanes = [Lane(self._cuda, self._api, self._engines, cuda_graphs=cuda_graphs) for _ in range(lanes)]
-        for lane in self._all_lanes:
-            self._lanes.put(lane)
-        self._closing, self._closed = Lock(), False
+        self._all_lanes: list[Lane] = []
+        self._taking_all, self._closed = Lock(), False
+        with ExitStack() as held:  # freed from last to first, at once if anything fails here
+            self._engines = Engines(self._cuda, self._api, bundle, self.folder, record, self._specs)
+            held.callback(self._engines.close)
+            held.callback(self._engines.kernels.close)
+            if "vision" in self._specs:
+                self._pool = PrefixPool(self._cuda, self._specs["vision"].output.nbytes({"pictures": 1}))
+                held.callback(self._pool.close)
+            for _ in range(lanes):
+                lane = Lane(self._cuda, self._api, self._engines, cuda_graphs=cuda_graphs)
+                held.callback(lane.close)
+                self._all_lanes.append(lane)
+                self._lanes.put(lane)
+            self._held = held.pop_all()
 
     def load_grounder(self) -> Grounder:
         """See `BundleBackend`. Where it has no engines, ONNX Runtime runs it on the CPU, which a warning says."""
+        self._origin.check()
+        self._require_open()
         specs, record = self._bundle.grounder_specs(), self._record
         if not specs.keys() <= record.profiles.keys():
             grounder = load_cpu_grounder(self._bundle, precision=self.precision)
@@ -99,117 +115,138 @@ class TensorRTBackend:
                 self.folder,
             )
             return grounder
-        lane = Lane(self._cuda, self._api, self._load_engines(specs), cuda_graphs=self._cuda_graphs)
-        engines = GrounderEngines(lane, specs, record.profiles)
-        return Grounder(self.name, self._bundle.grounder.prefer(self.precision), specs, engines.run, engines.close)
+        with ExitStack() as held:
+            kernels = self._engines.kernels
+            engines = Engines(self._cuda, self._api, self._bundle, self.folder, record, specs, kernels)
+            held.callback(engines.close)
+            lane = Lane(self._cuda, self._api, engines, cuda_graphs=self._cuda_graphs)
+            held.pop_all()
+        run = GrounderEngines(self._cuda, lane, engines, specs, record.profiles)
+        return Grounder(self.name, self._bundle.grounder.prefer(self.precision), specs, run.run, run.close)
 
     def encode_pictures(self, pixels: Pixels) -> Sequence[Prefix]:
         """See `Backend`. Returns as soon as the work is queued."""
-        if self._pool is None:
-            raise BackendError(no_pictures(self.name, closed=self._closed))
-        most = _most_rows(self._profiles["vision"])
-        prefixes: list[DevicePrefix] = []
-        for start in range(0, len(pixels), most):
-            part = pixels[start : start + most]  # [n, crop, crop, 3]
-            bucket = choose_bucket(self._profiles["vision"], len(part))
+        pool = self._prefix_pool()
+
+        def run(part: slice, bucket: Bucket) -> list[DevicePrefix]:
+            count = part.stop - part.start
             with self._lane() as lane:
                 executor = lane.executor(self._specs["vision"], bucket)
-                executor.host["images"][: len(part)] = part
+                executor.host["images"][:count] = pixels[part]  # [n, crop, crop, 3]
                 executor.start()
-                prefixes += self._pool.store(executor.device["prefix"], len(part), lane.stream)
-        return prefixes
+                return pool.store(executor.device["prefix"], count, lane.stream)
+
+        return [prefix for prefixes in self._in_parts("vision", len(pixels), None, run) for prefix in prefixes]
 
     def place_prefix(self, prefix: npt.NDArray[np.float32]) -> Prefix:
         """See `Backend`."""
-        if self._pool is None:
-            raise BackendError(no_pictures(self.name, closed=self._closed))
+        pool = self._prefix_pool()
         with self._lane() as lane:
-            return self._pool.place(prefix.astype(self._specs["vision"].output.dtype), lane.stream)
+            return pool.place(prefix.astype(self._specs["vision"].output.dtype), lane.stream)
 
     def encode_text(self, text: TextInputs, prefixes: Sequence[Sequence[Prefix]]) -> npt.NDArray[np.float32]:
         """See `Backend`."""
-        most = _most_rows(self._profiles["text"])
-        outputs = [
-            self._encode_rows(text, prefixes, slice(start, min(start + most, len(text.input_ids))))
-            for start in range(0, len(text.input_ids), most)
-        ]
-        return np.concatenate(outputs)
+        self._origin.check()
+        rows, length = text.input_ids.shape
+
+        def run(part: slice, bucket: Bucket) -> npt.NDArray[np.float32]:
+            return self._encode_rows(text.rows(part), prefixes[part], bucket)
+
+        return np.concatenate(self._in_parts("text", rows, length, run))
+
+    def warm_up(self, shapes: Sequence[WarmUpShape] = ()) -> None:
+        """See `Backend`. Every lane captures and runs each shape; none given: every bucket of the engines.
+
+        What TensorRT for RTX compiles for them is kept beside the engines, for the next process.
+        """
+        self._origin.check()
+        asked: set[tuple[GraphName, int, int | None]] = set()
+        for shape in shapes:
+            asked |= {("text", shape.texts, shape.length), ("vision", shape.pictures, None)}
+        if not asked:
+            asked = {
+                (graph, bucket.rows, bucket.length)
+                for graph in self._specs
+                for bucket in every_bucket(self._profiles[graph])
+            }
+        largest_first = sorted(asked, key=lambda each: (each[1] * (each[2] or 1), each), reverse=True)
+        with self._every_lane() as lanes:
+            self._require_open()
+            for lane in lanes:
+                for graph, rows, length in largest_first:
+                    if graph in self._specs:
+                        self._in_parts(graph, rows, length, partial(self._warm_up, lane, graph))
+                lane.synchronize()
+        self._engines.kernels.save()
 
     def close(self) -> None:
-        """See `Backend`. Waits for requests under way."""
-        with self._closing:
-            if self._closed:
-                return
-            for _ in self._all_lanes:
-                self._lanes.get()
+        """See `Backend`. Waits for requests under way; a forked process has nothing to free."""
+        if not self._origin.is_here:
+            return
+        with self._every_lane():
             self._closed = True
-            for lane in self._all_lanes:
-                lane.close()
-                self._lanes.put(lane)  # so that a late request fails instead of waiting for ever
-            if self._pool is not None:
-                self._pool.close()
-            self._engines = {}
+            self._all_lanes = []
+            self._held.close()
+
+    def _prefix_pool(self) -> PrefixPool:
+        self._origin.check()
+        if self._pool is None:
+            raise BackendError(no_pictures(self.name, closed=self._closed))
+        return self._pool
+
+    def _in_parts(self, graph: GraphName, rows: int, length: int | None, run: Callable[[slice, Bucket], T]) -> list[T]:
+        """Run rows in as few parts as the engine and the device's memory allow, each in the bucket that holds it."""
+        profiles = self._profiles[graph]
+        padded = choose_bucket(profiles, 1, length).length
+
+        def run_part(part: slice) -> T:
+            return run(part, choose_bucket(profiles, part.stop - part.start, length))
+
+        return self._halving.run((graph, padded), rows, most_rows(profiles), run_part)
 
     def _encode_rows(
-        self, text: TextInputs, prefixes: Sequence[Sequence[Prefix]], rows: slice
+        self, text: TextInputs, prefixes: Sequence[Sequence[Prefix]], bucket: Bucket
     ) -> npt.NDArray[np.float32]:
-        arrays = text.rows(rows).arrays()
-        count, length = arrays["input_ids"].shape
-        bucket = choose_bucket(self._profiles["text"], count, length)
         with self._lane() as lane:
             executor = lane.executor(self._specs["text"], bucket)
-            for name, array in arrays.items():
+            for name, array in text.arrays().items():
                 fill(executor.host[name], array)
             if self._pool is not None:
-                gathered = cast("list[DevicePrefix]", [prefix for row in prefixes[rows] for prefix in row])
+                gathered = cast("list[DevicePrefix]", [prefix for row in prefixes for prefix in row])
                 self._pool.gather(executor.device["prefix"], gathered, lane.stream)
             executor.start()
             lane.synchronize()
-            output = self._specs["text"].output
-            shape = output.shape({"batch": count, "length": length})
+            output, (batch, length) = self._specs["text"].output, text.input_ids.shape
+            shape = output.shape({"batch": batch, "length": length})
             return np.array(executor.host[output.name][tuple(map(slice, shape))], np.float32)
 
-    def _load_engines(self, specs: Mapping[GraphName, GraphSpec]) -> dict[GraphName, Any]:
-        """Engines by graph, each held against what the graph reads and answers."""
-        runtime = self._api.trt.Runtime(self._api.logger)
-        engines = {
-            graph: self._deserialise(
-                runtime, self._record.plan(self._bundle, self.folder, graph), self.folder / f"{graph}.plan"
-            )
-            for graph in specs
-        }
-        for graph, engine in engines.items():
-            self._check_engine(engine, specs[graph], self.folder / f"{graph}.plan")
-        return engines
-
-    def _deserialise(self, runtime: Any, plan: bytes, file: Path) -> Any:  # noqa: ANN401  TensorRT has no types
-        engine = runtime.deserialize_cuda_engine(plan)
-        if engine is None:
-            raise BackendError(f"{self.name} cannot load {file} on this GPU: {self._api.last_error()}")
-        return engine
-
-    def _check_engine(self, engine: Any, spec: GraphSpec, file: Path) -> None:  # noqa: ANN401
-        modes = self._api.trt.TensorIOMode
-        sides: dict[Any, list[FoundTensor]] = {modes.INPUT: [], modes.OUTPUT: []}
-        for name in map(engine.get_tensor_name, range(engine.num_io_tensors)):
-            dtype = np.dtype(self._api.trt.nptype(engine.get_tensor_dtype(name))).name
-            axes = tuple(None if size < 0 else size for size in engine.get_tensor_shape(name))
-            sides[engine.get_tensor_mode(name)].append(FoundTensor(name, dtype, axes))
-        try:
-            spec.check(file, sides[modes.INPUT], sides[modes.OUTPUT])
-        except BundleError as error:
-            raise StaleEngineError(f"{error}, and build the engines again") from error
+    def _warm_up(self, lane: Lane, graph: GraphName, _: slice, bucket: Bucket) -> None:
+        lane.executor(self._specs[graph], bucket).start()  # on what its buffers hold; the first launch is slow too
 
     @contextmanager
     def _lane(self) -> Iterator[Lane]:
         lane = self._lanes.get()
         try:
-            if self._closed:
-                raise BackendError(f"the backend {self.name} is closed")
+            self._require_open()
+            self._cuda.use()
             yield lane
         finally:
             self._lanes.put(lane)
 
+    @contextmanager
+    def _every_lane(self) -> Iterator[list[Lane]]:
+        """All lanes, once the requests under way are done; none of them after `close`."""
+        taken: list[Lane] = []
+        with self._taking_all:  # two that take them one by one would wait for each other
+            try:
+                while len(taken) < len(self._all_lanes):
+                    taken.append(self._lanes.get())
+                self._cuda.use()
+                yield taken
+            finally:
+                for lane in taken:  # after `close` too, so that a late request fails instead of waiting for ever
+                    self._lanes.put(lane)
 
-def _most_rows(profiles: tuple[Profile, ...]) -> int:
-    return max(profile.batch[2] for profile in profiles)
+    def _require_open(self) -> None:
+        if self._closed:
+            raise BackendError(f"the backend {self.name} is closed")

@@ -1,15 +1,28 @@
 """TensorRT and TensorRT for RTX behind one small adapter: they share the Python API, but for what stands here."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal, TypeAlias
 
-from hvpnet_runtime.errors import BackendError, MissingExtraError
+import numpy as np
+
+from hvpnet_runtime.errors import (
+    BackendError,
+    BuildError,
+    DeviceMemoryError,
+    HvpnetError,
+    MissingExtraError,
+    one_line,
+)
 
 EngineName: TypeAlias = Literal["tensorrt", "tensorrt-rtx"]
 
 _log = logging.getLogger(__name__)
+
+_MOST_ERRORS = 200
+"""Errors that are kept: a service that fails for days must not fill its memory with the reasons."""
 
 
 @dataclass(frozen=True)
@@ -39,29 +52,113 @@ class Library:
         return self.engine == "tensorrt-rtx"
 
     def last_error(self) -> str:
-        """What the library said when a call of it failed."""
-        return self.errors[-1] if self.errors else "it gave no reason"
+        """What the library said last; it may have been about another call than the one that failed."""
+        return self.errors[-1] if self.errors else _NO_REASON
 
-    def create_context(self, engine: Any) -> Any:  # noqa: ANN401  the libraries have no common types
-        """An execution context whose device memory the caller provides.
+    def call(
+        self,
+        what: str,
+        function: Callable[..., Any],
+        *arguments: Any,  # noqa: ANN401  the libraries have no common types
+        error: type[HvpnetError] = BackendError,
+    ) -> Any:  # noqa: ANN401
+        """Call the library; a call that fails is a typed error with what the library said during this call.
+
+        Its calls fail in three ways: by None or False, by the TypeError that pybind makes of a null pointer in a
+        constructor, and by a RuntimeError.
+
+        Args:
+            what: is done by the call, as in "the library cannot ...".
+            function: of the library.
+            arguments: of the function.
+            error: which one is raised.
+
+        Returns:
+            What the call returned, which is neither None nor False.
+
+        Raises:
+            DeviceMemoryError: the library says that memory does not suffice, where `error` is a `BackendError`.
+        """
+        del self.errors[:-_MOST_ERRORS]
+        heard, cause = len(self.errors), None
+        try:
+            result = function(*arguments)
+        except (TypeError, RuntimeError, MemoryError) as raised:
+            result, cause = None, raised
+        if result is None or result is False:
+            said = self.errors[heard:]
+            reason = said[-1] if said else one_line(cause) if cause else _NO_REASON
+            if error is BackendError and any("out of memory" in line.lower() for line in map(_spaced, said)):
+                error = DeviceMemoryError
+            raise error(f"{self.engine} cannot {what}: {reason}") from cause
+        return result
+
+    def runtime(self) -> Any:  # noqa: ANN401
+        """A `trt.Runtime`.
+
+        Raises:
+            BackendError: the library makes none, for instance because it has no GPU that it knows.
+        """
+        return self.call("run here", self.trt.Runtime, self.logger)
+
+    def builder(self) -> Any:  # noqa: ANN401
+        """A `trt.Builder`.
+
+        Raises:
+            BuildError: the library makes none.
+        """
+        return self.call("build here", self.trt.Builder, self.logger, error=BuildError)
+
+    def dtype(self, dtype: Any) -> str:  # noqa: ANN401
+        """A type of a tensor as numpy calls it; the library's own word for one that numpy lacks."""
+        try:
+            name: str = np.dtype(self.trt.nptype(dtype)).name
+        except TypeError:
+            return str(dtype)
+        return name
+
+    def create_cache(self, engine: Any) -> Any:  # noqa: ANN401
+        """An empty `IRuntimeCache` for contexts of any engine; None where the library compiles nothing at run time.
 
         Raises:
             BackendError: the library refuses.
         """
+        if not self.portable:
+            return None
+        config = self.call("configure an execution context", engine.create_runtime_config)
+        return self.call("keep compiled kernels", config.create_runtime_cache)
+
+    def create_context(self, engine: Any, cache: Any = None) -> Any:  # noqa: ANN401
+        """An execution context whose device memory the caller provides. Makes the device wait; see `captures`.
+
+        Args:
+            engine: the engine.
+            cache: of `create_cache`, with the kernels that other contexts had compiled; None for none.
+
+        Raises:
+            BackendError: the library refuses.
+        """
+        what = "create an execution context"
         strategy = self.trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        if self.portable:
-            config = engine.create_runtime_config()
-            config.set_execution_context_allocation_strategy(strategy)
-            # Kernels of the exact shape when a bucket is first used, not behind the requests after it: a CUDA graph
-            # keeps the kernels that it was captured with.
-            kernels = self.trt.DynamicShapesKernelSpecializationStrategy
-            config.dynamic_shapes_kernel_specialization_strategy = kernels.EAGER
-            context = engine.create_execution_context(config)
-        else:
-            context = engine.create_execution_context(strategy)
-        if context is None:
-            raise BackendError(f"{self.engine} cannot create an execution context: {self.last_error()}")
-        return context
+        if not self.portable:
+            return self.call(what, engine.create_execution_context, strategy)
+        config = self.call("configure an execution context", engine.create_runtime_config)
+        config.set_execution_context_allocation_strategy(strategy)
+        # Kernels of the exact shape when a bucket is first used, not behind the requests after it: a CUDA graph
+        # keeps the kernels that it was captured with.
+        kernels = self.trt.DynamicShapesKernelSpecializationStrategy
+        config.dynamic_shapes_kernel_specialization_strategy = kernels.EAGER
+        if cache is not None:
+            self.call("share compiled kernels", config.set_runtime_cache, cache)
+        return self.call(what, engine.create_execution_context, config)
+
+
+_NO_REASON = "it gave no reason"
+
+
+def _spaced(message: str) -> str:
+    """TensorRT says both "out of memory" and "OutOfMemory"."""
+    return message.replace("OutOfMemory", "out of memory")
 
 
 def load_library(engine: EngineName) -> Library:
@@ -69,12 +166,15 @@ def load_library(engine: EngineName) -> Library:
 
     Raises:
         MissingExtraError: it is not installed.
+        BackendError: it is, and does not load.
     """
     name = engine.replace("-", "_")
     try:
         trt = import_module(name)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise MissingExtraError(name, engine, f"the engine {engine}") from error
+    except (ImportError, OSError, RuntimeError) as error:  # a library that it needs is missing, or is another version
+        raise BackendError(f"the package {name} does not load: {one_line(error)}") from error
     errors: list[str] = []
     return Library(engine, trt, _logger(trt, errors), errors)
 

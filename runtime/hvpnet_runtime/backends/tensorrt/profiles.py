@@ -35,6 +35,19 @@ class Bucket:
     profile: int
 
 
+def most_rows(profiles: tuple[Profile, ...]) -> int:
+    """Rows of the largest batch that an engine was built for."""
+    return max(profile.batch[2] for profile in profiles)
+
+
+def every_bucket(profiles: tuple[Profile, ...]) -> set[Bucket]:
+    """All that `choose_bucket` can answer."""
+    most = most_rows(profiles)
+    rows = {1 << power for power in range(most.bit_length())} | {most}
+    lengths = {profile.length for profile in profiles}
+    return {choose_bucket(profiles, count, length) for count in rows for length in lengths}
+
+
 def text_profiles(max_length: int, max_batch: int) -> tuple[Profile, ...]:
     """Every length bucket, for one text and for up to `max_batch`."""
     lengths = [length for length in LENGTHS if length < max_length] + [max_length]

@@ -265,7 +265,8 @@ def test_a_failing_library_is_a_typed_error_and_leaves_no_memory(fake: Platform,
     fake.build(bundle)
     backend = fake.load(bundle)
     fake.api.trt.broken = True
-    fake.api.errors.append("out of luck")
+    fake.api.errors.append("the reason of another call, long ago")
+    fake.api.trt.reason = "out of luck"
     with pytest.raises(BackendError, match="tensorrt cannot run: out of luck"):
         backend.encode_pictures(images(1))
     fake.api.trt.broken = False
@@ -437,7 +438,7 @@ def test_a_plan_that_the_library_refuses(fake: Platform, copy_of: Any) -> None:
 
     record["files"]["text.plan"] = {"sha256": sha256(folder / "text.plan"), "bytes": len(b"not a plan")}
     (folder / "build.json").write_text(json.dumps(record))
-    fake.api.errors.append("bad magic")
+    fake.api.trt.reason = "bad magic"
     with pytest.raises(BackendError, match=r"cannot load .*text.plan on this GPU: bad magic"):
         fake.load(bundle)
 

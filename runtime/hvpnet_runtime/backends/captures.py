@@ -1,0 +1,48 @@
+"""What protects the capture of a CUDA graph from other threads and from Python's garbage collector.
+
+Captures record the calls of one thread only, yet the device must not be synchronised meanwhile in any thread: that
+breaks them, in every mode (NVIDIA/TensorRT issue 2888). TensorRT does so when it makes or frees an execution context.
+"""
+
+import gc
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from threading import Lock, RLock
+
+_locks: dict[int, AbstractContextManager[bool]] = {}
+os.register_at_fork(after_in_child=_locks.clear)  # a thread that is not there would hold them for ever
+
+
+def exclusive(ordinal: int) -> AbstractContextManager[bool]:
+    """The lock of a device, one in the process: whoever captures, allocates or works device-wide holds it.
+
+    Args:
+        ordinal: of the device. A thread may take its lock again.
+    """
+    return _locks.setdefault(ordinal, RLock())
+
+
+_counting = Lock()
+_holding, _was_enabled = 0, False
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Hold off garbage collection in the whole process; it could free a context inside a capture.
+
+    Several threads may do so at once, and one thread again inside: the last that ends restores what the first found.
+    """
+    global _holding, _was_enabled  # the collector is one for the process
+    with _counting:
+        if _holding == 0:
+            _was_enabled = gc.isenabled()
+            gc.disable()
+        _holding += 1
+    try:
+        yield
+    finally:
+        with _counting:
+            _holding -= 1
+            if _holding == 0 and _was_enabled:
+                gc.enable()

@@ -271,6 +271,7 @@ class FakeLibrary(SimpleNamespace):
             Runtime=lambda logger: SimpleNamespace(deserialize_cuda_engine=self._deserialise),
             ExecutionContextAllocationStrategy=SimpleNamespace(USER_MANAGED=2),
             DynamicShapesKernelSpecializationStrategy=SimpleNamespace(EAGER=1),
+            ComputeCapability=SimpleNamespace(__members__={"NONE": 0, "SM75": 75, "SM89": 89, "SM120": 120}),
         )
 
     def _deserialise(self, plan: bytes) -> FakeEngine | None:
@@ -320,5 +321,6 @@ def write_fake_engines(
         networks={},
         settings={},
         seconds=dict.fromkeys(specs, 0.0),
+        gpus=(FAKE_GPU.compute_capability,),
     ).write(folder)
     return folder

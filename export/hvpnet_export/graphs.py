@@ -1,9 +1,10 @@
 """ONNX graphs, those of the model among them, written the way ONNX Runtime and TensorRT like them.
 
 Batch norm is folded into the convolutions *before* tracing: the exporter would decompose it into seven operators each,
-in Python, which takes longer than all the rest. Attention is plain MatMul, Add, Softmax, MatMul: the pattern TensorRT
-fuses to one kernel from version 8 to 11, while the ONNX `Attention` operator (opset 23) is read by the newest parsers
-only and is no faster in ONNX Runtime. Opset 20 is the first with `Gelu` as one operator.
+in Python, which takes longer than all the rest. Attention is plain MatMul, Add, Softmax, MatMul, its queries scaled by
+their projection's weights: the pattern TensorRT fuses to one kernel from version 8 to 11, while the ONNX `Attention`
+operator (opset 23) is read by the newest parsers only and is no faster in ONNX Runtime. Opset 20 is the first with
+`Gelu` as one operator.
 """
 
 import copy
@@ -12,7 +13,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import onnx
 import torch
@@ -22,11 +23,14 @@ from torch.export import Dim
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from hvpnet.modeling.model import HVPNeT
-from hvpnet.modeling.text_encoder import plain_attention
+from hvpnet.modeling.text_encoder import scaled_attention
 from hvpnet.modeling.visual_prefix import normalise
 from hvpnet_export.errors import ExportError
 from hvpnet_export.model_facts import manifest_of
 from hvpnet_runtime.bundle import Axis, GraphName, GraphSpec, Precision, graph_specs
+
+if TYPE_CHECKING:
+    from transformers.models.bert.modeling_bert import BertLayer, BertSelfAttention
 
 OPSET = 20
 _PROTOBUF_LIMIT = 2**31 - 1
@@ -51,9 +55,17 @@ class VisionGraph(nn.Module):
 
 
 def text_graph(model: HVPNeT) -> HVPNeT:
-    """The model with the same weights and `plain_attention`: its `forward` is the text graph."""
-    graph = copy.copy(model)
-    graph.attention = plain_attention
+    """The model whose `forward` is the text graph: `scaled_attention`, and 1 / sqrt(size) in the queries' projections.
+
+    All other weights are the model's own tensors, which stays as it is.
+    """
+    graph = copy.deepcopy(model, {id(weight): weight for weight in model.parameters()})  # modules anew, weights shared
+    graph.attention = scaled_attention
+    for layer in cast("list[BertLayer]", graph.bert.encoder.layer):
+        attention = cast("BertSelfAttention", layer.attention.self)
+        scale, query = attention.attention_head_size**-0.5, attention.query
+        for name, weight in list(query.named_parameters()):  # in FP32 also where they are FP16
+            setattr(query, name, nn.Parameter((weight.detach().float() * scale).to(weight.dtype)))
     return graph
 
 

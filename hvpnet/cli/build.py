@@ -1,5 +1,7 @@
 """Build the bundle's TensorRT engines, from its ONNX graphs and without PyTorch."""
 
+import argparse
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,6 +11,14 @@ from hvpnet_runtime.backends.tensorrt.build import BuildOptions, build_engines
 from hvpnet_runtime.backends.tensorrt.library import EngineName
 from hvpnet_runtime.backends.tensorrt.record import BuildRecord
 from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.errors import brief
+
+
+def _gpus(value: str) -> tuple[str, ...]:
+    names = tuple(value.split(","))
+    if not all(re.fullmatch(r"\d+\.\d", name) for name in names) or len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"{brief(value)}: give compute capabilities, such as 8.9,12.0, each once")
+    return names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +31,15 @@ class Options(ShownOptions):
     max_batch: int = option("most texts in one run (default 32)", default=32)
     max_seq: int | None = option("most pieces of a text; longer ones are cut there (default: the bundle's limit)")
     workspace: float | None = option("most MiB of scratch memory (default: the library's)")
-    optimisation_level: int | None = option("0 to 5; more is slower to build (default: the library's)")
+    optimisation_level: int | None = option(
+        "0 to 5; more is slower to build (default: the library's); makes no difference to tensorrt-rtx"
+    )
+    gpus: tuple[str, ...] = option(
+        "comma-separated compute capabilities, such as 8.9,12.0, that tensorrt-rtx builds for (default: all that it"
+        " knows but 7.5, which it builds best by itself)",
+        type=_gpus,
+        default=(),
+    )
 
 
 def run(options: Options) -> int:
@@ -37,6 +55,8 @@ def run(options: Options) -> int:
             "version": record.version,
             "for": record.runs_on,
             "precision": record.precision,
+            "attention": record.attention or "the library does not say",
+            **{f"{graph} kernels": max(counts) for graph, counts in record.kernels.items()},
             **{f"{name} bytes": facts.bytes for name, facts in record.files.items()},
             **{f"{graph} seconds": seconds for graph, seconds in record.seconds.items()},
             **{f"{graph} profiles": len(profiles) for graph, profiles in record.profiles.items()},

@@ -68,7 +68,8 @@ def _engine(built: BuildRecord | StaleEngineError) -> str:
     longest = built.profiles["text"][-1]
     size = sum(facts.bytes for facts in built.files.values()) / 1e6
     limits = f"up to {longest.batch[2]} texts of {longest.length} pieces"
-    return f"{built.precision}, for {built.runs_on}, {limits}, {size:.1f} MB"
+    facts = [built.precision, f"for {built.runs_on}", limits, built.attention, f"{size:.1f} MB"]
+    return ", ".join(fact for fact in facts if fact)
 
 
 def _parity(report: Mapping[str, Any]) -> str:

@@ -42,12 +42,17 @@ Attention: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]
 """(query, key, value, additive mask, dropout) -> context [B, heads, T, head_size]."""
 
 
-def plain_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, _dropout: float) -> Tensor:
+def plain_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout: float) -> Tensor:
     """[B, heads, T, size], [B, heads, K, size] twice, additive mask [B, 1, 1, K] -> [B, heads, T, size].
 
     The operators that TensorRT fuses to one kernel from version 8 to 11; for graphs to be exported.
     """
-    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(2, 3) + mask  # [B, heads, T, K], FP32 as the mask is
+    return scaled_attention(query * query.shape[-1] ** -0.5, key, value, mask, dropout)
+
+
+def scaled_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, _dropout: float) -> Tensor:
+    """`plain_attention` of queries that are divided by sqrt(size) already, which their projection's weights can do."""
+    scores = query @ key.transpose(2, 3) + mask  # [B, heads, T, K], FP32 as the mask is
     return torch.softmax(scores, dim=-1).to(value.dtype) @ value
 
 

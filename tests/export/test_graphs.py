@@ -233,8 +233,44 @@ def test_folding_takes_only_the_convolution_right_before() -> None:
 def test_plain_attention_equals_fused(random_model: Any, request_for: Any) -> None:
     model: HVPNeT = random_model(bert={"num_hidden_layers": 3})
     _, text = request_for(model, 1, 3, 9)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with torch.no_grad():
         torch.testing.assert_close(text_graph(model)(**text), model(**text), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)  # the model stays as published
+
+
+def test_queries_come_out_of_their_projection_scaled(random_model: Any) -> None:
+    """By 1 / sqrt(size) in weights and bias; every other weight is the model's own, in memory too."""
+    model: HVPNeT = random_model("ner", "text_only", bert={"hidden_size": 32, "num_attention_heads": 2})
+    scaled = {
+        f"bert.encoder.layer.{layer}.attention.self.query.{weight}" for layer in (0, 1) for weight in ("weight", "bias")
+    }
+    own = dict(model.named_parameters())
+    for name, weight in text_graph(model).named_parameters():
+        if name in scaled:
+            torch.testing.assert_close(weight, own[name] / 4, rtol=0, atol=0)  # heads of 16, so exactly
+        else:
+            assert weight is own[name]
+
+
+@pytest.mark.parametrize("kind", TEXT[:1], ids=name_of)
+def test_no_node_scales_the_scores(graphs_of: Any, kind: dict[str, Any]) -> None:
+    graph = onnx.load(graphs_of(**kind).text).graph
+    makers = {output: node for node in graph.node for output in node.output}
+    constants = {tensor.name for tensor in graph.initializer}
+    attention = [node for node in graph.node if node.op_type == "Softmax"]
+    assert len(attention) == kind["layers"]
+    for softmax in attention:
+        scores = makers[softmax.input[0]]
+        assert scores.op_type == "Add"
+        product = makers[scores.input[0]]
+        assert product.op_type == "MatMul"
+        for side in product.input:  # back to the projections nothing computes but their bias
+            node = makers[side]
+            while node.op_type in ("Transpose", "Reshape", "Concat"):
+                node = makers[node.input[-1 if node.op_type == "Concat" else 0]]
+            assert node.op_type == "Add"
+            assert constants & set(node.input)
 
 
 # Failures

@@ -219,6 +219,7 @@ class FakeLibrary(SimpleNamespace):
             Runtime=lambda _logger: FakeLibraryRuntime(self),
             ExecutionContextAllocationStrategy=SimpleNamespace(USER_MANAGED=2),
             DynamicShapesKernelSpecializationStrategy=SimpleNamespace(EAGER=1),
+            ComputeCapability=SimpleNamespace(__members__={"NONE": 0, "SM75": 75, "SM89": 89, "SM120": 120}),
         )
 
     def living(self) -> dict[str, int]:
@@ -280,5 +281,6 @@ def write_fake_engines(
         networks={},
         settings={},
         seconds=dict.fromkeys(specs, 0.0),
+        gpus=(FAKE_GPU.compute_capability,),
     ).write(folder)
     return folder

@@ -13,8 +13,8 @@ from hvpnet_runtime.bundle import Axis, Bundle, GraphName, Precision
 from hvpnet_runtime.errors import BackendError, InputError
 from hvpnet_runtime.processes import Origin
 
-LENGTHS = (32, 64, 96, 128)
-"""Pieces that texts are padded to where a backend wants few different shapes."""
+LENGTHS = (16, 24, 32, 48, 64, 96, 128)
+"""Pieces that texts are padded to where a backend wants few different shapes; most tweets have 10 to 60."""
 
 MAX_PICTURES = 16
 """Pictures in one run of the vision graph, which bounds its activations."""

@@ -1,16 +1,18 @@
 """Build the TensorRT engines of a bundle: staged beside their place and renamed; a failed build leaves nothing."""
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hvpnet_runtime.backends.cuda import cuda_runtime_version, find_device
 from hvpnet_runtime.backends.grounder import MAX_QUERIES
+from hvpnet_runtime.backends.tensorrt.kernels import Kernels, count_kernels
 from hvpnet_runtime.backends.tensorrt.library import EngineName, Library, load_library
-from hvpnet_runtime.backends.tensorrt.network import check, parse
+from hvpnet_runtime.backends.tensorrt.network import check, parse, replace_wide_products
 from hvpnet_runtime.backends.tensorrt.profiles import (
     Profile,
     grounder_profiles,
@@ -18,10 +20,13 @@ from hvpnet_runtime.backends.tensorrt.profiles import (
     vision_profiles,
 )
 from hvpnet_runtime.backends.tensorrt.record import BuildRecord, engine_folder
+from hvpnet_runtime.backends.tensorrt.targets import TURING, choose_targets, set_targets
 from hvpnet_runtime.bundle import Bundle, GraphName, GraphSpec, Precision, file_digests
 from hvpnet_runtime.bundle.staging import staged
 from hvpnet_runtime.errors import BuildError, BundleError
 from hvpnet_runtime.types import Progress
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,9 +40,11 @@ class BuildOptions:
         max_length: most pieces of a text; None for the bundle's own limit.
         workspace: most bytes of scratch memory that a layer may take; None leaves it to the library.
         optimisation_level: 0 to 5, TensorRT's builder optimisation level; None leaves it to the library.
+        gpus: compute capabilities that the engines are for, as in `8.9`, for TensorRT for RTX alone; empty for all of
+            the library's but 7.5, whose engines are best built by themselves.
 
     Raises:
-        BuildError: a number is out of its range.
+        BuildError: a number is out of its range, or the library cannot build for a choice of GPUs.
     """
 
     engine: EngineName
@@ -46,6 +53,7 @@ class BuildOptions:
     max_length: int | None = None
     workspace: int | None = None
     optimisation_level: int | None = None
+    gpus: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, least in (("max_batch", 1), ("max_length", 3), ("workspace", 1)):
@@ -54,6 +62,10 @@ class BuildOptions:
                 raise BuildError(f"{name.replace('_', '-')} must be {least} or more, not {value}")
         if self.optimisation_level not in (None, *range(6)):
             raise BuildError(f"the optimisation level is 0 to 5, not {self.optimisation_level}")
+        if self.gpus and self.engine == "tensorrt":
+            raise BuildError("tensorrt builds for the GPU that is here alone: gpus is an option of tensorrt-rtx")
+        if TURING in self.gpus and self.precision == "fp32":
+            raise BuildError(f"{self.engine} has no FP32 products for GPUs of compute capability {TURING}: build fp16")
 
 
 def build_engines(bundle: Bundle, options: BuildOptions, progress: Progress = lambda _: None) -> Path:
@@ -91,6 +103,7 @@ def build_engines(bundle: Bundle, options: BuildOptions, progress: Progress = la
         profiles |= grounder_profiles(grounder, MAX_QUERIES)
         precisions |= dict.fromkeys(bundle.grounder_specs(), grounder.prefer(options.precision))
     device = find_device()
+    options = replace(options, gpus=choose_targets(api, options.gpus, device))
     folder = engine_folder(bundle, api, device)
     with _staged(folder) as stage:
         cache = folder.parent / f"{folder.name}.timing"
@@ -110,9 +123,14 @@ def build_engines(bundle: Bundle, options: BuildOptions, progress: Progress = la
             profiles=profiles,
             sources={name: bundle.manifest.files[name].sha256 for name in sources},
             files=file_digests(stage),
-            networks={graph: network for graph, (network, _) in built.items()},
+            networks={graph: each.network for graph, each in built.items()},
             settings={"workspace": options.workspace, "optimisation_level": options.optimisation_level},
-            seconds={graph: seconds for graph, (_, seconds) in built.items()},
+            seconds={graph: each.seconds for graph, each in built.items()},
+            gpus=options.gpus,
+            kernels={
+                graph: tuple(count.total for count in each.kernels) for graph, each in built.items() if each.kernels
+            },
+            fused_attention=_fused_attention(bundle, built["text"].kernels, options),
         ).write(stage)
     return folder
 
@@ -125,6 +143,15 @@ def _cure(precision: Precision, bundle: Bundle) -> str:
     return f"{export}, or build with --precision {others[0]}" if others else export
 
 
+@dataclass(frozen=True)
+class _Built:
+    """What is worth recording of a plan: its network, its kernels by profile, and the seconds that it took."""
+
+    network: dict[str, Any]
+    kernels: tuple[Kernels, ...]
+    seconds: float
+
+
 def _build(
     api: Library,
     bundle: Bundle,
@@ -135,41 +162,61 @@ def _build(
     stage: Path,
     cache: Path,
     progress: Progress,
-) -> tuple[dict[str, Any], float]:
-    """Write one plan; what its network is, and the seconds it took."""
+) -> _Built:
+    """Write one plan."""
     start = time.perf_counter()
     progress(f"parsing {spec.name}.onnx")
-    builder = api.trt.Builder(api.logger)
-    if not builder:
-        raise BuildError(f"{api.engine} cannot build here: {api.last_error()}")
+    builder = api.builder()
     file = bundle.onnx(spec.name, precision)
     network = parse(api, builder, bundle.graph(spec.name, precision), file)
     facts = check(network, spec, precision, file)
+    if spec.name == "text" and TURING in options.gpus:
+        replace_wide_products(api, network)
     config = _config(api, builder, options)
     config.progress_monitor = _monitor(api, f"{spec.name}.plan", progress)
     for profile in profiles:
         _add_profile(builder, config, profile.shapes(spec))
     timing = _timing_cache(api, config, cache)
-    plan = builder.build_serialized_network(network, config)
+    with api.details() as details:
+        plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise BuildError(f"{api.engine} {api.version} could not build {spec.name}.plan: {api.last_error()}")
     (stage / f"{spec.name}.plan").write_bytes(plan)
     if timing is not None:
         cache.unlink(missing_ok=True)  # nothing is written through a link
         cache.write_bytes(timing.serialize())
-    return facts, round(time.perf_counter() - start, 3)
+    return _Built(facts, count_kernels(details), round(time.perf_counter() - start, 3))
 
 
 def _config(api: Library, builder: Any, options: BuildOptions) -> Any:  # noqa: ANN401
     config = builder.create_builder_config()
     config.clear_flag(api.trt.BuilderFlag.TF32)  # FP32 means FP32
+    config.profiling_verbosity = api.trt.ProfilingVerbosity.DETAILED  # the library lists its kernels when it has built
     if api.portable:
         config.set_flag(api.trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # without it, no CUDA graph can be captured
+        set_targets(api, config, options.gpus)
     if options.workspace is not None:
         config.set_memory_pool_limit(api.trt.MemoryPoolType.WORKSPACE, options.workspace)
     if options.optimisation_level is not None:
         config.builder_optimization_level = options.optimisation_level
     return config
+
+
+def _fused_attention(bundle: Bundle, kernels: tuple[Kernels, ...], options: BuildOptions) -> dict[str, int] | None:
+    """How many attention layers of the text graph became one kernel each; a warning where those of FP16 did not."""
+    if not kernels:
+        _log.warning("%s does not say which kernels text.plan has", options.engine)
+        return None
+    fused, layers = min(count.attention for count in kernels), bundle.manifest.sizes.layers
+    if fused < layers and options.precision == "fp16":  # there is no such kernel for FP32
+        _log.warning(
+            "%d of %d attention layers of text.plan became one kernel each, the others run as several, which takes"
+            " longer: another version of %s may know them",
+            fused,
+            layers,
+            options.engine,
+        )
+    return {"fused": fused, "layers": layers}
 
 
 def _add_profile(builder: Any, config: Any, shapes: dict[str, list[tuple[int, ...]]]) -> None:  # noqa: ANN401

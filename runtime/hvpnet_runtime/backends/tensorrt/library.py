@@ -1,7 +1,8 @@
 """TensorRT and TensorRT for RTX behind one small adapter: they share the Python API, but for what stands here."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal, TypeAlias
@@ -54,6 +55,15 @@ class Library:
     def last_error(self) -> str:
         """What the library said last; it may have been about another call than the one that failed."""
         return self.errors[-1] if self.errors else _NO_REASON
+
+    @contextmanager
+    def details(self) -> Iterator[list[str]]:
+        """Collect all that the library says meanwhile, its most detailed messages too; one build at a time."""
+        self.logger.details = []
+        try:
+            yield self.logger.details
+        finally:
+            self.logger.details = None
 
     def call(
         self,
@@ -192,7 +202,11 @@ def _logger(trt: Any, errors: list[str]) -> Any:  # noqa: ANN401
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
 
+            self.details: list[str] | None = None  # where somebody collects them
+
         def log(self, severity: Any, message: str) -> None:  # noqa: ANN401
+            if self.details is not None:
+                self.details.append(message)
             if levels[severity] == logging.ERROR:
                 errors.append(" ".join(message.split()))
             _log.log(min(levels[severity], logging.INFO), "%s", message)  # what fails raises, with the message

@@ -70,6 +70,41 @@ def check(network: Any, spec: GraphSpec, precision: str, file: Path) -> dict[str
     return {"inputs": inputs, "outputs": outputs, "layers": counts}
 
 
+def replace_wide_products(api: Library, network: Any) -> None:  # noqa: ANN401
+    """Write FP32 products with a weight as products of elements and their sums, in place, for GPUs that have no others.
+
+    TensorRT for RTX has no FP32 matrix product on compute capability 7.5. Of an FP16 text graph it is the classifier
+    alone, which then becomes part of the kernel of the last layer norm.
+    """
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    for layer in layers:
+        product = layer.get_output(0)
+        if layer.type.name != "MATRIX_MULTIPLY" or product.dtype.name != _FULL:
+            continue
+        layer.__class__ = api.trt.IMatrixMultiplyLayer
+        rows, weight = layer.get_input(0), layer.get_input(1)  # [.., in], [.., in, out]
+        columns = network.add_shuffle(rows)
+        columns.reshape_dims = (0,) * len(rows.shape) + (1,)  # [.., in, 1]; 0 keeps a size
+        table = network.add_shuffle(weight)
+        if layer.op1 == api.trt.MatrixOperation.TRANSPOSE:
+            table.first_transpose = (*range(len(weight.shape) - 2), len(weight.shape) - 1, len(weight.shape) - 2)
+            sides = (weight.shape[-1], weight.shape[-2])
+        else:
+            sides = (weight.shape[-2], weight.shape[-1])
+        table.reshape_dims = (1,) * (len(rows.shape) - 1) + sides  # [1, .., in, out]
+        products = network.add_elementwise(
+            columns.get_output(0), table.get_output(0), api.trt.ElementWiseOperation.PROD
+        )  # [.., in, out]
+        total = network.add_reduce(
+            products.get_output(0), api.trt.ReduceOperation.SUM, 1 << (len(rows.shape) - 1), keep_dims=False
+        )  # [.., out]
+        for reader in layers:
+            for index in range(reader.num_inputs):
+                tensor = reader.get_input(index)
+                if tensor is not None and tensor.name == product.name:
+                    reader.set_input(index, total.get_output(0))
+
+
 def _found(tensor: Any) -> FoundTensor:  # noqa: ANN401
     axes = tuple(None if size < 0 else size for size in tensor.shape)
     return FoundTensor(tensor.name, _DTYPES.get(tensor.dtype.name, tensor.dtype.name), axes)

@@ -7,6 +7,9 @@ from hvpnet_runtime.backends.grounder import MAX_GROUNDED
 from hvpnet_runtime.bundle import GraphName, GraphSpec, GrounderSpec
 from hvpnet_runtime.errors import BackendError
 
+_TWEET = 4
+"""Pictures of a tweet that has all its objects."""
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -55,8 +58,10 @@ def text_profiles(max_length: int, max_batch: int) -> tuple[Profile, ...]:
 
 
 def vision_profiles(max_pictures: int = MAX_PICTURES) -> tuple[Profile, ...]:
-    """One picture, and up to `max_pictures`."""
-    return tuple(Profile(batch) for batch in _batches(max_pictures))
+    """One picture, those of one tweet (its own and three objects), and up to `max_pictures`."""
+    one, *many = _batches(max_pictures)
+    tweet = [(_TWEET, _TWEET, _TWEET)] if max_pictures > _TWEET else []
+    return tuple(Profile(batch) for batch in (one, *tweet, *many))
 
 
 def grounder_profiles(spec: GrounderSpec, most_queries: int) -> dict[GraphName, tuple[Profile, ...]]:
@@ -76,19 +81,20 @@ def choose_bucket(profiles: tuple[Profile, ...], rows: int, length: int | None =
     Raises:
         BackendError: the engine was built for shorter texts or smaller batches.
     """
+    power = 1 << (rows - 1).bit_length()
     fitting = [
-        (profile.length or 0, profile.batch[2], index)
+        (profile.length or 0, min(max(power, least), most), most, index)
         for index, profile in enumerate(profiles)
-        if profile.batch[2] >= rows and (length is None or (profile.length or 0) >= length)
+        for least, _, most in (profile.batch,)
+        if most >= rows and (length is None or (profile.length or 0) >= length)
     ]
     if not fitting:
         pieces = "" if length is None else f" of {length} pieces"
         raise BackendError(
             f"the engine was not built for {rows} rows{pieces}: build it with a larger --max-batch or --max-seq"
         )
-    _, most, index = min(fitting)
-    padded = 1 << (rows - 1).bit_length()
-    return Bucket(min(padded, most), profiles[index].length, index)
+    _, padded, _, index = min(fitting)
+    return Bucket(padded, profiles[index].length, index)
 
 
 def _batches(most: int) -> list[tuple[int, int, int]]:

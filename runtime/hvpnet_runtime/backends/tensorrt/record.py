@@ -3,13 +3,14 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hvpnet_runtime.backends.cuda import Device
 from hvpnet_runtime.backends.tensorrt.library import Library
 from hvpnet_runtime.backends.tensorrt.profiles import Profile
+from hvpnet_runtime.backends.tensorrt.targets import listed, supported, usual
 from hvpnet_runtime.bundle import Bundle, FileDigest, GraphName, Precision
 from hvpnet_runtime.bundle.files import check_file, read_checked, read_regular
 from hvpnet_runtime.bundle.from_json import record_from_json
@@ -37,6 +38,10 @@ class BuildRecord:
         networks: by graph, names and types of inputs and outputs, and how many layers of each kind have which type.
         settings: workspace bytes and optimisation level.
         seconds: build time by graph.
+        gpus: compute capabilities of the GPUs that it runs on.
+        kernels: by graph, how many kernels one run launches, by profile; none where the library did not say.
+        fused_attention: of the text graph, how many attention layers became one kernel each (`fused`, of the profile
+            that has the fewest), and how many there are (`layers`); None where the library did not say.
     """
 
     engine: str
@@ -52,13 +57,24 @@ class BuildRecord:
     networks: Mapping[GraphName, Mapping[str, Any]]
     settings: Mapping[str, Any]
     seconds: Mapping[GraphName, float]
+    gpus: tuple[str, ...] = ()
+    kernels: Mapping[GraphName, tuple[int, ...]] = field(default_factory=dict)
+    fused_attention: Mapping[str, int] | None = None
 
     @property
     def runs_on(self) -> str:
-        """The GPU it is for, in words."""
+        """The GPUs it is for, in words."""
         if self.engine == "tensorrt-rtx":
-            return "any GPU that TensorRT for RTX supports"
+            return (
+                f"GPUs of compute capability {listed(self.gpus)}" if self.gpus else "GPUs that build.json does not name"
+            )
         return f"{self.gpu} ({self.compute_capability})"
+
+    @property
+    def attention(self) -> str | None:
+        """How many attention layers became one kernel, in words."""
+        fused = self.fused_attention
+        return None if fused is None else f"{fused['fused']} of {fused['layers']} attention layers are one kernel each"
 
     @classmethod
     def read(cls, folder: Path) -> "BuildRecord":
@@ -85,11 +101,11 @@ class BuildRecord:
         """
         if self.version != api.version:
             raise StaleEngineError(f"{folder.name} was built with version {self.version}, {api.version} is installed")
+        here = f"{device.name} ({device.compute_capability})"
         if not api.portable and (self.gpu, self.compute_capability) != (device.name, device.compute_capability):
-            raise StaleEngineError(
-                f"{folder.name} was built on {self.gpu} ({self.compute_capability}),"
-                f" this is {device.name} ({device.compute_capability})"
-            )
+            raise StaleEngineError(f"{folder.name} was built on {self.runs_on}, this is {here}")
+        if api.portable and device.compute_capability not in self.gpus:
+            raise StaleEngineError(f"{folder.name} was built for {self.runs_on}, this is {here}")
         self.check_files(bundle, folder)
 
     def check_files(self, bundle: Bundle, folder: Path) -> None:
@@ -125,6 +141,8 @@ class BuildRecord:
         ):
             if set(found) != set(wanted):
                 raise StaleEngineError(f"{folder}/build.json: {what} must be of {', '.join(wanted)}")
+        if self.fused_attention is not None and set(self.fused_attention) != {"fused", "layers"}:
+            raise StaleEngineError(f"{folder}/build.json: fused_attention must be of fused and layers")
         for graph, profiles in self.profiles.items():
             for profile in profiles:
                 least, expected, most = profile.batch
@@ -178,11 +196,11 @@ def find_engine(bundle: Bundle, api: Library, device: Device) -> tuple[Path, Bui
     """The engine of a bundle that this library can run on this GPU.
 
     Raises:
-        BackendError: none was built.
+        BackendError: none was built, or the library has no kernels for this GPU.
         StaleEngineError: those that were built are stale; the message says why, and how to build again.
     """
     command = f"hvpnet build {bundle.path} --engine {api.engine}"
-    reasons = []
+    capability, reasons = device.compute_capability, []
     # `tensorrt-*` alone would find those of TensorRT for RTX too: versions begin with a digit.
     for folder in sorted((bundle.path / "engines").glob(f"{api.engine}-[0-9]*"), reverse=True):
         try:
@@ -192,6 +210,13 @@ def find_engine(bundle: Bundle, api: Library, device: Device) -> tuple[Path, Bui
             reasons.append(str(error))
         else:
             return folder, record
+    if api.portable and capability not in supported(api):
+        raise BackendError(
+            f"{api.engine} {api.version} has kernels for compute capability {listed(supported(api))}, not for"
+            f" {device.name} ({capability}): take another backend"
+        )
+    if api.portable and capability not in usual(api):
+        command += f" --gpus {capability}"
     if not reasons:
         raise BackendError(f"{bundle.path} has no {api.engine} engine: {command}")
     raise StaleEngineError(f"{'; '.join(reasons)}: build again with {command}")

@@ -14,7 +14,7 @@ import onnx
 import pytest
 import tensorrt_rtx
 from kinds import KINDS
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from rewrite import rewrite
 from tiny_grounder import add_grounder
 
@@ -23,12 +23,14 @@ from hvpnet_runtime import BackendError, Bundle, BundleError
 from hvpnet_runtime.backends import load_backend
 from hvpnet_runtime.backends.cuda import Device, cuda_runtime_version, find_device
 from hvpnet_runtime.backends.tensorrt.build import BuildOptions, build_engines
+from hvpnet_runtime.backends.tensorrt.kernels import Kernels, count_kernels
 from hvpnet_runtime.backends.tensorrt.library import Library, load_library
-from hvpnet_runtime.backends.tensorrt.network import parse
+from hvpnet_runtime.backends.tensorrt.network import parse, replace_wide_products
 from hvpnet_runtime.backends.tensorrt.profiles import Bucket, Profile, choose_bucket, text_profiles, vision_profiles
 from hvpnet_runtime.backends.tensorrt.record import BuildRecord, built_engines, engine_folder, find_engine
+from hvpnet_runtime.backends.tensorrt.targets import choose_targets, supported
 from hvpnet_runtime.bundle import FileDigest, graph_specs, sha256
-from hvpnet_runtime.errors import BuildError
+from hvpnet_runtime.errors import BuildError, StaleEngineError
 
 pytestmark = pytest.mark.heavy
 
@@ -77,6 +79,8 @@ def test_builds(copy_of: Callable[..., Bundle], api: Library, kind: tuple[str, .
     record = BuildRecord.read(folder)
     assert (record.engine, record.version, record.precision) == ("tensorrt-rtx", tensorrt_rtx.__version__, "fp16")
     assert record.cuda == cuda_runtime_version()
+    assert record.gpus == ("8.0", "8.6", "8.9", "12.0", "12.1")
+    assert record.fused_attention == {"fused": 4, "layers": 4}
     if find_device() is None:
         assert (record.gpu, record.compute_capability, record.driver) == (None, None, None)
     assert record.profiles["text"] == text_profiles(64, 4)
@@ -88,6 +92,7 @@ def test_builds(copy_of: Callable[..., Bundle], api: Library, kind: tuple[str, .
         assert plan.stat().st_size > (bundle.path / onnx_file).stat().st_size / 2  # the weights are in it
         assert record.networks[graph] == expected_network(kind, graph)
         assert record.seconds[graph] > 0
+        assert len(record.kernels[graph]) == len(record.profiles[graph])
         assert f"parsing {graph}.onnx" in said
         assert any(line.startswith(f"{graph}.plan: building engine, step 1 of ") for line in said)
     after = files(bundle.path)
@@ -126,7 +131,7 @@ def test_fp32_engines_and_the_timing_cache(bundle: Bundle) -> None:
         first = BuildRecord.read(folder)
         assert build_engines(bundle, options) == folder  # with the cache of the first
     record = BuildRecord.read(folder)
-    assert record.profiles == {"text": (Profile((1, 1, 1), 32), Profile((1, 1, 1), 40))}
+    assert record.profiles == {"text": tuple(Profile((1, 1, 1), length) for length in (16, 24, 32, 40))}
     assert record.networks == first.networks
     assert record.networks["text"]["layers"]["MATRIX_MULTIPLY"] == {"FLOAT": 33}
     assert record.settings == {"workspace": 2**28, "optimisation_level": None}
@@ -152,16 +157,168 @@ def test_profiles_reach_the_library(api: Library, copy_of: Callable[..., Bundle]
 def test_buckets() -> None:
     profiles = text_profiles(80, 32)
     assert [(profile.length, profile.batch) for profile in profiles] == [
-        (length, batch) for length in (32, 64, 80) for batch in ((1, 1, 1), (2, 8, 32))
+        (length, batch) for length in (16, 24, 32, 48, 64, 80) for batch in ((1, 1, 1), (2, 8, 32))
     ]
-    assert choose_bucket(profiles, 1, 1) == Bucket(1, 32, 0)
-    assert choose_bucket(profiles, 3, 33) == Bucket(4, 64, 3)
-    assert choose_bucket(profiles, 17, 80) == Bucket(32, 80, 5)
-    assert choose_bucket(text_profiles(80, 6), 5, 80) == Bucket(6, 80, 5)  # never more than the engine takes
-    assert choose_bucket(vision_profiles(), 9) == Bucket(16, None, 1)
+    assert choose_bucket(profiles, 1, 1) == Bucket(1, 16, 0)
+    assert choose_bucket(profiles, 1, 42) == Bucket(1, 48, 6)
+    assert choose_bucket(profiles, 3, 33) == Bucket(4, 48, 7)
+    assert choose_bucket(profiles, 17, 80) == Bucket(32, 80, 11)
+    assert choose_bucket(text_profiles(80, 6), 5, 80) == Bucket(6, 80, 11)  # never more than the engine takes
     for rows, length in ((33, 10), (1, 81)):
         with pytest.raises(BackendError, match=f"not built for {rows} rows of {length} pieces"):
             choose_bucket(profiles, rows, length)
+
+
+def test_the_pictures_of_one_tweet_have_a_profile_of_their_own() -> None:
+    profiles = vision_profiles()
+    assert [profile.batch for profile in profiles] == [(1, 1, 1), (4, 4, 4), (2, 8, 16)]
+    found = {rows: choose_bucket(profiles, rows) for rows in (1, 2, 3, 4, 5, 9, 16)}
+    assert {rows: (bucket.rows, bucket.profile) for rows, bucket in found.items()} == {
+        1: (1, 0),
+        2: (2, 2),
+        3: (4, 1),
+        4: (4, 1),  # two run as two, though four would hold them
+        5: (8, 2),
+        9: (16, 2),
+        16: (16, 2),
+    }
+    assert [profile.batch for profile in vision_profiles(4)] == [(1, 1, 1), (2, 4, 4)]
+
+
+# Which GPUs
+
+
+def test_every_gpu_that_the_library_knows_is_covered_but_turing(api: Library) -> None:
+    assert supported(api) == ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
+    assert choose_targets(api, (), None) == supported(api)[1:]
+    assert choose_targets(api, ("8.9", "12.0"), GPU) == ("8.9", "12.0")
+    assert choose_targets(replace(api, engine="tensorrt"), (), GPU) == ("8.9",)
+    known = "7.5, 8.0, 8.6, 8.9, 12.0 and 12.1"
+    with pytest.raises(BuildError, match=f"builds for GPUs of compute capability {known}, not for 9.0"):
+        choose_targets(api, ("8.9", "9.0"), None)
+    with pytest.raises(BuildError, match="tensorrt builds for the GPU that is here alone"):
+        BuildOptions("tensorrt", gpus=("8.9",))
+    with pytest.raises(BuildError, match=r"no FP32 products for GPUs of compute capability 7\.5: build fp16"):
+        BuildOptions("tensorrt-rtx", precision="fp32", gpus=("7.5",))
+
+
+@pytest.mark.parametrize("kind", [KINDS[0], ("re", "full", "markers"), ("re", "text_only", "cls")], ids="-".join)
+def test_turing_is_covered_by_engines_of_its_own(
+    copy_of: Callable[..., Bundle], api: Library, kind: tuple[str, ...]
+) -> None:
+    bundle = copy_of(*kind)
+    build_engines(bundle, replace(OPTIONS, max_batch=1, max_length=32, gpus=("7.5",)))
+    turing = replace(GPU, compute_capability="7.5")
+    _, record = find_engine(bundle, api, turing)
+    assert record.gpus == ("7.5",)
+    assert record.fused_attention == {"fused": 4, "layers": 4}
+    command = f"hvpnet build {bundle.path} --engine tensorrt-rtx"
+    with pytest.raises(
+        StaleEngineError, match=r"built for GPUs of compute capability 7\.5, this is .* \(8\.9\)"
+    ) as caught:
+        find_engine(bundle, api, GPU)
+    assert str(caught.value).endswith(f"build again with {command}")
+
+
+def test_a_gpu_that_is_not_covered_is_refused_before_the_library_is_asked(bundle: Bundle, api: Library) -> None:
+    build_engines(bundle, replace(OPTIONS, max_batch=1, max_length=16, gpus=("8.9", "12.0")))
+    assert find_engine(bundle, api, GPU)[1].gpus == ("8.9", "12.0")
+    cases: dict[str, tuple[type[BackendError], str]] = {
+        "8.0": (
+            StaleEngineError,
+            r"capability 8\.9 and 12\.0, this is .* \(8\.0\): build again with hvpnet build .*-rtx$",
+        ),
+        "7.5": (StaleEngineError, r"this is .* \(7\.5\): build again with hvpnet build .* --gpus 7\.5$"),
+        "9.0": (BackendError, r"has kernels for .* and 12\.1, not for NVIDIA Fake 1 \(9\.0\): take another backend"),
+    }
+    for capability, (error, match) in cases.items():
+        with pytest.raises(error, match=match):
+            find_engine(bundle, api, replace(GPU, compute_capability=capability))
+
+
+def test_an_engine_that_does_not_say_which_gpus_is_stale(bundle: Bundle, api: Library) -> None:
+    folder = build_engines(bundle, replace(OPTIONS, max_batch=1, max_length=16))
+    record = json.loads((folder / "build.json").read_text())
+    del record["gpus"]
+    (folder / "build.json").write_text(json.dumps(record))
+    with pytest.raises(StaleEngineError, match=r"built for no GPU that build\.json names"):
+        find_engine(bundle, api, GPU)
+
+
+def test_products_of_elements_are_the_matrix_product(api: Library) -> None:
+    """Both ways a classifier is written: a `MatMul` of three axes, and a `Gemm` whose weight is transposed."""
+    draw = np.random.default_rng(0).standard_normal
+    for rank, operator in ((3, "MatMul"), (2, "Gemm")):
+        table = numpy_helper.from_array(draw((13, 8) if operator == "Gemm" else (8, 13)).astype(np.float32), "table")
+        settings = {"transB": 1} if operator == "Gemm" else {}
+        axes = ["batch", "length", 8][-rank:]
+        graph = helper.make_graph(
+            [
+                helper.make_node(operator, ["rows", "table"], ["product"], **settings),
+                helper.make_node("Identity", ["product"], ["out"]),
+            ],
+            "classifier",
+            [helper.make_tensor_value_info("rows", TensorProto.FLOAT, axes)],
+            [helper.make_tensor_value_info("out", TensorProto.FLOAT, [*axes[:-1], 13])],
+            [table],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+        network = parse(api, api.trt.Builder(api.logger), model.SerializeToString(), Path("classifier.onnx"))
+        replace_wide_products(api, network)
+        kinds = [network.get_layer(index).type.name for index in range(network.num_layers)]
+        assert {"ELEMENTWISE", "REDUCE"} <= set(kinds)
+        output = network.get_output(0)
+        assert tuple(output.shape)[-1] == 13
+        assert len(output.shape) == rank
+
+
+# Which kernels
+
+
+def test_kernels_are_counted_by_profile() -> None:
+    layers = [
+        "Name: first_myl0_0, LayerType: kgen, Inputs: [ { Name: input_ids, Dimensions: [1,32] }]",
+        "Name: _gemm_mha_v2_myl0_1, LayerType: kgen, Inputs: []",
+        "Name: size_myl1_0, LayerType: shape_call, Inputs: []",  # of the host
+        "Name: first_myl1_1, LayerType: kgen, Inputs: [ { Name: input_ids [profile 1], Dimensions: [-1,32] }]",
+        "Name: node_MatMul [profile 1]+node_MatMul_2 [profile 1]_myl1_2, LayerType: gemm, Inputs: []",
+        "Name: last_myl1_3, LayerType: kgen, Inputs: []",
+    ]
+    assert count_kernels(["Graph construction completed", "\n".join(["Layers:", *layers])]) == (
+        Kernels(2, attention=1),
+        Kernels(3, attention=0),
+    )
+    assert count_kernels(["Engine generation completed"]) == ()
+
+
+def test_attention_that_is_not_fused_is_a_warning(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
+    """Widening the values ahead of the last product is what breaks the pattern."""
+    options = replace(OPTIONS, max_batch=1, max_length=16)
+    build_engines(bundle, options)
+    assert not caplog.messages
+    path = bundle.onnx("text", "fp16")
+    model = onnx.load(path)
+    (product, *_) = [
+        node
+        for softmax in model.graph.node
+        if softmax.op_type == "Softmax"
+        for cast in model.graph.node
+        if softmax.output[0] in cast.input
+        for node in model.graph.node
+        if cast.output[0] in node.input and node.op_type == "MatMul"
+    ]
+    product_of_shares = product.output[0]
+    place = list(model.graph.node).index(product)
+    model.graph.node.insert(place, helper.make_node("Abs", [product.input[1]], ["positive"]))
+    model.graph.node.insert(place, helper.make_node("Sigmoid", [product.input[0]], ["shares"]))
+    product.input[0], product.input[1] = "shares", "positive"
+    assert product.output[0] == product_of_shares
+    del model.graph.value_info[:]
+    onnx.save(model, path)
+    folder = build_engines(resaved(bundle, path), options)
+    assert BuildRecord.read(folder).fused_attention == {"fused": 3, "layers": 4}
+    (message,) = [each for each in caplog.messages if "attention" in each]
+    assert message.startswith("3 of 4 attention layers of text.plan became one kernel each")
 
 
 # Builds that fail
@@ -263,17 +420,19 @@ def test_nothing_is_written_through_a_link_in_the_place_of_the_timing_cache(bund
 
 def test_build_and_inspect(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["build", str(bundle.path), "--engine", "tensorrt-rtx", "--max-batch", "2", "--max-seq", "32", "--json"]
-    assert main([*command, "--workspace", "64", "--optimisation-level", "1"]) == 0
+    settings = ["--workspace", "64", "--optimisation-level", "1", "--gpus", "8.9,12.0"]
+    assert main([*command, *settings]) == 0
     output = capsys.readouterr()
     shown = json.loads(output.out)
-    assert (shown["precision"], shown["text profiles"]) == ("fp16", 2)
+    assert (shown["precision"], shown["text profiles"]) == ("fp16", 6)
+    assert shown["attention"] == "4 of 4 attention layers are one kernel each"
     assert "hvpnet: parsing text.onnx" in output.err
     (name,) = built_engines(bundle)
     record = BuildRecord.read(bundle.path / "engines" / name)
     assert record.settings == {"workspace": 64 * 2**20, "optimisation_level": 1}
     assert main(["inspect", str(bundle.path)]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith(f"engines/{name}"))
-    assert "fp16, for any GPU that TensorRT for RTX supports, up to 2 texts of 32 pieces" in line
+    assert "fp16, for GPUs of compute capability 8.9 and 12.0, up to 2 texts of 32 pieces, 4 of 4 attention" in line
     assert main(["inspect", str(bundle.path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["engines"][name]["sources"] == dict(record.sources)
     (bundle.path / "engines" / name / "build.json").write_text("{}")

@@ -49,6 +49,10 @@ class BackendError(HvpnetError):
     """No backend can run the bundle here, or the one asked for cannot."""
 
 
+class DeviceMemoryError(BackendError):
+    """Memory of the GPU, or page-locked memory of the host, does not suffice; less of it may."""
+
+
 class StaleEngineError(BackendError):
     """An engine was built from other graphs, with another version or for another GPU; it must be built again."""
 

@@ -6,12 +6,13 @@ Addresses, streams, events and graphs are plain integers to the callers.
 import ctypes
 import os
 from dataclasses import dataclass
+from threading import local
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from hvpnet_runtime.errors import BackendError, MissingExtraError
+from hvpnet_runtime.errors import BackendError, DeviceMemoryError, MissingExtraError
 
 Address: TypeAlias = int
 Stream: TypeAlias = int
@@ -35,17 +36,24 @@ class Device:
 
 
 class Cuda:
-    """The current CUDA device.
+    """A CUDA device. Thread-safe: every call makes it the calling thread's current device.
 
     Attributes:
         count: GPUs that this process may use.
+        ordinal: which of them this is, from 0.
+
+    Args:
+        ordinal: see above.
 
     Raises:
         MissingExtraError: cuda-bindings is not installed.
-        BackendError: there is no GPU, or its driver is too old.
+        BackendError: there is no GPU, or none of this number, or its driver is too old.
+        DeviceMemoryError: of any call that finds too little free memory.
     """
 
-    def __init__(self) -> None:
+    ordinal: int = 0
+
+    def __init__(self, ordinal: int = 0) -> None:
         try:
             from cuda.bindings import runtime
         except ImportError as error:
@@ -54,12 +62,14 @@ class Cuda:
         status, count = runtime.cudaGetDeviceCount()
         if status != runtime.cudaError_t.cudaSuccess or not count:
             raise BackendError(f"no usable CUDA GPU ({status.name}): check nvidia-smi and the driver's version")
-        self.count = int(count)
+        self.count, self.ordinal, self._thread = int(count), ordinal, local()
+        if not 0 <= ordinal < self.count:
+            raise BackendError(f"there is no GPU {ordinal}: this process may use {self.count}, numbered from 0")
 
     def device(self) -> Device:
         """What the current GPU is."""
         cuda = self._cuda
-        properties = self._call(cuda.cudaGetDeviceProperties, self._call(cuda.cudaGetDevice))
+        properties = self._call(cuda.cudaGetDeviceProperties, self.ordinal)
         name = properties.name.decode() if isinstance(properties.name, bytes) else str(properties.name)
         capability = f"{properties.major}.{properties.minor}"
         return Device(name.rstrip("\0"), capability, cuda_version(self._call(cuda.cudaDriverGetVersion)))
@@ -139,7 +149,12 @@ class Cuda:
         self._call(self._cuda.cudaGraphExecDestroy, graph)
 
     def _call(self, function: Any, *arguments: Any) -> Any:  # noqa: ANN401  the bindings have no types
+        if not getattr(self._thread, "is_set", False):
+            self._thread.is_set = True
+            self._call(self._cuda.cudaSetDevice, self.ordinal)
         status, *values = function(*arguments)
+        if status == self._cuda.cudaError_t.cudaErrorMemoryAllocation:
+            raise DeviceMemoryError(f"{function.__name__} failed: the GPU has too little free memory")
         if status != self._cuda.cudaError_t.cudaSuccess:
             raise BackendError(f"{function.__name__} failed: {status.name}")
         return values[0] if len(values) == 1 else tuple(values)

@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from hvpnet_runtime.backends.base import Pixels, Prefix, TextInputs, no_pictures
+from hvpnet_runtime.backends.base import Pixels, Prefix, TextInputs, WarmUpShape, no_pictures, run_shape
 from hvpnet_runtime.backends.cuda import Cuda
 from hvpnet_runtime.backends.device_prefixes import DevicePrefix, PrefixPool
 from hvpnet_runtime.backends.grounder import Grounder
@@ -70,6 +70,7 @@ class TensorRTBackend:
         api: Library | None = None,
     ) -> None:
         self.name: str = engine
+        self.lanes = lanes
         self._api = load_library(engine) if api is None else api
         self._cuda = Cuda() if cuda is None else cuda
         self._bundle, self._cuda_graphs = bundle, cuda_graphs
@@ -134,6 +135,11 @@ class TensorRTBackend:
             for start in range(0, len(text.input_ids), most)
         ]
         return np.concatenate(outputs)
+
+    def warm_up(self, shapes: Sequence[WarmUpShape]) -> None:
+        """See `Backend`."""
+        for shape in shapes:
+            run_shape(self, self._bundle, shape)
 
     def close(self) -> None:
         """See `Backend`. Waits for requests under way."""

@@ -25,7 +25,7 @@ from hvpnet.modeling.model import HVPNeT
 from hvpnet.modeling.text_batches import encode, stack_texts, text_encoder
 from hvpnet.modeling.visual_prefix import normalise
 from hvpnet_runtime import PictureError, Tweet
-from hvpnet_runtime.backends import Prefix, TextInputs
+from hvpnet_runtime.backends import Prefix, TextInputs, WarmUpShape
 from hvpnet_runtime.backends.base import Pixels
 from hvpnet_runtime.bundle import MAX_OBJECTS, Manifest, PictureSpec
 from hvpnet_runtime.preprocessing.encode_text import Encoding
@@ -49,6 +49,7 @@ class EagerBackend:
     name = "eager"
     max_length: int | None = None
     run_tokens: int | None = None
+    lanes = 1
 
     def __init__(
         self, model: HVPNeT, precision: str = "fp32", *, compiled: bool = False, device: str | None = None
@@ -88,6 +89,9 @@ class EagerBackend:
         prefix = torch.stack([torch.stack(list(row)) for row in prefixes]) if prefixes[0] else None  # type: ignore[arg-type]
         outputs: npt.NDArray[np.float32] = self._text(**inputs, prefix=prefix).float().cpu().numpy()
         return outputs
+
+    def warm_up(self, shapes: Sequence[WarmUpShape]) -> None:
+        """See `Backend`. Nothing is done ahead: what is measured is warmed up by its own first runs."""
 
     def close(self) -> None:
         """See `Backend`."""

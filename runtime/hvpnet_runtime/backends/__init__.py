@@ -3,8 +3,9 @@
 import logging
 from collections.abc import Callable
 
-from hvpnet_runtime.backends.base import Backend, BundleBackend, Prefix, TextInputs
+from hvpnet_runtime.backends.base import Backend, BundleBackend, Prefix, TextInputs, WarmUpShape
 from hvpnet_runtime.backends.cuda import Cuda
+from hvpnet_runtime.backends.gpu_libraries import load_tensorrt_10
 from hvpnet_runtime.backends.grounder import Grounder
 from hvpnet_runtime.backends.onnxruntime import CPU, OnnxRuntimeBackend, require_provider
 from hvpnet_runtime.backends.onnxruntime_gpu import OnnxRuntimeGpuBackend
@@ -23,6 +24,7 @@ __all__ = [
     "Grounder",
     "Prefix",
     "TextInputs",
+    "WarmUpShape",
     "available_backends",
     "load_backend",
 ]
@@ -49,7 +51,7 @@ for minutes; nor is OpenVINO, which has shown to be faster on one processor only
 _PROBES: dict[str, Callable[[], object]] = {
     "tensorrt": lambda: (load_library("tensorrt"), Cuda()),
     "tensorrt-rtx": lambda: (load_library("tensorrt-rtx"), Cuda()),
-    "onnxruntime-tensorrt": lambda: (require_provider("TensorrtExecutionProvider", "gpu"), Cuda()),
+    "onnxruntime-tensorrt": lambda: (require_provider("TensorrtExecutionProvider", "gpu"), Cuda(), load_tensorrt_10()),
     "onnxruntime-cuda": lambda: (require_provider("CUDAExecutionProvider", "gpu"), Cuda()),
     "onnxruntime-cpu": lambda: require_provider(CPU, "cpu"),
     "openvino": import_openvino,

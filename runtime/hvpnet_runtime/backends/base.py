@@ -90,12 +90,15 @@ class Backend(Protocol):
         max_length: most pieces of a text, where that is less than the bundle's own limit.
         run_tokens: what a run of the text graph costs beside its tokens, in tokens, where it may pay to run the short
             texts of a batch apart from the long ones; None where the whole batch is best run at once.
+        lanes: batches that are best under way at the same time. On a GPU it is 2: the device computes one while the
+            host decodes the other. On a CPU it is 1: two would take each other's cores.
     """
 
     name: str
     precision: str
     max_length: int | None
     run_tokens: int | None
+    lanes: int
 
     def encode_pictures(self, pixels: Pixels) -> Sequence[Prefix]:
         """Pictures uint8 [N, crop, crop, 3] -> N prefixes, kept where `encode_text` wants them."""
@@ -109,8 +112,19 @@ class Backend(Protocol):
         """Texts [B, T] with B rows of prefixes -> emissions [B, T, labels] or logits [B, relations]."""
         ...
 
+    def warm_up(self, shapes: Sequence[WarmUpShape]) -> None:
+        """Do ahead of the first request what would make it slow, for batches of these shapes.
+
+        Args:
+            shapes: none of them: the shapes that requests are padded to, or one small batch where there are none such.
+
+        Raises:
+            BackendError: it fails, or is closed.
+        """
+        ...
+
     def close(self) -> None:
-        """Free what the backend holds; it cannot be used afterwards."""
+        """Free what the backend holds; it cannot be used afterwards. In a forked process nothing is freed."""
         ...
 
 
@@ -125,6 +139,25 @@ class BundleBackend(Backend, Protocol):
             BackendError: the backend cannot load it.
         """
         ...
+
+
+def run_shape(backend: Backend, bundle: Bundle, shape: WarmUpShape) -> None:
+    """Run one batch of a shape, whose pictures are black and whose texts mean nothing.
+
+    Raises:
+        BackendError: it fails.
+    """
+    sizes, side = bundle.sizes, bundle.manifest.preprocessing.crop
+    if shape.pictures and sizes.pictures:
+        backend.encode_pictures(np.zeros((shape.pictures, side, side, 3), np.uint8))  # [N, crop, crop, 3]
+    if not shape.texts:
+        return
+    row: list[Prefix] = []
+    if sizes.pictures:
+        row = [backend.place_prefix(np.zeros(sizes.prefix_shape, np.float32))] * sizes.pictures
+    pieces = np.ones((shape.texts, shape.length), np.int64)  # [B, T]
+    marks = np.zeros(shape.texts, np.int64) if bundle.manifest.head == "markers" else None  # [B]
+    backend.encode_text(TextInputs(pieces, pieces, marks, marks), [row] * shape.texts)
 
 
 def no_pictures(backend: str, *, closed: bool) -> str:
@@ -142,6 +175,7 @@ class HostBackend(ABC):
     """
 
     max_length: int | None = None
+    lanes: int = 1
     run_tokens: int | None = 16  # BERT of 6 layers and 384 units on two cores: 2.6 ms a run, and 0.18 ms a token
 
     def __init__(self, name: str, bundle: Bundle, precision: Precision) -> None:
@@ -196,6 +230,12 @@ class HostBackend(ABC):
             )
         return output
 
+    def warm_up(self, shapes: Sequence[WarmUpShape]) -> None:
+        """See `Backend`. The first run of any shape allocates; further ones are no slower for being new."""
+        for shape in shapes or [WarmUpShape(1, min(LENGTHS[0], self._bundle.manifest.limits.max_length), 1)]:
+            run_shape(self, self._bundle, shape)
+
     def close(self) -> None:
         """See `Backend`."""
-        self._closed, self._sessions = True, {}
+        if self._origin.is_here:
+            self._closed, self._sessions = True, {}

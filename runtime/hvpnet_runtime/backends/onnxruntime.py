@@ -14,7 +14,7 @@ import numpy.typing as npt
 from hvpnet_runtime.backends.base import Array, HostBackend
 from hvpnet_runtime.backends.grounder import Grounder
 from hvpnet_runtime.bundle import Bundle, FoundTensor, GraphName, GraphSpec
-from hvpnet_runtime.errors import BackendError, BundleError, MissingExtraError
+from hvpnet_runtime.errors import BackendError, BundleError, DeviceMemoryError, MissingExtraError
 from hvpnet_runtime.processes import never_free_in_forks
 
 _log = logging.getLogger(__name__)
@@ -41,6 +41,9 @@ _DTYPES = {
     "tensor(float)": "float32",
 }
 """numpy's names of the types that graphs read and answer."""
+
+_NO_MEMORY = ("failed to allocate memory", "out of memory", "status_alloc_failed")
+"""What ONNX Runtime, CUDA, cuBLAS and cuDNN say where memory does not suffice, in lower case."""
 
 Providers = Mapping[str, Mapping[str, str]]
 """Options by execution provider, the one that must load first."""
@@ -112,8 +115,13 @@ def load_grounder(
     providers: "Providers",
     options: Any,  # noqa: ANN401
     disabled_optimizers: Sequence[str] = (),
+    *,
+    few_shapes: bool = False,
 ) -> Grounder:
-    """The grounder of a bundle, for the backend of this name and precision; the rest is as of `load_session`."""
+    """The grounder of a bundle, for the backend of this name and precision; the rest is as of `load_session`.
+
+    With `few_shapes`, pictures are padded to a power of two, for libraries that search for a kernel for every count.
+    """
     specs, chosen = bundle.grounder_specs(), bundle.grounder.prefer(precision)
     sessions = {
         graph: load_session(
@@ -129,7 +137,11 @@ def load_grounder(
     }
 
     def run(graph: GraphName, feeds: Mapping[str, Array]) -> list[Array]:
-        return run_session(name, sessions[graph], specs[graph], feeds)
+        if graph != "grounder" or not few_shapes:
+            return run_session(name, sessions[graph], specs[graph], feeds)
+        count = len(feeds["images"])
+        padded = {name: pad_rows(array, power_of_two(count)) for name, array in feeds.items()}
+        return [output[:count] for output in run_session(name, sessions[graph], specs[graph], padded)]
 
     return Grounder(name, chosen, specs, run)
 
@@ -143,8 +155,27 @@ def run_session(name: str, session: Any, spec: GraphSpec, feeds: Mapping[str, Ar
     try:
         outputs: list[Array] = session.run([output.name for output in spec.outputs], feeds)
     except Exception as error:  # its exception classes are private to the extension
-        raise BackendError(f"{name} failed: {str(error).splitlines()[0]}") from error
+        raise failure_of(name, error) from error
     return outputs
+
+
+def failure_of(name: str, error: Exception) -> BackendError:
+    """What a run of ONNX Runtime that raised an error, of whatever class, is to the callers of a backend."""
+    reason = (str(error).splitlines() or ["it gives no reason"])[0]
+    kind = DeviceMemoryError if any(words in str(error).lower() for words in _NO_MEMORY) else BackendError
+    return kind(f"{name} failed: {reason}")
+
+
+def power_of_two(count: int) -> int:
+    """The smallest power of two that is no less than a count, which is at least 1."""
+    return 1 << (count - 1).bit_length()
+
+
+def pad_rows(array: Array, rows: int) -> Array:
+    """An array [n, ...] with rows of 0 after its own: [rows, ...]."""
+    padded = np.zeros((rows, *array.shape[1:]), array.dtype)
+    padded[: len(array)] = array
+    return padded
 
 
 def _cpu_options(runtime: Any, threads: int | None) -> Any:  # noqa: ANN401

@@ -32,7 +32,7 @@ def bundle(ner_bundle: Path, tmp_path: Path) -> Path:
 def on_fake_gpu(path: Path, monkeypatch: pytest.MonkeyPatch) -> Grounder:
     cpu = MappingProxyType({"CPUExecutionProvider": MappingProxyType({})})
     monkeypatch.setattr(OnnxRuntimeGpuBackend, "providers", lambda *_: cpu)
-    monkeypatch.setattr(OnnxRuntimeGpuBackend, "grounder_providers", cpu)
+    monkeypatch.setattr(OnnxRuntimeGpuBackend, "grounder_providers", lambda *_: cpu)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     return OnnxRuntimeGpuBackend(Bundle.load(path), "onnxruntime-cuda", cuda=FakeCuda(eager=True)).load_grounder()
 

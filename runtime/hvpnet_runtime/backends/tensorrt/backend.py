@@ -75,6 +75,7 @@ class TensorRTBackend:
         api: Library | None = None,
     ) -> None:
         self.name: str = engine
+        self.lanes = lanes
         self._api = load_library(engine) if api is None else api
         self._cuda = Cuda() if cuda is None else cuda
         self._bundle, self._cuda_graphs, self._origin = bundle, cuda_graphs, Origin()

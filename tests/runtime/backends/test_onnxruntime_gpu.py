@@ -1,0 +1,245 @@
+"""ONNX Runtime's GPU backend with a device in host memory, where the CPU provider runs what is bound to it."""
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from fake_gpu import FakeCuda
+
+from hvpnet_runtime import BackendError, Bundle
+from hvpnet_runtime.backends import TextInputs, WarmUpShape, load_backend
+from hvpnet_runtime.backends.base import LENGTHS
+from hvpnet_runtime.backends.gpu_libraries import load_cuda_libraries, load_tensorrt_10
+from hvpnet_runtime.backends.onnxruntime import failure_of
+from hvpnet_runtime.backends.onnxruntime_gpu import OnnxRuntimeGpuBackend
+from hvpnet_runtime.backends.onnxruntime_options import Kind, cuda_options, engine_folder, tensorrt_options
+from hvpnet_runtime.errors import DeviceMemoryError
+
+Load = Callable[..., OnnxRuntimeGpuBackend]
+
+
+class Session:
+    """A session that notes the shapes it is bound to, and fails for want of memory beyond `room` rows."""
+
+    def __init__(self, session: Any, shapes: list[tuple[str, tuple[int, ...]]], room: int) -> None:
+        self._session, self._shapes, self._room = session, shapes, room
+
+    def io_binding(self) -> Any:
+        binding, note, self._rows = self._session.io_binding(), self._shapes.append, 0
+
+        def bind_input(name: str, device: str, ordinal: int, dtype: Any, shape: Any, address: int) -> None:
+            note((name, tuple(shape)))
+            self._rows = shape[0]
+            binding.bind_input(name, device, ordinal, dtype, shape, address)
+
+        return SimpleNamespace(bind_input=bind_input, bind_output=binding.bind_output, real=binding)
+
+    def run_with_iobinding(self, binding: Any, options: Any) -> None:
+        if self._rows > self._room:
+            raise RuntimeError("BFCArena: Failed to allocate memory for requested buffer of size 7")
+        self._session.run_with_iobinding(binding.real, options)
+
+
+@pytest.fixture
+def load(ner_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
+    cpu = MappingProxyType({"CPUExecutionProvider": MappingProxyType({})})
+    monkeypatch.setattr(OnnxRuntimeGpuBackend, "providers", lambda *_: cpu)
+    monkeypatch.setattr(OnnxRuntimeGpuBackend, "device_type", "cpu")
+    monkeypatch.setattr("hvpnet_runtime.backends.onnxruntime_gpu.load_tensorrt_10", lambda: None)
+    providers = ["CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+
+    def load(kind: Kind = "onnxruntime-cuda", room: int = 999) -> OnnxRuntimeGpuBackend:
+        backend = OnnxRuntimeGpuBackend(Bundle.load(ner_bundle), kind, cuda=FakeCuda(eager=True))
+        backend.shapes = []  # type: ignore[attr-defined]
+        backend._sessions = {
+            name: Session(session, backend.shapes, room)  # type: ignore[attr-defined]
+            for name, session in backend._sessions.items()
+        }
+        return backend
+
+    return load
+
+
+def batch(backend: Any, texts: int, pictures: int) -> np.ndarray:
+    """Emissions of texts of different lengths, each with its own pictures; padding is left at 0."""
+    random = np.random.default_rng(7)
+    prefixes = backend.encode_pictures(random.integers(0, 256, (pictures, 224, 224, 3), np.uint8))
+    lengths = [5 + row for row in range(texts)]
+    ids = random.integers(5, 40, (texts, max(lengths)))
+    mask = (np.arange(max(lengths)) < np.array(lengths)[:, None]).astype(np.int64)
+    rows = [[prefixes[(row + place) % pictures] for place in range(4)] for row in range(texts)]
+    emissions = backend.encode_text(TextInputs(ids, mask), rows)
+    return np.where(mask[:, :, None] == 1, emissions, 0)
+
+
+@pytest.mark.parametrize("kind", ["onnxruntime-cuda", "onnxruntime-tensorrt"])
+def test_padded_batches_answer_as_on_the_cpu(load: Load, ner_bundle: Path, kind: Kind) -> None:
+    """Three pictures are padded to four, and for TensorRT's engines three texts of 7 pieces to four of 32."""
+    expected = batch(load_backend(Bundle.load(ner_bundle), "onnxruntime-cpu"), 3, 3)
+    backend = load(kind)
+    np.testing.assert_allclose(batch(backend, 3, 3), expected, atol=1e-4)
+    shapes = dict(backend.shapes)  # type: ignore[attr-defined]
+    assert shapes["images"] == (4, 224, 224, 3)
+    assert shapes["input_ids"] == ((3, 7) if kind == "onnxruntime-cuda" else (4, LENGTHS[0]))
+    assert shapes["prefix"][0] == shapes["attention_mask"][0] == shapes["input_ids"][0]
+    backend.close()
+    assert backend._cuda.leaks() == {}
+
+
+def test_a_batch_that_does_not_fit_is_halved(load: Load, caplog: pytest.LogCaptureFixture) -> None:
+    """And what fits is remembered."""
+    whole, halved = load(), load(room=2)
+    expected = batch(whole, 5, 5)
+    with caplog.at_level(logging.WARNING, "hvpnet_runtime"):
+        np.testing.assert_allclose(batch(halved, 5, 5), expected, atol=1e-4)
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2
+    assert all("Failed to allocate memory" in line and "are run as 2 from now on" in line for line in said)
+    halved.shapes.clear()  # type: ignore[attr-defined]
+    caplog.clear()
+    batch(halved, 5, 5)
+    sizes = [shape[0] for _, shape in halved.shapes]  # type: ignore[attr-defined]
+    assert max(sizes) == 2
+    assert not caplog.records
+    with pytest.raises(DeviceMemoryError, match="onnxruntime-cuda failed: BFCArena: Failed to allocate"):
+        batch(load(room=0), 1, 1)
+
+
+def test_memory_that_could_not_grow_is_not_used_again(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The smaller buffer was freed to make room: it must be neither read nor freed once more."""
+    backend = load()
+    expected = batch(backend, 1, 1)
+    real, refused = backend._cuda.malloc, []
+
+    def malloc(size: int) -> int:
+        if not refused:
+            refused.append(size)
+            raise DeviceMemoryError("cudaMalloc failed")
+        return real(size)
+
+    monkeypatch.setattr(backend._cuda, "malloc", malloc)
+    backend._buffers.device("images", 1)
+    with pytest.raises(DeviceMemoryError):
+        backend._buffers.device("images", 10**6)
+    np.testing.assert_array_equal(batch(backend, 1, 1), expected)
+    backend.close()
+    assert backend._cuda.leaks() == {}
+
+
+def test_every_bucket_is_warmed_up(load: Load, ner_bundle: Path) -> None:
+    backend = load()
+    backend.warm_up([])
+    most = Bundle.load(ner_bundle).manifest.limits.max_length
+    shapes = backend.shapes  # type: ignore[attr-defined]
+    assert [shape[0] for name, shape in shapes if name == "images"] == [1, 2, 4, 8, 16]
+    lengths = [shape for name, shape in shapes if name == "input_ids"]
+    assert lengths == [(1, length) for length in (*(each for each in LENGTHS if each < most), most)]
+    shapes.clear()
+    backend.warm_up([WarmUpShape(3, 9, 5)])
+    assert dict(shapes)["images"][0] == 8
+    assert dict(shapes)["input_ids"] == (3, 9)
+
+
+def test_a_constructor_that_fails_frees_its_stream(
+    load: Load, monkeypatch: pytest.MonkeyPatch, ner_bundle: Path
+) -> None:
+    def refuse(*_: object) -> None:
+        raise BackendError("no")
+
+    monkeypatch.setattr(OnnxRuntimeGpuBackend, "providers", refuse)
+    cuda = FakeCuda()
+    with pytest.raises(BackendError, match="no"):
+        OnnxRuntimeGpuBackend(Bundle.load(ner_bundle), "onnxruntime-cuda", cuda=cuda)
+    assert cuda.leaks() == {}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_in_a_forked_process_every_method_refuses_and_close_frees_nothing(load: Load) -> None:
+    backend = load()
+    (prefix,) = backend.encode_pictures(np.zeros((1, 224, 224, 3), np.uint8))
+    text = TextInputs(np.ones((1, 4), np.int64), np.ones((1, 4), np.int64))
+    calls: list[Callable[[], object]] = [
+        lambda: backend.encode_pictures(np.zeros((1, 224, 224, 3), np.uint8)),
+        lambda: backend.place_prefix(np.zeros((2, 2, 8), np.float32)),
+        lambda: backend.encode_text(text, [[prefix] * 4]),
+        lambda: backend.warm_up([]),
+        backend.load_grounder,
+    ]
+    monkeypatched = backend._origin._process
+    backend._origin._process = -1  # as in a process that was forked from this one
+    for call in calls:
+        with pytest.raises(BackendError, match="this one was forked from it"):
+            call()
+    backend.close()
+    backend._origin._process = monkeypatched
+    assert batch(backend, 1, 1).any()
+
+
+def test_the_cuda_provider_computes_as_the_precision_says() -> None:
+    assert cuda_options("fp32", 1, 77) == {
+        "CUDAExecutionProvider": {
+            "device_id": "1",
+            "use_tf32": "0",
+            "cudnn_conv_algo_search": "HEURISTIC",
+            "user_compute_stream": "77",
+        }
+    }
+    assert cuda_options("fp16", 0)["CUDAExecutionProvider"]["use_tf32"] == "1"
+
+
+def test_the_tensorrt_provider_gets_a_profile_of_every_input_and_a_folder(ner_bundle: Path, tmp_path: Path) -> None:
+    bundle = Bundle.load(ner_bundle)
+    options = tensorrt_options(bundle.specs("fp32")["text"], "fp32", 0, 5, tmp_path, 100)["TensorrtExecutionProvider"]
+    rest = "x".join(map(str, (bundle.sizes.pictures, *bundle.sizes.prefix_shape)))
+    for which, rows, length in (("min", 1, LENGTHS[0]), ("opt", 8, 64), ("max", 128, 100)):
+        assert options[f"trt_profile_{which}_shapes"] == (
+            f"input_ids:{rows}x{length},attention_mask:{rows}x{length},prefix:{rows}x{rest}"
+        )
+    assert "trt_fp16_enable" not in options
+    vision = tensorrt_options(bundle.specs("fp32")["vision"], "fp16", 0, 5, tmp_path, 100)["TensorrtExecutionProvider"]
+    assert vision["trt_profile_max_shapes"] == "images:16x224x224x3"
+    assert vision["trt_fp16_enable"] == "1"
+
+
+def test_engines_of_other_graphs_are_in_another_folder(ner_bundle: Path, re_bundle: Path, tmp_path: Path) -> None:
+    folders = []
+    for source in (ner_bundle, re_bundle):
+        bundle = replace(Bundle.load(source), path=tmp_path)
+        folders.append(engine_folder(bundle, "1.31.1", "fp32"))
+    assert all(folder.is_dir() for folder in folders)
+    assert folders[0] != folders[1]
+    (tmp_path / "file").touch()
+    bundle = replace(bundle, path=tmp_path / "file")
+    with pytest.raises(BackendError, match=r"keeps the engines it builds in .* which cannot be made"):
+        engine_folder(bundle, "1.31.1", "fp32")
+
+
+def test_the_libraries_are_looked_for_without_a_word_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    def preload() -> None:
+        print("Failed to load libcublas.so.13: no such file")
+        print("Please follow https://...")
+
+    module = type("Module", (), {"preload_dlls": staticmethod(preload)})
+    assert load_cuda_libraries(module) == ("Failed to load libcublas.so.13: no such file",)
+    assert capsys.readouterr().out == ""
+
+
+def test_without_tensorrt_10_the_error_says_so() -> None:
+    load_tensorrt_10.cache_clear()
+    with pytest.raises(BackendError, match=r"needs TensorRT 10, and libnvinfer\.so\.10 does not load .*gpu-tensorrt"):
+        load_tensorrt_10()
+
+
+def test_failures_for_want_of_memory_are_told_apart() -> None:
+    for message in ("CUDA failure 2: out of memory ; GPU=0", "CUBLAS_STATUS_ALLOC_FAILED"):
+        assert isinstance(failure_of("x", RuntimeError(message)), DeviceMemoryError)
+    assert type(failure_of("x", RuntimeError("invalid shape"))) is BackendError
+    assert str(failure_of("x", RuntimeError())) == "x failed: it gives no reason"

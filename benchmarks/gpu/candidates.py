@@ -85,7 +85,12 @@ class CpuOrt(OnnxRuntimeGpuBackend):
 
 
 def _pytorch(kind: type[EagerBackend], precision: str, *, compiled: bool = False) -> Load:
-    return lambda subject: kind(subject.load(), precision, compiled=compiled)
+    def load(subject: Subject) -> EagerBackend:
+        if compiled and not torch.cuda.is_available():
+            raise BackendError("torch.compile is timed on a GPU only")
+        return kind(subject.load(), precision, compiled=compiled)
+
+    return load
 
 
 def _onnxruntime(precision: Precision, **options: Any) -> Load:
@@ -121,7 +126,6 @@ CANDIDATES: dict[str, Load] = {
     "PyTorch with CUDA graphs fp16": _pytorch(TorchGraphs, "fp16"),
     "onnxruntime-cuda fp32": _onnxruntime("fp32"),
     "onnxruntime-cuda fp16": _onnxruntime("fp16"),
-    "onnxruntime-cuda fp16 without CUDA graphs": _onnxruntime("fp16", cuda_graphs=False),
     "tensorrt fp16": _tensorrt("tensorrt"),
     "tensorrt fp16 without CUDA graphs": _tensorrt("tensorrt", cuda_graphs=False),
     "tensorrt-rtx fp16": _tensorrt("tensorrt-rtx"),

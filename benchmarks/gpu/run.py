@@ -28,7 +28,7 @@ def steps(options: argparse.Namespace) -> dict[str, tuple[list[str], int]]:
         return [sys.executable, "-P", str(HERE / f"{name}.py"), *map(str, arguments), *dry]
 
     golden = ["--golden", str(options.golden)] if options.golden else []
-    tests = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n0", "-m", "gpu", "-vv", "-rs", str(ROOT / "tests/runtime")]
+    tests = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n0", "-m", "gpu", "-vv", "-rs", str(ROOT / "tests/runtime/backends")]
     return {
         "models": (script("models", work, *golden), 300),
         "machine": (script("machine", options.out / "machine.json"), 60),

@@ -129,10 +129,8 @@ class Executor:
         for name, shape in shapes.items():
             call(f"take {name} of shape {shape}", self._context.set_input_shape, name, shape)
         # As much as these shapes need; 0 says that it is not known.
-        size = int(
-            self._context.update_device_memory_size_for_shapes()
-            or engine.get_device_memory_size_for_profile_v2(profile)
-        )
+        size = call("size its memory", self._context.update_device_memory_size_for_shapes)
+        size = int(size or engine.get_device_memory_size_for_profile_v2(profile))
         address = scratch.take(size)
         self._held.callback(scratch.give_back, address)
         self._context.set_device_memory(address, size)

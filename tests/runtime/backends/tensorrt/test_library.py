@@ -1,4 +1,4 @@
-"""Calls of a TensorRT library fail with typed errors that say what the library said about this call, and nothing else."""
+"""Calls of a TensorRT library fail with typed errors that say what the library said about the call, and nothing else."""
 
 import sys
 from types import SimpleNamespace
@@ -40,14 +40,14 @@ def test_null_pointers_are_typed_errors() -> None:
 @pytest.mark.parametrize("result", [None, False])
 def test_only_what_was_said_about_the_call_is_shown(result: object) -> None:
     api = library()
-    with pytest.raises(BackendError, match="^tensorrt cannot load it: it gave no reason$"):
+    with pytest.raises(BackendError, match=r"^tensorrt cannot load it: it gave no reason$"):
         api.call("load it", lambda: result)
 
     def fail(plan: str) -> object:
         api.errors.append(f"bad magic in {plan}")
         return result
 
-    with pytest.raises(BackendError, match="^tensorrt cannot load it: bad magic in text$"):
+    with pytest.raises(BackendError, match=r"^tensorrt cannot load it: bad magic in text$"):
         api.call("load it", fail, "text")
     assert api.call("count", lambda: 0) == 0
 
@@ -61,9 +61,9 @@ def test_too_little_memory_has_an_error_of_its_own(said: str) -> None:
     def fail() -> None:
         api.errors.extend([said, "the call failed"])
 
-    with pytest.raises(DeviceMemoryError, match="^tensorrt cannot run: the call failed$"):
+    with pytest.raises(DeviceMemoryError, match=r"^tensorrt cannot run: the call failed$"):
         api.call("run", fail)
-    with pytest.raises(BuildError, match="^tensorrt cannot build: the call failed$"):
+    with pytest.raises(BuildError, match=r"^tensorrt cannot build: the call failed$"):
         api.call("build", fail, error=BuildError)
 
 
@@ -85,7 +85,7 @@ def test_types_that_numpy_lacks_keep_their_name() -> None:
 )
 def test_a_library_that_does_not_load(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hvpnet_runtime.backends.tensorrt.library.import_module", failing(error))
-    with pytest.raises(BackendError, match="^the package tensorrt_rtx does not load: "):
+    with pytest.raises(BackendError, match=r"^the package tensorrt_rtx does not load: "):
         load_library("tensorrt-rtx")
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)

@@ -1,4 +1,4 @@
-"""Calls of a TensorRT library fail with typed errors that say what the library said about the call, and nothing else."""
+"""Calls of a TensorRT library fail with typed errors that say what the library said about the call, nothing else."""
 
 import sys
 from types import SimpleNamespace

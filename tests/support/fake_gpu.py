@@ -115,8 +115,10 @@ class FakeRuntimeCache:
 
     def deserialize(self, blob: bytes) -> bool:
         gpu, *kernels = json.loads(blob) if blob.startswith(b"[") else [None]
+        if gpu != self._gpu:
+            return False
         self.kernels |= set(kernels)
-        return bool(gpu == self._gpu)
+        return True
 
 
 class FakeRuntimeConfig:

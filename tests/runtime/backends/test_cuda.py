@@ -1,10 +1,18 @@
-"""Which GPUs a process may use, as the driver counts them."""
+"""Which GPUs a process may use, and that every call is made on the right one and fails with a typed error."""
 
+import gc
+import inspect
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import numpy as np
 import pytest
+from fake_cuda import FakeCuda, FakeRuntime, Status
 
-from hvpnet_runtime.backends.cuda import visible_gpus
+from hvpnet_runtime.backends.captures import exclusive, no_collection
+from hvpnet_runtime.backends.cuda import Cuda, find_device, visible_gpus
+from hvpnet_runtime.errors import BackendError, DeviceMemoryError
 
 runtime = pytest.importorskip("cuda.bindings.runtime")
 
@@ -81,3 +89,87 @@ def test_the_cuda_bindings_take_our_calls(monkeypatch: pytest.MonkeyPatch) -> No
     for name, arguments in calls.items():
         with pytest.raises(BackendError, match=r"^cuda\w+ failed: cudaError(InsufficientDriver|NoDevice)$"):
             getattr(cuda, name)(*arguments)
+
+
+def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "cudaGetDeviceCount", lambda: (runtime.cudaError_t.cudaSuccess, 2))
+    assert Cuda(1).ordinal == 1
+    for ordinal in (2, -1):
+        with pytest.raises(BackendError, match=f"there is no GPU {ordinal}: this process may use GPUs 0 to 1"):
+            Cuda(ordinal)
+
+
+def test_a_fork_of_a_process_that_used_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "cudaGetDeviceCount", lambda: (runtime.cudaError_t.cudaSuccess, 1))
+    Cuda()
+    assert Cuda._first is not None
+    monkeypatch.setattr(Cuda._first, "_process", -1)
+    with pytest.raises(BackendError, match="CUDA was used before this process was forked"):
+        Cuda()
+
+
+def test_every_thread_is_put_on_the_device_of_the_call() -> None:
+    """Two devices, used in turns by the same threads; and another library that changes the thread's device."""
+    fake = FakeRuntime(count=3)
+    cudas = [FakeCuda(fake=fake, ordinal=ordinal) for ordinal in (1, 2)]
+
+    def streams(_: int) -> list[int]:
+        return [fake.stream_device[cuda.stream()] for cuda in cudas * 2]
+
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(streams, range(6))) == [[1, 2, 1, 2]] * 6
+    cudas[0].use()
+    fake.cudaSetDevice(0)
+    cudas[0].use()
+    assert fake.current_device() == 1
+
+
+def test_too_little_memory_has_an_error_of_its_own() -> None:
+    cuda = FakeCuda()
+    cuda.fake.limit = 1000
+    address = cuda.malloc(600)
+    with pytest.raises(DeviceMemoryError, match="cudaMalloc failed: cudaErrorMemoryAllocation: end what else runs on"):
+        cuda.malloc(600)
+    cuda.free(address)
+    cuda.free(cuda.malloc(600))
+    assert cuda.leaks() == {}
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_many_pieces_are_copied_by_one_call_where_cuda_can(*, refused: bool) -> None:
+    cuda = FakeCuda()
+    if refused:
+        cuda.fake.failing["cudaMemcpyBatchAsync"] = (1, Status.cudaErrorNotSupported)
+    stream, source, target = cuda.stream(), cuda.malloc_host((6,), np.uint8), cuda.malloc_host((6,), np.uint8)
+    source[:] = [1, 2, 3, 4, 5, 6]
+    target[:] = 0
+    sources = [source.ctypes.data + place for place in (4, 0, 3)]
+    targets = [target.ctypes.data + place for place in (0, 2, 5)]
+    for _ in range(2):  # refused once, it is not tried again
+        cuda.copy_many(targets, sources, [2, 3, 1], stream)
+    cuda.synchronize(stream)
+    assert target.tolist() == [5, 6, 1, 2, 3, 4]
+    assert cuda.copies == (6 if refused else 2)
+
+
+def test_collection_is_held_off_until_the_last_ends() -> None:
+    assert gc.isenabled()
+    first, second = no_collection(), no_collection()
+    with first:
+        second.__enter__()  # of another capture, which ends later
+        assert not gc.isenabled()
+    assert not gc.isenabled()
+    second.__exit__(None, None, None)
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with no_collection():
+            pass
+        assert not gc.isenabled()  # as it was found
+    finally:
+        gc.enable()
+
+
+def test_a_device_has_one_lock_and_each_its_own() -> None:
+    assert exclusive(0) is exclusive(0) is FakeCuda().exclusive()
+    assert exclusive(0) is not exclusive(1)

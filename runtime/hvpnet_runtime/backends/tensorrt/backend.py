@@ -158,7 +158,8 @@ class TensorRTBackend:
     def warm_up(self, shapes: Sequence[WarmUpShape] = ()) -> None:
         """See `Backend`. Every lane captures and runs each shape; none given: every bucket of the engines.
 
-        What TensorRT for RTX compiles for them is kept beside the engines, for the next process.
+        Requests of other threads wait meanwhile. What TensorRT for RTX compiles for the shapes is kept beside the
+        engines, for the next process.
         """
         self._origin.check()
         asked: set[tuple[GraphName, int, int | None]] = set()

@@ -124,15 +124,16 @@ class Executor:
         self._context = None
 
     def _select(self, engine: Any, profile: int, shapes: Mapping[str, tuple[int, ...]], scratch: Scratch) -> None:  # noqa: ANN401
-        context, call = self._context, self._api.call
-        call("select its profile", context.set_optimization_profile_async, profile, self._stream)
+        call = self._api.call
+        call("select its profile", self._context.set_optimization_profile_async, profile, self._stream)
         for name, shape in shapes.items():
-            call(f"take {name} of shape {shape}", context.set_input_shape, name, shape)
+            call(f"take {name} of shape {shape}", self._context.set_input_shape, name, shape)
         # As much as these shapes need; 0 says that it is not known.
-        size = context.update_device_memory_size_for_shapes() or engine.get_device_memory_size_for_profile_v2(profile)
-        address = scratch.take(int(size))
+        size = call("size its memory", self._context.update_device_memory_size_for_shapes)
+        size = int(size or engine.get_device_memory_size_for_profile_v2(profile))
+        address = scratch.take(size)
         self._held.callback(scratch.give_back, address)
-        context.set_device_memory(address, int(size))
+        self._context.set_device_memory(address, size)
 
     def _allocate(self, engine: Any, inputs: Mapping[str, tuple[int, ...]]) -> None:  # noqa: ANN401
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]

@@ -95,6 +95,7 @@ class Library:
             result = function(*arguments)
         except (TypeError, RuntimeError, MemoryError) as raised:
             result, cause = None, raised
+        del function, arguments  # the traceback of an error would keep engine or context alive
         if result is None or result is False:
             said = self.errors[heard:]
             reason = said[-1] if said else one_line(cause) if cause else _NO_REASON

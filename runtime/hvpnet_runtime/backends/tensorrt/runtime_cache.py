@@ -60,7 +60,7 @@ class RuntimeCache:
                 content = read_regular(self._bundle.path, f"engines/{self._file.name}", _MOST_BYTES)
                 self._api.call("use the kernels that it compiled earlier", self.cache.deserialize, content)
             except (BundleError, BackendError) as error:
-                _log.info("kernels are compiled again: %s", error)
+                _log.info("kernels are compiled again: %s", str(error))  # a kept record would keep the engine
             else:
                 self._kept = content
 
@@ -75,7 +75,7 @@ class RuntimeCache:
                     _write(self._file, content)
                     self._kept = content
             except (OSError, BackendError) as error:
-                _log.info("kernels will be compiled again by the next process: %s", error)
+                _log.info("kernels will be compiled again by the next process: %s", str(error))
 
     def close(self) -> None:
         """Save, and forget the cache; contexts that share it keep it alive."""

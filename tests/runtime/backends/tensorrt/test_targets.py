@@ -74,5 +74,5 @@ def test_an_engine_that_does_not_say_which_gpus_is_stale(bundle: Bundle, api: Li
     record = json.loads((folder / "build.json").read_text())
     del record["gpus"]
     (folder / "build.json").write_text(json.dumps(record))
-    with pytest.raises(StaleEngineError, match=r"built for no GPU that build\.json names"):
+    with pytest.raises(StaleEngineError, match=r"built for GPUs that build\.json does not name"):
         find_engine(bundle, api, GPU)

@@ -1,7 +1,6 @@
 """Engines of TensorRT for RTX, really built: it needs a GPU to run them, not to build them."""
 
 import json
-import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,8 +13,8 @@ import onnx
 import pytest
 import tensorrt_rtx
 from kinds import KINDS
-from onnx import TensorProto, helper, numpy_helper
-from rewrite import rewrite
+from onnx import TensorProto, helper
+from rewrite import resaved
 from tiny_grounder import add_grounder
 
 from hvpnet.cli import main
@@ -23,45 +22,17 @@ from hvpnet_runtime import BackendError, Bundle, BundleError
 from hvpnet_runtime.backends import load_backend
 from hvpnet_runtime.backends.cuda import Device, cuda_runtime_version, find_device
 from hvpnet_runtime.backends.tensorrt.build import BuildOptions, build_engines
-from hvpnet_runtime.backends.tensorrt.kernels import Kernels, count_kernels
 from hvpnet_runtime.backends.tensorrt.library import Library, load_library
-from hvpnet_runtime.backends.tensorrt.network import parse, replace_wide_products
+from hvpnet_runtime.backends.tensorrt.network import parse
 from hvpnet_runtime.backends.tensorrt.profiles import Bucket, Profile, choose_bucket, text_profiles, vision_profiles
 from hvpnet_runtime.backends.tensorrt.record import BuildRecord, built_engines, engine_folder, find_engine
-from hvpnet_runtime.backends.tensorrt.targets import choose_targets, supported
 from hvpnet_runtime.bundle import FileDigest, graph_specs, sha256
-from hvpnet_runtime.errors import BuildError, StaleEngineError
+from hvpnet_runtime.errors import BuildError
 
 pytestmark = pytest.mark.heavy
 
-PRECISIONS = ("fp32", "fp16")
 OPTIONS = BuildOptions("tensorrt-rtx", max_batch=4)
 GPU = Device("NVIDIA Fake 1", "8.9", "13.0")
-
-
-@pytest.fixture
-def api() -> Library:
-    return load_library("tensorrt-rtx")
-
-
-@pytest.fixture
-def copy_of(bundle_of: Callable[..., Path], tmp_path: Path) -> Callable[..., Bundle]:
-    def make(*kind: str) -> Bundle:
-        shutil.copytree(bundle_of(*kind, precisions=PRECISIONS), tmp_path / "bundle")
-        return Bundle.load(tmp_path / "bundle")
-
-    return make
-
-
-@pytest.fixture
-def bundle(copy_of: Callable[..., Bundle]) -> Bundle:
-    return copy_of("ner", "text_only", "markers")
-
-
-def resaved(bundle: Bundle, path: Path) -> Bundle:
-    """The bundle, with the digest of what was written at a path."""
-    rewrite(bundle.path, path.relative_to(bundle.path).as_posix(), path.read_bytes())
-    return Bundle.load(bundle.path)
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -183,142 +154,6 @@ def test_the_pictures_of_one_tweet_have_a_profile_of_their_own() -> None:
         16: (16, 2),
     }
     assert [profile.batch for profile in vision_profiles(4)] == [(1, 1, 1), (2, 4, 4)]
-
-
-# Which GPUs
-
-
-def test_every_gpu_that_the_library_knows_is_covered_but_turing(api: Library) -> None:
-    assert supported(api) == ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
-    assert choose_targets(api, (), None) == supported(api)[1:]
-    assert choose_targets(api, ("8.9", "12.0"), GPU) == ("8.9", "12.0")
-    assert choose_targets(replace(api, engine="tensorrt"), (), GPU) == ("8.9",)
-    known = "7.5, 8.0, 8.6, 8.9, 12.0 and 12.1"
-    with pytest.raises(BuildError, match=f"builds for GPUs of compute capability {known}, not for 9.0"):
-        choose_targets(api, ("8.9", "9.0"), None)
-    with pytest.raises(BuildError, match="tensorrt builds for the GPU that is here alone"):
-        BuildOptions("tensorrt", gpus=("8.9",))
-    with pytest.raises(BuildError, match=r"no FP32 products for GPUs of compute capability 7\.5: build fp16"):
-        BuildOptions("tensorrt-rtx", precision="fp32", gpus=("7.5",))
-
-
-@pytest.mark.parametrize("kind", [KINDS[0], ("re", "full", "markers"), ("re", "text_only", "cls")], ids="-".join)
-def test_turing_is_covered_by_engines_of_its_own(
-    copy_of: Callable[..., Bundle], api: Library, kind: tuple[str, ...]
-) -> None:
-    bundle = copy_of(*kind)
-    build_engines(bundle, replace(OPTIONS, max_batch=1, max_length=32, gpus=("7.5",)))
-    turing = replace(GPU, compute_capability="7.5")
-    _, record = find_engine(bundle, api, turing)
-    assert record.gpus == ("7.5",)
-    assert record.fused_attention == {"fused": 4, "layers": 4}
-    command = f"hvpnet build {bundle.path} --engine tensorrt-rtx"
-    with pytest.raises(
-        StaleEngineError, match=r"built for GPUs of compute capability 7\.5, this is .* \(8\.9\)"
-    ) as caught:
-        find_engine(bundle, api, GPU)
-    assert str(caught.value).endswith(f"build again with {command}")
-
-
-def test_a_gpu_that_is_not_covered_is_refused_before_the_library_is_asked(bundle: Bundle, api: Library) -> None:
-    build_engines(bundle, replace(OPTIONS, max_batch=1, max_length=16, gpus=("8.9", "12.0")))
-    assert find_engine(bundle, api, GPU)[1].gpus == ("8.9", "12.0")
-    cases: dict[str, tuple[type[BackendError], str]] = {
-        "8.0": (
-            StaleEngineError,
-            r"capability 8\.9 and 12\.0, this is .* \(8\.0\): build again with hvpnet build .*-rtx$",
-        ),
-        "7.5": (StaleEngineError, r"this is .* \(7\.5\): build again with hvpnet build .* --gpus 7\.5$"),
-        "9.0": (BackendError, r"has kernels for .* and 12\.1, not for NVIDIA Fake 1 \(9\.0\): take another backend"),
-    }
-    for capability, (error, match) in cases.items():
-        with pytest.raises(error, match=match):
-            find_engine(bundle, api, replace(GPU, compute_capability=capability))
-
-
-def test_an_engine_that_does_not_say_which_gpus_is_stale(bundle: Bundle, api: Library) -> None:
-    folder = build_engines(bundle, replace(OPTIONS, max_batch=1, max_length=16))
-    record = json.loads((folder / "build.json").read_text())
-    del record["gpus"]
-    (folder / "build.json").write_text(json.dumps(record))
-    with pytest.raises(StaleEngineError, match=r"built for no GPU that build\.json names"):
-        find_engine(bundle, api, GPU)
-
-
-def test_products_of_elements_are_the_matrix_product(api: Library) -> None:
-    """Both ways a classifier is written: a `MatMul` of three axes, and a `Gemm` whose weight is transposed."""
-    draw = np.random.default_rng(0).standard_normal
-    for rank, operator in ((3, "MatMul"), (2, "Gemm")):
-        table = numpy_helper.from_array(draw((13, 8) if operator == "Gemm" else (8, 13)).astype(np.float32), "table")
-        settings = {"transB": 1} if operator == "Gemm" else {}
-        axes = ["batch", "length", 8][-rank:]
-        graph = helper.make_graph(
-            [
-                helper.make_node(operator, ["rows", "table"], ["product"], **settings),
-                helper.make_node("Identity", ["product"], ["out"]),
-            ],
-            "classifier",
-            [helper.make_tensor_value_info("rows", TensorProto.FLOAT, axes)],
-            [helper.make_tensor_value_info("out", TensorProto.FLOAT, [*axes[:-1], 13])],
-            [table],
-        )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
-        network = parse(api, api.trt.Builder(api.logger), model.SerializeToString(), Path("classifier.onnx"))
-        replace_wide_products(api, network)
-        kinds = [network.get_layer(index).type.name for index in range(network.num_layers)]
-        assert {"ELEMENTWISE", "REDUCE"} <= set(kinds)
-        output = network.get_output(0)
-        assert tuple(output.shape)[-1] == 13
-        assert len(output.shape) == rank
-
-
-# Which kernels
-
-
-def test_kernels_are_counted_by_profile() -> None:
-    layers = [
-        "Name: first_myl0_0, LayerType: kgen, Inputs: [ { Name: input_ids, Dimensions: [1,32] }]",
-        "Name: _gemm_mha_v2_myl0_1, LayerType: kgen, Inputs: []",
-        "Name: size_myl1_0, LayerType: shape_call, Inputs: []",  # of the host
-        "Name: first_myl1_1, LayerType: kgen, Inputs: [ { Name: input_ids [profile 1], Dimensions: [-1,32] }]",
-        "Name: node_MatMul [profile 1]+node_MatMul_2 [profile 1]_myl1_2, LayerType: gemm, Inputs: []",
-        "Name: last_myl1_3, LayerType: kgen, Inputs: []",
-    ]
-    assert count_kernels(["Graph construction completed", "\n".join(["Layers:", *layers])]) == (
-        Kernels(2, attention=1),
-        Kernels(3, attention=0),
-    )
-    assert count_kernels(["Engine generation completed"]) == ()
-
-
-def test_attention_that_is_not_fused_is_a_warning(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
-    """Widening the values ahead of the last product is what breaks the pattern."""
-    options = replace(OPTIONS, max_batch=1, max_length=16)
-    build_engines(bundle, options)
-    assert not caplog.messages
-    path = bundle.onnx("text", "fp16")
-    model = onnx.load(path)
-    (product, *_) = [
-        node
-        for softmax in model.graph.node
-        if softmax.op_type == "Softmax"
-        for cast in model.graph.node
-        if softmax.output[0] in cast.input
-        for node in model.graph.node
-        if cast.output[0] in node.input and node.op_type == "MatMul"
-    ]
-    product_of_shares = product.output[0]
-    place = list(model.graph.node).index(product)
-    model.graph.node.insert(place, helper.make_node("Abs", [product.input[1]], ["positive"]))
-    model.graph.node.insert(place, helper.make_node("Sigmoid", [product.input[0]], ["shares"]))
-    product.input[0], product.input[1] = "shares", "positive"
-    assert product.output[0] == product_of_shares
-    del model.graph.value_info[:]
-    onnx.save(model, path)
-    folder = build_engines(resaved(bundle, path), options)
-    assert BuildRecord.read(folder).fused_attention == {"fused": 3, "layers": 4}
-    (message,) = [each for each in caplog.messages if "attention" in each]
-    assert message.startswith("3 of 4 attention layers of text.plan became one kernel each")
 
 
 # Builds that fail

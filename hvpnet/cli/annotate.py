@@ -18,7 +18,7 @@ class Options(WindowOptions, PipelineOptions):
     """What `hvpnet annotate` was asked to do.
 
     Raises:
-        InputError: a number is below 1.
+        InputError: a number is below 1, or one GPU is chosen for several.
     """
 
     bundle: Path = argument()
@@ -36,6 +36,10 @@ class Options(WindowOptions, PipelineOptions):
         for name in ("copies", "threads", "part_rows"):
             if (number := getattr(self, name)) is not None and number < 1:
                 raise InputError(f"--{name.replace('_', '-')} must be at least 1, not {number}")
+        if self.device is not None and (self.ray or self.address is not None):
+            raise InputError("--device belongs to a run without Ray, which gives each copy its GPU")
+        if self.device is not None and (self.copies or 1) > 1:
+            raise InputError(f"--device {self.device} is one GPU, which has one copy of the bundle, not {self.copies}")
 
 
 def run(options: Options) -> int:

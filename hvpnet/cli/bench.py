@@ -1,14 +1,19 @@
 """Time a bundle against its checkpoint in PyTorch, on this machine, and score both; writes results, report, figures."""
 
+import os
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
-from hvpnet.cli.options import PictureOptions, ShownOptions, argument, option, progress, show
+from hvpnet.cli.options import PictureOptions, ShownOptions, argument, device_option, option, progress, show
 from hvpnet.data.examples import SplitName
 from hvpnet.errors import ConfigError
-from hvpnet_runtime.backends import BACKENDS
+from hvpnet_runtime.backends import BACKENDS, check_device
+from hvpnet_runtime.backends.cuda import visible_gpus
+from hvpnet_runtime.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +22,7 @@ class Options(PictureOptions, ShownOptions):
 
     Raises:
         ConfigError: the seconds are negative, or no number.
+        InputError: a GPU is chosen for a backend that runs on the CPU.
     """
 
     bundle: Path = argument()
@@ -25,6 +31,7 @@ class Options(PictureOptions, ShownOptions):
     backend: list[str] | None = option(
         "time only this one; may be given again", action="append", choices=tuple(BACKENDS)
     )
+    device: int | None = device_option()
     data: Path | None = option("also score on Twitter-2015/2017, MNRE or picture-tweets")
     split: SplitName = option("of the data (default test)", default="test")
     seconds: float = option(
@@ -35,11 +42,15 @@ class Options(PictureOptions, ShownOptions):
     def __post_init__(self) -> None:
         if not 0 <= self.seconds < float("inf"):
             raise ConfigError(f"--seconds must be a number from 0, not {self.seconds}")
+        for name in self.backend or ():
+            check_device(name, self.device)
 
 
 def run(options: Options) -> int:
     """Measure, write, and show every candidate's speed-up."""
     options.out.mkdir(parents=True, exist_ok=True)  # before minutes of timing
+    if options.device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = _one_gpu(options.device)  # for every candidate's process, and PyTorch here
     progress("loading PyTorch")
     from hvpnet.bench.report import write_report
     from hvpnet.bench.run import Data, headline, run_bench
@@ -55,3 +66,16 @@ def run(options: Options) -> int:
     speedups = {f"{each.candidate.name}, times eager fp32": each.speedup.median for each in headline(results)}
     show({"report": str(options.out / "report.md")} | speedups, as_json=options.json)
     return 0
+
+
+def _one_gpu(number: int) -> str:
+    """What hides all GPUs from a process but one. They are counted in another, for CUDA reads the variable once.
+
+    Raises:
+        InputError: there are fewer.
+    """
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        gpus = pool.submit(visible_gpus).result()
+    if number >= len(gpus):
+        raise InputError(f"there is no GPU {number}: hvpnet can use {len(gpus)} here, numbered from 0")
+    return gpus[number]

@@ -26,7 +26,12 @@ def run(options: Options) -> int:
     files = find_split(options.data, options.split)
     require_scorer(files.task)
     with Pipeline.load(
-        options.bundle, options.backend, precision=options.precision, jpeg=options.jpeg, objects=options.objects
+        options.bundle,
+        options.backend,
+        precision=options.precision,
+        device=options.device,
+        jpeg=options.jpeg,
+        objects=options.objects,
     ) as pipeline:
         bundle = pipeline.bundle
         pictures = None if options.without_pictures else bundle.pictures

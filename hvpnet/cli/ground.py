@@ -13,6 +13,7 @@ from hvpnet.cli.options import (
     ShownOptions,
     argument,
     backend_option,
+    device_option,
     option,
     precision_option,
     show,
@@ -31,6 +32,7 @@ class Options(PictureOptions, ShownOptions):
     out: Path = option("the new data set's folder; must not exist", required=True)
     backend: str = backend_option(default="auto")
     precision: str | None = precision_option()
+    device: int | None = device_option()
 
 
 def run(options: Options) -> int:
@@ -40,6 +42,7 @@ def run(options: Options) -> int:
         options.backend,
         on_bad_image=options.on_bad_image,
         precision=options.precision,
+        device=options.device,
         objects="found",
     ) as pipeline:
         reports = ground_data_set(pipeline, options.data, options.out, options.on_bad_image, show_searched)

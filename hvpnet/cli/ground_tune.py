@@ -9,6 +9,7 @@ from hvpnet.cli.options import (
     ShownOptions,
     argument,
     backend_option,
+    device_option,
     precision_option,
     progress,
     show,
@@ -29,6 +30,7 @@ class Options(PictureOptions, ShownOptions):
     data: Path = argument("folder of Twitter-2015/2017, MNRE or picture-tweets with a dev split")
     backend: str = backend_option(default="auto")
     precision: str | None = precision_option()
+    device: int | None = device_option()
 
 
 def run(options: Options) -> int:
@@ -36,7 +38,11 @@ def run(options: Options) -> int:
     files = find_split(options.data, "dev")
     require_scorer(files.task)
     with Pipeline.load(
-        options.bundle, options.backend, on_bad_image=options.on_bad_image, precision=options.precision
+        options.bundle,
+        options.backend,
+        on_bad_image=options.on_bad_image,
+        precision=options.precision,
+        device=options.device,
     ) as pipeline:
         manifest = pipeline.bundle.manifest
         before = pipeline.bundle.grounder.threshold  # an error, if it has none

@@ -149,12 +149,28 @@ def precision_option() -> Any:  # noqa: ANN401  any field's type
     )
 
 
+def device_option() -> Any:  # noqa: ANN401  any field's type
+    """`--device`: which GPU the graphs run on."""
+    return option(
+        "number of the GPU to run on, from 0; auto is then a backend of a GPU (default: the first GPU, if any)",
+        type=_gpu_number,
+        metavar="N",
+    )
+
+
+def _gpu_number(given: str) -> int:
+    if not given.isdecimal():
+        raise argparse.ArgumentTypeError(f"GPUs are numbered from 0, and {given!r} is no such number")
+    return int(given)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PipelineOptions(PictureOptions, ShownOptions):
     """Options of verbs that run a bundle on tweets."""
 
     backend: str = backend_option(default="auto")
     precision: str | None = precision_option()
+    device: int | None = device_option()
     jpeg: Jpeg = jpeg_option(default="full")
     objects: ObjectSource | None = objects_option()
 

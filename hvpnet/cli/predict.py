@@ -64,6 +64,7 @@ def run(options: Options) -> int:
         window=options.window,
         on_bad_image=options.on_bad_image,
         precision=options.precision,
+        device=options.device,
         jpeg=options.jpeg,
         objects=options.objects,
     ) as pipeline:

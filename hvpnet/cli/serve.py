@@ -8,7 +8,16 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from hvpnet.cli.options import VerbOptions, argument, backend_option, jpeg_option, option, precision_option, progress
+from hvpnet.cli.options import (
+    VerbOptions,
+    argument,
+    backend_option,
+    device_option,
+    jpeg_option,
+    option,
+    precision_option,
+    progress,
+)
 from hvpnet_runtime.errors import InputError, brief
 from hvpnet_runtime.preprocessing.pictures import Jpeg
 
@@ -23,7 +32,7 @@ class Options(VerbOptions):
     """What `hvpnet serve` was asked to do.
 
     Raises:
-        InputError: there is no such port.
+        InputError: there is no such port, or an option belongs to the other form of the service.
     """
 
     bundle: list[str] = argument(
@@ -40,11 +49,14 @@ class Options(VerbOptions):
     access_log: bool = option("log a line for every request on standard error")
     backend: str | None = backend_option(default=None)  # what is not given stays as the settings have it
     precision: str | None = precision_option()
+    device: int | None = device_option()
     jpeg: Jpeg | None = jpeg_option(default=None)
 
     def __post_init__(self) -> None:
         if self.ray and self.access_log:
             raise InputError("--access-log belongs to the service in this process; with --ray, --debug shows Ray's own")
+        if self.ray and self.device is not None:
+            raise InputError("--device belongs to the service in this process; Ray gives replicas their GPUs")
         if self.port not in _PORTS:
             raise InputError(f"--port {self.port}: a port is a number from {_PORTS[0]} to {_PORTS[-1]}")
 
@@ -90,7 +102,7 @@ def _settings(options: Options) -> "Settings":
     from hvpnet_runtime.serving.settings import Settings, read_settings
 
     values: dict[str, Any] = read_settings(options.settings) if options.settings else {}
-    given = {"backend": options.backend, "precision": options.precision, "jpeg": options.jpeg}
+    given = {name: getattr(options, name) for name in ("backend", "precision", "device", "jpeg")}
     values |= {"bundles": bundles} | {name: value for name, value in given.items() if value is not None}
     token = {"env": options.token_env, "file": options.token_file}
     if any(value is not None for value in token.values()):  # an empty one is refused, not ignored

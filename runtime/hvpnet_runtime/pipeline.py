@@ -1,7 +1,8 @@
 """Tweets in, entities or relations out: preparation, which may find objects, the two graphs, decoding."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import index
 from pathlib import Path
 from typing import Self
@@ -9,7 +10,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from hvpnet_runtime.backends import Backend, BundleBackend, Prefix, TextInputs, load_backend
+from hvpnet_runtime.backends import Backend, BundleBackend, Prefix, TextInputs, WarmUpShape, load_backend
 from hvpnet_runtime.backends.base import MAX_PICTURES
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.decoding.crf import CrfDecoder
@@ -75,6 +76,7 @@ class Pipeline:
         precision: str | None = None,
         jpeg: Jpeg = "full",
         objects: ObjectSource | None = None,
+        device: int | None = None,
     ) -> "Pipeline":
         """Check and load a bundle.
 
@@ -96,22 +98,25 @@ class Pipeline:
                 finds in its image, if the bundle has one. `given`: only those that it gives, and the grounder is not
                 loaded. `found`: those that are found in its image, whatever it gives. `none`: no objects at all.
                 What is not there is a blank picture to the model.
+            device: number of the GPU among those that this process may use (`CUDA_VISIBLE_DEVICES`), from 0; by default
+                the first. If it is given, `auto` loads no backend of the CPU.
 
         Raises:
             BundleError: the bundle is missing, damaged, edited, of another schema, or without this precision; or
                 objects are to be found and it has no grounder.
-            InputError: another argument is impossible.
-            BackendError: no backend runs here, or the one named does not.
+            InputError: another argument is impossible, such as a GPU for a backend that runs on the CPU.
+            BackendError: no backend runs here, or the one named does not; or there is no such GPU.
             MissingExtraError: the named backend's package is not installed, or one that finding objects needs.
         """
         if not isinstance(path, str | Path):
             raise BundleError(f"a bundle is the path of a folder, not {brief(path)}")
         threads = None if threads is None else _count("threads", threads, 1)
         cache_bytes = _count("cache_bytes", cache_bytes, 0)
+        device = None if device is None else _count("device", device, 0)
         bundle, cache = Bundle.load(path), PrefixCache(cache_bytes)
         if objects == "found":
             _ = bundle.grounder  # or else it says what to do, before anything is loaded
-        loaded, finder = load_backend(bundle, backend, threads, precision), None
+        loaded, finder = load_backend(bundle, backend, threads, precision, device), None
         try:
             finder = load_finder(bundle, loaded, objects)
             preparer = Preparer(
@@ -176,7 +181,7 @@ class Pipeline:
         """As `stream`, for rows still to be read, such as lines of a file; what reading raises rejects them."""
         batch_size = _count("batch_size", batch_size, 1)
         self._origin.check()
-        return stream(rows, self.prepare, self.run, batch_size, self._threads)
+        return stream(rows, self.prepare, self.start, batch_size, self._threads, self.backend.lanes)
 
     def prepare(self, tweet: Tweet) -> Prepared:
         """Tokenise one tweet, find its objects where that is wanted, and decode those pictures that no cache knows.
@@ -187,6 +192,25 @@ class Pipeline:
         """
         return self._preparer(tweet)
 
+    def warm_up(self, shapes: Iterable[WarmUpShape] | None = None) -> None:
+        """Do what would make the first requests slow before they come, and return when it is done.
+
+        Args:
+            shapes: batches to be ready for; by default all shapes that a GPU backend pads batches to, which may take
+                seconds, and one small batch on a CPU.
+
+        Raises:
+            InputError: a shape is longer than the longest text.
+            BackendError: the backend failed.
+        """
+        self._origin.check()
+        wanted = list(shapes or ())
+        most = min(self.bundle.manifest.limits.max_length, self.backend.max_length or sys.maxsize)
+        for shape in wanted:
+            if shape.length > most:
+                raise InputError(f"{shape} is longer than the longest text, which has {most} pieces")
+        self.backend.warm_up(wanted)
+
     def run(self, batch: Sequence[Prepared]) -> list[Result]:
         """Run prepared tweets as one batch: one result each, in order.
 
@@ -194,12 +218,27 @@ class Pipeline:
             InputError: `batch` is no list of what `prepare` returned.
             BackendError: the backend failed, or answered with NaN.
         """
+        return self.start(batch)()
+
+    def start(self, batch: Sequence[Prepared]) -> Callable[[], list[Result]]:
+        """Begin with the pictures of a batch, as `run` does; what is returned does the rest, and may do so elsewhere.
+
+        While another thread does the rest, the next batch can begin; see `Backend.lanes` for how many at a time. Which
+        pictures are computed together then depends on the order of the beginnings alone.
+
+        Raises:
+            InputError: as `run`.
+            BackendError: as `run`, and so does what is returned.
+        """
         self._origin.check()
         if not isinstance(batch, Sequence) or not all(isinstance(each, Prepared) for each in batch):
             raise InputError("run takes a list of what prepare returned; for Tweets, call the pipeline itself")
         if not batch:
-            return []
+            return list
         prefixes = self._prefixes(batch)
+        return lambda: self._finish(batch, prefixes)
+
+    def _finish(self, batch: Sequence[Prepared], prefixes: Sequence[Sequence[Prefix]]) -> list[Result]:
         results: dict[int, Result] = {}
         for group in self._groups(batch):
             answers = self._run_texts([batch[place] for place in group], [prefixes[place] for place in group])

@@ -26,7 +26,9 @@ WINDOW_BYTES = 64 * 2**20
 prepared ahead, and at most a batch more."""
 
 Outcome: TypeAlias = Prepared | Rejection
-Run: TypeAlias = Callable[[Sequence[Prepared]], Sequence[Result]]
+Finish: TypeAlias = Callable[[], Sequence[Result]]
+Start: TypeAlias = Callable[[Sequence[Prepared]], Finish]
+"""Begins a batch; what it returns does the rest, in any thread."""
 
 
 class Row(Protocol):
@@ -84,9 +86,10 @@ def _id_of(row: Row) -> Any:  # noqa: ANN401  whatever the row says
 def stream(
     rows: Iterable[Row],
     prepare: Callable[[Tweet], Prepared],
-    run: Run,
+    start: Start,
     batch_size: int,
     threads: int,
+    lanes: int = 1,
 ) -> Iterator[Result | Rejection]:
     """Answer rows: one result or rejection each, in order.
 
@@ -94,31 +97,64 @@ def stream(
         rows: read in this thread, no further than a window ahead. If reading them fails, those read before are answered
             first.
         prepare: called in `threads` threads.
-        run: called in this thread, with at most `batch_size` tweets.
+        start: called in this thread, with at most `batch_size` tweets, for one batch after the other.
         batch_size: tweets of a batch.
         threads: that prepare.
+        lanes: batches under way at the same time. A single one is run in this thread, several in threads of theirs.
     """
     pool = ThreadPoolExecutor(threads, "hvpnet-stream")
+    running = ThreadPoolExecutor(lanes, "hvpnet-lane") if lanes > 1 else None
     try:
         most, most_unfinished = WINDOW_BATCHES * batch_size, max(2 * threads, batch_size)
         ahead = _Ahead(pool, lambda row: prepare_row(prepare, row), rows, most, most_unfinished)
         while window := ahead.window():
-            yield from _answers(window, run, batch_size, ahead.top_up)
+            yield from _answers(window, _Lanes(start, running, lanes), batch_size, ahead.top_up)
     finally:
+        if running is not None:
+            running.shutdown(cancel_futures=True)
         pool.shutdown(cancel_futures=True)
 
 
-def _answers(window: list[Any], run: Run, batch_size: int, between: Callable[[], None]) -> Iterator[Result | Rejection]:
-    """A batch is run when the first of its tweets is due, and its results take the tweets' places."""
+class _Lanes:
+    """Runs batches one after the other, some of them ahead in threads.
+
+    Args:
+        start: begins a batch.
+        pool: of the threads; None to run every batch when its results are asked for, in the thread that asks.
+        most: batches under way at the same time.
+    """
+
+    def __init__(self, start: Start, pool: ThreadPoolExecutor | None, most: int) -> None:
+        self._start, self._pool, self._most = start, pool, most
+
+    def run(self, batches: Iterable[Sequence[Prepared]]) -> Iterator[Sequence[Result]]:
+        """The results of every batch, in order. Batches are read no earlier than they begin."""
+        if self._pool is None:
+            yield from (self._start(batch)() for batch in batches)
+            return
+        under_way: deque[Future[Sequence[Result]]] = deque()
+        for batch in batches:
+            if len(under_way) == self._most:
+                yield under_way.popleft().result()
+            under_way.append(self._pool.submit(self._start(batch)))
+        while under_way:
+            yield under_way.popleft().result()
+
+
+def _answers(
+    window: list[Any], lanes: _Lanes, batch_size: int, between: Callable[[], None]
+) -> Iterator[Result | Rejection]:
+    """Batches are run in the order in which their first tweets are due, and results take the tweets' places."""
     places = [place for place, outcome in enumerate(window) if isinstance(outcome, Prepared)]
     places.sort(key=lambda place: window[place].length, reverse=True)
     batches = [places[start : start + batch_size] for start in range(0, len(places), batch_size)]
-    batch_of = {place: batch for batch in batches for place in batch}
+    batches.sort(key=min)
+    results = zip(batches, lanes.run([window[place] for place in batch] for batch in batches), strict=True)
     for place in range(len(window)):
-        if isinstance(window[place], Prepared):
-            batch = batch_of[place]
-            for other, result in zip(batch, run([window[other] for other in batch]), strict=True):
-                window[other] = result
+        while isinstance(window[place], Prepared):
+            batch, answers = next(results)
+            for other, answer in zip(batch, answers, strict=True):
+                window[other] = answer
             between()
         yield window[place]
 

@@ -1,7 +1,7 @@
 """The stream: order, laziness, batches of similar length, and what becomes of rows that cannot be prepared."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hvpnet_runtime.stream
-from hvpnet_runtime import Mention, PictureError, Pipeline, Rejection, RelationResult, Tweet
+from hvpnet_runtime import BackendError, Mention, PictureError, Pipeline, Rejection, RelationResult, Tweet
 from hvpnet_runtime.preprocessing.encode_text import Encoding, EntityWindow
 from hvpnet_runtime.preprocessing.prepare import Prepared
 from hvpnet_runtime.preprocessing.tweet_pictures import PreparedPicture
@@ -39,14 +39,14 @@ def refuse_zero(tweet: Tweet) -> Prepared:
 
 
 class Recorder:
-    """A `run` that answers with the tweet's id and notes the lengths of every batch."""
+    """A `start` whose batches answer with the tweets' ids, and that notes the lengths of every batch."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
 
-    def __call__(self, batch: Sequence[Prepared]) -> list[Any]:
+    def __call__(self, batch: Sequence[Prepared]) -> Callable[[], list[Any]]:
         self.batches.append([each.length for each in batch])
-        return [answer_of(each.tweet.id) for each in batch]
+        return lambda: [answer_of(each.tweet.id) for each in batch]
 
 
 def rows(lengths: Any) -> Iterator[TweetRow]:
@@ -99,12 +99,56 @@ def test_prepares_while_the_backend_runs() -> None:
             later.set()
         return prepared(tweet)
 
-    def run(batch: Sequence[Prepared]) -> list[Any]:
+    def start(batch: Sequence[Prepared]) -> Callable[[], list[Any]]:
         assert later.wait(30)
-        return [each.tweet.id for each in batch]
+        return lambda: [each.tweet.id for each in batch]
 
     given = [TweetRow(row, Tweet(text="later" if row >= WINDOW_BATCHES else "now", id=3)) for row in range(40)]
-    assert list(stream(given, prepare, run, 1, 1)) == [3] * 40
+    assert list(stream(given, prepare, start, 1, 1)) == [3] * 40
+
+
+def test_two_batches_are_under_way_and_answers_stay_in_order() -> None:
+    """Each waits for the other to be under way, and the second of them comes back first; beginnings are in order."""
+    begun: list[list[int]] = []
+    together, finished = threading.Barrier(2), [threading.Event() for _ in range(4)]
+    starter = threading.get_ident()
+
+    def start(batch: Sequence[Prepared]) -> Callable[[], list[Any]]:
+        assert threading.get_ident() == starter
+        number = len(begun)
+        begun.append([each.tweet.id for each in batch])
+
+        def finish() -> list[Any]:
+            assert threading.get_ident() != starter
+            together.wait(30)
+            if number % 2 == 0:
+                assert finished[number + 1].wait(30)
+            finished[number].set()
+            return [answer_of(each.tweet.id) for each in batch]
+
+        return finish
+
+    lengths = [3, 9, 5, 7, 4, 8, 6, 2]
+    outcomes = list(stream(rows(lengths), prepared, start, 2, 2, lanes=2))
+    assert outcomes == [answer_of(length) for length in lengths]
+    assert begun == [[3, 2], [9, 8], [5, 4], [7, 6]]  # by the first tweet that is due
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("hvpnet-lane")]
+
+
+def test_an_error_in_a_lane_reaches_who_reads_the_answers() -> None:
+    def start(batch: Sequence[Prepared]) -> Callable[[], list[Any]]:
+        def finish() -> list[Any]:
+            if batch[0].tweet.id == 5:
+                raise BackendError("the device is lost")
+            return [answer_of(each.tweet.id) for each in batch]
+
+        return finish
+
+    outcomes = stream(rows([9, 8, 5, 4, 3]), prepared, start, 1, 1, lanes=2)
+    assert list(islice(outcomes, 2)) == [answer_of(9), answer_of(8)]
+    with pytest.raises(BackendError, match="the device is lost"):
+        next(outcomes)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("hvpnet-lane")]
 
 
 def test_pictures_close_a_window_and_bound_what_is_prepared_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +163,7 @@ def test_pictures_close_a_window_and_bound_what_is_prepared_ahead(monkeypatch: p
             most = max(most, waiting)
         return prepared(tweet, pixels=300)
 
-    def count_and_run(batch: Sequence[Prepared]) -> list[Any]:
+    def count_and_run(batch: Sequence[Prepared]) -> Callable[[], list[Any]]:
         nonlocal waiting
         with lock:
             waiting -= len(batch)

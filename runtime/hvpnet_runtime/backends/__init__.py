@@ -7,13 +7,14 @@ from hvpnet_runtime.backends.base import Backend, BundleBackend, Prefix, TextInp
 from hvpnet_runtime.backends.cuda import Cuda
 from hvpnet_runtime.backends.gpu_libraries import load_tensorrt_10
 from hvpnet_runtime.backends.grounder import Grounder
+from hvpnet_runtime.backends.nvidia import sees_nvidia_gpu
 from hvpnet_runtime.backends.onnxruntime import CPU, OnnxRuntimeBackend, require_provider
 from hvpnet_runtime.backends.onnxruntime_gpu import OnnxRuntimeGpuBackend
 from hvpnet_runtime.backends.openvino import OpenVinoBackend, import_openvino
 from hvpnet_runtime.backends.tensorrt.backend import TensorRTBackend
 from hvpnet_runtime.backends.tensorrt.library import load_library
 from hvpnet_runtime.bundle import Bundle
-from hvpnet_runtime.errors import BackendError, BundleError, HvpnetError, StaleEngineError, brief
+from hvpnet_runtime.errors import BackendError, BundleError, HvpnetError, InputError, StaleEngineError, brief
 
 __all__ = [
     "AUTO",
@@ -26,20 +27,26 @@ __all__ = [
     "TextInputs",
     "WarmUpShape",
     "available_backends",
+    "check_device",
     "load_backend",
 ]
 
 _log = logging.getLogger(__name__)
 
-BACKENDS: dict[str, Callable[[Bundle, int | None, str | None], BundleBackend]] = {
-    "tensorrt": lambda bundle, _, __: TensorRTBackend(bundle, "tensorrt"),  # the engine has its precision
-    "tensorrt-rtx": lambda bundle, _, __: TensorRTBackend(bundle, "tensorrt-rtx"),
-    "onnxruntime-tensorrt": lambda bundle, _, wanted: OnnxRuntimeGpuBackend(bundle, "onnxruntime-tensorrt", wanted),
-    "onnxruntime-cuda": lambda bundle, _, wanted: OnnxRuntimeGpuBackend(bundle, "onnxruntime-cuda", wanted),
-    "onnxruntime-cpu": OnnxRuntimeBackend,
-    "openvino": OpenVinoBackend,
+BACKENDS: dict[str, Callable[[Bundle, int | None, str | None, int | None], BundleBackend]] = {
+    "tensorrt": lambda bundle, _, __, device: TensorRTBackend(bundle, "tensorrt", cuda=_gpu(device)),
+    "tensorrt-rtx": lambda bundle, _, __, device: TensorRTBackend(bundle, "tensorrt-rtx", cuda=_gpu(device)),
+    "onnxruntime-tensorrt": lambda bundle, _, wanted, device: OnnxRuntimeGpuBackend(
+        bundle, "onnxruntime-tensorrt", wanted, cuda=_gpu(device)
+    ),
+    "onnxruntime-cuda": lambda bundle, _, wanted, device: OnnxRuntimeGpuBackend(
+        bundle, "onnxruntime-cuda", wanted, cuda=_gpu(device)
+    ),
+    "onnxruntime-cpu": lambda bundle, threads, wanted, _: OnnxRuntimeBackend(bundle, threads, wanted),
+    "openvino": lambda bundle, threads, wanted, _: OpenVinoBackend(bundle, threads, wanted),
 }
-"""What makes a backend of a bundle, CPU threads and the precision wanted, by name."""
+"""What makes a backend of a bundle, CPU threads, the precision wanted and a GPU's number, by name. TensorRT's engines
+have their precision; GPU backends need no threads, and CPU backends no GPU."""
 
 CPU_BACKENDS = ("onnxruntime-cpu", "openvino")
 """Backends that leave a GPU alone."""
@@ -77,20 +84,28 @@ def available_backends() -> dict[str, str | None]:
 
 
 def load_backend(
-    bundle: Bundle, name: str = "auto", threads: int | None = None, precision: str | None = None
+    bundle: Bundle,
+    name: str = "auto",
+    threads: int | None = None,
+    precision: str | None = None,
+    device: int | None = None,
 ) -> BundleBackend:
     """Load the graphs of a bundle.
 
     Args:
         bundle: a checked bundle.
         name: one of `BACKENDS`, or `auto`: the first of `AUTO` that loads. What `auto` passes over, and why, is
-            logged; as a warning where a built engine is stale.
+            logged; as a warning where a built engine is stale, or where an NVIDIA GPU is here.
         threads: CPU threads of one call; by default all cores.
         precision: of the graphs to run; by default what is fastest on the backend without loss of accuracy, FP32 on a
             CPU and FP16 on a GPU, where the bundle has it.
+        device: number of the GPU among those that this process may use, from 0; by default the first. If it is given,
+            `auto` loads no backend of the CPU.
 
     Raises:
-        BackendError: the name is unknown, the backend does not run here, or its engine has another precision.
+        InputError: a GPU is chosen for a backend that runs on the CPU.
+        BackendError: the name is unknown, the backend does not run here, there is no such GPU, or its engine has
+            another precision.
         BundleError: the bundle does not have the precision, or the backend does not run it; or a graph is damaged or of
             another model.
         MissingExtraError: its package is not installed.
@@ -98,25 +113,46 @@ def load_backend(
     if name != "auto":
         if name not in BACKENDS:
             raise BackendError(f"there is no backend {brief(name)}: choose auto, {', '.join(BACKENDS)}")
-        return _load(bundle, name, threads, precision)
+        check_device(name, device)
+        return _load(bundle, name, threads, precision, device)
     reasons: list[HvpnetError] = []
-    for candidate in AUTO:
+    gpu_is_here = sees_nvidia_gpu()
+    for candidate in AUTO if device is None else [each for each in AUTO if each not in CPU_BACKENDS]:
         try:
-            backend = _load(bundle, candidate, threads, precision)
+            backend = _load(bundle, candidate, threads, precision, device)
         except HvpnetError as error:
-            level = logging.WARNING if isinstance(error, StaleEngineError) else logging.INFO
+            level = logging.WARNING if gpu_is_here or isinstance(error, StaleEngineError) else logging.INFO
             _log.log(level, "backend %s passed over: %s", candidate, error)
             reasons.append(error)
         else:
+            if gpu_is_here and candidate in CPU_BACKENDS:
+                _log.warning("an NVIDIA GPU is here, but no backend of a GPU loads: the CPU does all the work")
             _log.info("backend %s loaded", backend.name)
             return backend
     if isinstance(reasons[-1], BundleError):  # the last of them runs everywhere: it is the bundle that is wrong
         raise reasons[-1]
-    raise BackendError(f"no backend runs here: {'; '.join(map(str, reasons))}") from reasons[-1]
+    where = "here" if device is None else f"on GPU {device}"
+    raise BackendError(f"no backend runs {where}: {'; '.join(map(str, reasons))}") from reasons[-1]
 
 
-def _load(bundle: Bundle, name: str, threads: int | None, precision: str | None) -> BundleBackend:
-    backend = BACKENDS[name](bundle, threads, precision)
+def check_device(name: str, device: int | None) -> None:
+    """Refuse a GPU for a backend, by its name, that would leave it alone.
+
+    Raises:
+        InputError: this is one.
+    """
+    if device is not None and name in CPU_BACKENDS:
+        raise InputError(
+            f"GPU {device} is chosen for the backend {name}, which runs on the CPU: choose only one of them"
+        )
+
+
+def _gpu(device: int | None) -> Cuda | None:
+    return None if device is None else Cuda(device)
+
+
+def _load(bundle: Bundle, name: str, threads: int | None, precision: str | None, device: int | None) -> BundleBackend:
+    backend = BACKENDS[name](bundle, threads, precision, device)
     if precision is not None and backend.precision != precision:
         backend.close()
         raise BackendError(

@@ -58,10 +58,11 @@ class Annotator:
         job: what to do; its paths are read where this runs.
         digest: `manifest_digest` of the bundle.
         threads: CPUs to use; by default all.
+        device: number of the GPU to use; by default the first that the process sees.
     """
 
-    def __init__(self, job: Job, digest: str, threads: int | None) -> None:
-        self._job, self._digest, self._threads = job, digest, threads
+    def __init__(self, job: Job, digest: str, threads: int | None, device: int | None = None) -> None:
+        self._job, self._digest, self._threads, self._device = job, digest, threads, device
 
     def __call__(self, part: Part) -> Done:
         """Annotate one part.
@@ -123,6 +124,7 @@ class Annotator:
             window=job.window,
             on_bad_image=job.on_bad_image,
             threads=self._threads,
+            device=self._device,
             jpeg=job.jpeg,
             objects=job.objects,
         )

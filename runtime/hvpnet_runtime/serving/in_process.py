@@ -1,7 +1,7 @@
-"""The service in one process: threads prepare tweets, and one of them at a time runs the backend of a bundle.
+"""The service in one process: threads prepare tweets, and one or two of them at a time run the backend of a bundle.
 
-A thread that has prepared a request runs it at once if the backend is idle, without a switch to another thread. What
-comes while the backend is busy gathers; whoever runs the backend goes on with it, as one batch.
+A thread that has prepared a request runs it at once if the backend has a free lane, without a switch to another thread.
+What comes while all are busy gathers; whoever runs the backend goes on with it, as one batch.
 """
 
 import asyncio
@@ -10,8 +10,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from threading import Event, Lock
+from pathlib import Path
+from threading import Event, Lock, get_ident
 
 from prometheus_client import CollectorRegistry, generate_latest
 
@@ -38,7 +40,10 @@ class _Call:
 
 
 class Batcher:
-    """Runs a pipeline on all that waits, up to `size` tweets at a time. Thread-safe.
+    """Runs a pipeline on all that waits, up to `size` tweets at a time, in the backend's lanes. Thread-safe.
+
+    Attributes:
+        lanes: batches that run at the same time.
 
     Args:
         name: of the bundle.
@@ -54,9 +59,11 @@ class Batcher:
         self._name, self._pipeline, self._size, self._metrics = name, pipeline, size, metrics
         self._gave_up = gave_up
         self.failure: Exception | None = None
-        self._started: float | None = None  # of the run that goes on
+        self.lanes = pipeline.backend.lanes
+        self._started: dict[int, float] = {}  # of the runs that go on, by thread
         self._waiting: deque[_Call] = deque()
-        self._lock, self._is_running, self._judging = Lock(), False, Lock()
+        self._lock, self._running, self._judging = Lock(), 0, Lock()
+        self._counted = (0, 0)  # hits and misses of the cache that the metrics have
 
     def submit(self, tweets: Sequence[Prepared]) -> "list[Future[list[Result]]]":
         """Let tweets wait for `run`: their results in order, one list for each part that fits a batch.
@@ -71,28 +78,28 @@ class Batcher:
         return [call.results for call in calls]
 
     def run(self) -> None:
-        """Run what waits, until nothing does; if another thread does so already, it takes over what waits."""
+        """Run what waits, until nothing does; if threads in all lanes do so already, they take over what waits."""
         while calls := self._take():
             try:
                 self._answer(calls)
             finally:
                 with self._lock:
-                    self._is_running = False
+                    self._running -= 1
 
     def stuck(self, seconds: float) -> bool:
         """Whether a run has been going on for longer."""
-        started = self._started
-        return started is not None and time.perf_counter() - started > seconds
+        with self._lock:
+            return any(time.perf_counter() - started > seconds for started in self._started.values())
 
     def close(self) -> None:
         """Free the backend, once no thread runs it."""
         self._pipeline.close()
 
     def _take(self) -> list[_Call]:
-        """The next batch, which this thread has to run; none if nothing waits, or another thread runs."""
+        """The next batch, which this thread has to run; none if nothing waits, or no lane is free."""
         calls: list[_Call] = []
         with self._lock:
-            if self._is_running:
+            if self._running == self.lanes:
                 return []
             room = self._size
             while self._waiting and len(self._waiting[0].tweets) <= room:
@@ -100,11 +107,13 @@ class Batcher:
                 if call.results.set_running_or_notify_cancel():
                     calls.append(call)
                     room -= len(call.tweets)
-            self._is_running = bool(calls)
+            self._running += bool(calls)
         return calls
 
     def _answer(self, calls: Sequence[_Call]) -> None:
-        self._started = time.perf_counter()
+        thread = get_ident()
+        with self._lock:
+            self._started[thread] = time.perf_counter()
         try:
             self._check()
             results = iter(self._results(calls))
@@ -116,7 +125,8 @@ class Batcher:
                     call.results.set_exception(error)
             self._judge("backend", error, lambda: still_answers(self._pipeline))
         finally:
-            self._started = None
+            with self._lock:
+                del self._started[thread]
 
     def not_prepared(self, error: BackendError) -> None:
         """Note that preparing tweets failed, which is the grounder's fault."""
@@ -136,15 +146,21 @@ class Batcher:
             raise UnavailableError(str(self.failure))
 
     def _results(self, calls: Sequence[_Call]) -> list[Result]:
-        start, cache = time.perf_counter(), self._pipeline.cache
+        start = time.perf_counter()
         for call in calls:
             self._metrics.stage(self._name, "queue", start - call.since)
-        hits, misses = cache.hits, cache.misses
         tweets = [tweet for call in calls for tweet in call.tweets]
         results = self._pipeline.run(tweets)
-        self._metrics.batch(self._name, len(tweets), cache.hits - hits, cache.misses - misses)
+        self._metrics.batch(self._name, len(tweets), *self._looked_up())
         self._metrics.stage(self._name, "inference", time.perf_counter() - start)
         return results
+
+    def _looked_up(self) -> tuple[int, int]:
+        """Hits and misses of the cache since this was last asked, whichever lanes they are of."""
+        with self._lock:
+            hits, misses = self._counted
+            self._counted = self._pipeline.cache.hits, self._pipeline.cache.misses
+            return self._counted[0] - hits, self._counted[1] - misses
 
 
 class _Request:
@@ -192,41 +208,52 @@ class InProcess:
 
     Raises:
         BundleError: a bundle is missing, damaged or edited.
-        BackendError: no backend runs here, or the one named does not.
+        BackendError: no backend runs here, or the one named does not, or its first batch fails.
     """
 
     def __init__(self, settings: Settings, gave_up: Callable[[Exception], None]) -> None:
         self._registry, self._answer_seconds = CollectorRegistry(), settings.limits.answer_seconds
         self.own_metrics = Metrics(PrometheusInstruments(self._registry))
-        preparing = settings.threads or os.cpu_count() or 1  # and one more for each backend, which a thread may run
-        self._threads = ThreadPoolExecutor(preparing + len(settings.bundles), "hvpnet-work")
         self._working: set[Future[None]] = set()
         self._preparations: dict[str, Preparation] = {}
         self._batchers: dict[str, Batcher] = {}
         try:
             for name, path in settings.bundles.items():
-                pipeline = Pipeline.load(
-                    path,
-                    settings.backend,
-                    precision=settings.precision,
-                    cache_bytes=settings.cache_bytes,
-                    threads=settings.threads,
-                )
-                finder = pipeline.finder
-                preparer = Preparer(
-                    pipeline.bundle,
-                    window=settings.window,
-                    max_pixels=settings.limits.picture_pixels,
-                    max_length=pipeline.backend.max_length,
-                    jpeg=settings.jpeg,
-                    known=pipeline.cache,
-                    find=None if finder is None else MeasuredFinder(name, finder, self.own_metrics),
-                )
-                self._preparations[name] = Preparation(name, preparer, self.own_metrics)
-                self._batchers[name] = Batcher(name, pipeline, settings.batching.size, self.own_metrics, gave_up)
+                self._add(name, path, settings, gave_up)
         except BaseException:
-            self.close()
+            for batcher in self._batchers.values():
+                batcher.close()
             raise
+        preparing = settings.threads or os.cpu_count() or 1
+        running = sum(batcher.lanes for batcher in self._batchers.values())
+        self._threads = ThreadPoolExecutor(preparing + running, "hvpnet-work")
+
+    def _add(self, name: str, path: Path, settings: Settings, gave_up: Callable[[Exception], None]) -> None:
+        """Load a bundle, ready for its first request."""
+        pipeline = Pipeline.load(
+            path,
+            settings.backend,
+            precision=settings.precision,
+            cache_bytes=settings.cache_bytes,
+            threads=settings.threads,
+            device=settings.device,
+        )
+        with ExitStack() as undo:
+            undo.callback(pipeline.close)
+            pipeline.warm_up()
+            finder = pipeline.finder
+            preparer = Preparer(
+                pipeline.bundle,
+                window=settings.window,
+                max_pixels=settings.limits.picture_pixels,
+                max_length=pipeline.backend.max_length,
+                jpeg=settings.jpeg,
+                known=pipeline.cache,
+                find=None if finder is None else MeasuredFinder(name, finder, self.own_metrics),
+            )
+            self._preparations[name] = Preparation(name, preparer, self.own_metrics)
+            self._batchers[name] = Batcher(name, pipeline, settings.batching.size, self.own_metrics, gave_up)
+            undo.pop_all()
 
     async def extract(self, bundle: str, tweets: Sequence[Tweet]) -> Sequence[Result | Rejection]:
         """See `Extractor`.

@@ -150,6 +150,7 @@ class Settings(_Table):
         bundles: folders by the name that requests give; the first is the default. Every node has the same folders.
         backend: see `Pipeline.load`.
         precision: of the graphs; see `Pipeline.load`.
+        device: number of the GPU; see `Pipeline.load`. Not on Ray, which gives a GPU to each replica that has one.
         threads: CPU threads of one backend; by default all cores.
         window: slide over texts beyond the piece budget instead of cutting them.
         jpeg: see `Pipeline.load`.
@@ -161,6 +162,7 @@ class Settings(_Table):
     bundles: Annotated[dict[Name, Path], Field(min_length=1)]
     backend: str = "auto"
     precision: str | None = None
+    device: Annotated[int, Field(ge=0)] | None = None
     threads: Count | None = None
     window: bool = False
     jpeg: Jpeg = "full"

@@ -71,7 +71,7 @@ def test_disagreements_are_counted_with_their_margins(
             seen.append(super().encode_text(text, prefixes))
             return -seen[-1]
 
-    monkeypatch.setitem(BACKENDS, "onnxruntime-cpu", Negated)
+    monkeypatch.setitem(BACKENDS, "onnxruntime-cpu", lambda bundle, *_: Negated(bundle))
     _, runtime = run("re", data("re"), re_bundle, re_model, tmp_path, RUNTIME)
     assert (runtime.decisions, runtime.differing, runtime.agreement) == (5, 5, 0)
     assert runtime.margin == runtime.margins[0]

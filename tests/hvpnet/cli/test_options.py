@@ -98,3 +98,23 @@ def test_what_a_grounder_is_asked(
         assert words in capsys.readouterr().err
     else:
         assert select(GrounderOptions, parser.parse_args(["--queries", queries])).words("re") == words
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("predict x --text a --device -1", "GPUs are numbered from 0, and '-1' is no such number"),
+        ("predict x --text a --device first", "GPUs are numbered from 0, and 'first' is no such number"),
+        ("serve x --ray --device 0", "--device belongs to the service in this process; Ray gives replicas their GPUs"),
+        ("annotate x a.jsonl b.jsonl --ray --device 0", "--device belongs to a run without Ray"),
+        ("annotate x a.jsonl b.jsonl --copies 2 --device 1", "--device 1 is one GPU, which has one copy of the bundle"),
+        ("bench x --checkpoint y --out z --backend openvino --device 1", "GPU 1 is chosen for the backend openvino"),
+    ],
+)
+def test_a_gpu_that_makes_no_sense_is_refused(line: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code = main(line.split())
+    except SystemExit as stop:
+        code = int(str(stop.code))
+    assert code in (1, 2)
+    assert said in capsys.readouterr().err

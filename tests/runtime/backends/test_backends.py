@@ -12,9 +12,20 @@ import openvino
 import pytest
 from fake_gpu import FakeCuda
 
-from hvpnet_runtime import BackendError, Bundle, BundleError, Pipeline
-from hvpnet_runtime.backends import AUTO, BACKENDS, TextInputs, available_backends, load_backend
+import hvpnet_runtime.backends
+from hvpnet_runtime import BackendError, Bundle, BundleError, InputError, Pipeline
+from hvpnet_runtime.backends import (
+    AUTO,
+    BACKENDS,
+    TextInputs,
+    WarmUpShape,
+    available_backends,
+    load_backend,
+    nvidia,
+)
+from hvpnet_runtime.backends.base import LENGTHS
 from hvpnet_runtime.backends.cuda import find_device
+from hvpnet_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from hvpnet_runtime.backends.onnxruntime_gpu import OnnxRuntimeGpuBackend
 from hvpnet_runtime.errors import MissingExtraError
 
@@ -28,6 +39,86 @@ def test_auto_says_what_it_passed_over_and_what_loaded(ner_bundle: Path, caplog:
         assert [line.partition(" passed over: ")[0] for line in said[:-1]] == [f"backend {name}" for name in AUTO[:-1]]
         assert all(" passed over: " in line for line in said[:-1])
     assert f"backend {backend.name} loaded" in caplog.text
+
+
+def test_auto_warns_where_a_gpu_is_left_idle(
+    ner_bundle: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the reason for each backend; where there is no GPU, nothing is said."""
+
+    def refuse(*_: object) -> None:
+        raise MissingExtraError("cuda-bindings", "gpu", "running on a GPU")
+
+    for name in AUTO[:-1]:
+        monkeypatch.setitem(BACKENDS, name, refuse)
+    for here, expected in ((False, []), (True, [*AUTO[:-1], "an NVIDIA GPU is here"])):
+        monkeypatch.setattr(hvpnet_runtime.backends, "sees_nvidia_gpu", lambda here=here: here)
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "hvpnet_runtime"):
+            assert load_backend(Bundle.load(ner_bundle)).name == "onnxruntime-cpu"
+        said = [record.getMessage() for record in caplog.records]
+        assert len(said) == len(expected)
+        for line, start in zip(said, expected, strict=True):
+            assert line.removeprefix("backend ").startswith(start)
+        assert all("pip install 'hvpnet[gpu]'" in line for line in said[:-1])
+
+
+def test_a_gpu_is_seen_by_its_driver_unless_it_is_hidden(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(nvidia, "_LIBRARY", "libnone.so.1")
+    monkeypatch.setattr(nvidia, "_DRIVER", tmp_path / "none")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert not nvidia.sees_nvidia_gpu()
+    (tmp_path / "nvidia-smi").touch(0o755)
+    assert nvidia.sees_nvidia_gpu()
+    (tmp_path / "nvidia-smi").unlink()
+    monkeypatch.setattr(nvidia, "_DRIVER", tmp_path)
+    for hidden, seen in (("", False), ("-1", False), ("0", True), ("GPU-5f", True)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        assert nvidia.sees_nvidia_gpu() == seen
+
+
+def test_the_chosen_gpu_reaches_the_backend(ner_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And `auto` then loads none of the CPU."""
+    asked: list[Any] = []
+
+    def note(_: Bundle, threads: int | None, precision: str | None, device: int | None) -> None:
+        asked.append(device)
+        raise BackendError(f"there is no GPU {device}")
+
+    for name in AUTO[:-1]:
+        monkeypatch.setitem(BACKENDS, name, note)
+    with pytest.raises(BackendError, match="no backend runs on GPU 3: there is no GPU 3; there is no GPU 3"):
+        Pipeline.load(ner_bundle, device=3)
+    assert asked == [3] * (len(AUTO) - 1)
+    for name in ("onnxruntime-cpu", "openvino"):
+        with pytest.raises(InputError, match=f"GPU 0 is chosen for the backend {name}, which runs on the CPU"):
+            Pipeline.load(ner_bundle, name, device=0)
+    for wrong in (-1, True, 1.5):
+        with pytest.raises(InputError, match="device must be a whole number, at least 0"):
+            Pipeline.load(ner_bundle, device=wrong)  # type: ignore[arg-type]
+
+
+def test_warming_up_runs_what_is_asked_for(ner_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[Any] = []
+    real = OnnxRuntimeBackend._run
+
+    def run(self: Any, graph: str, feeds: Any) -> Any:
+        ran.append((graph, next(iter(feeds.values())).shape))
+        return real(self, graph, feeds)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(OnnxRuntimeBackend, "_run", run)
+    with Pipeline.load(ner_bundle, "onnxruntime-cpu") as pipeline:
+        most = pipeline.bundle.manifest.limits.max_length
+        pipeline.warm_up()
+        assert ran == [("vision", (1, 224, 224, 3)), ("text", (1, min(LENGTHS[0], most)))]
+        ran.clear()
+        pipeline.warm_up([WarmUpShape(3, 7, 2), WarmUpShape(0, 0, 1)])
+        assert ran == [("vision", (2, 224, 224, 3)), ("text", (3, 7)), ("vision", (1, 224, 224, 3))]
+        with pytest.raises(InputError, match=f"is longer than the longest text, which has {most} pieces"):
+            pipeline.warm_up([WarmUpShape(1, most + 1, 1)])
+    with pytest.raises(InputError, match="there is no batch such as"):
+        WarmUpShape(1, 0, 1)
 
 
 def test_available_backends_say_what_runs_and_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +201,7 @@ def test_the_precision_that_loads(bundle_of: Any, ner_bundle: Path) -> None:
 def test_an_engine_of_another_precision_is_refused(ner_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     closed = []
     engine = SimpleNamespace(name="tensorrt", precision="fp16", close=lambda: closed.append(True))
-    monkeypatch.setitem(BACKENDS, "tensorrt", lambda bundle, threads, precision: engine)
+    monkeypatch.setitem(BACKENDS, "tensorrt", lambda bundle, threads, precision, device: engine)
     assert load_backend(Bundle.load(ner_bundle), "tensorrt", precision="fp16") is engine
     with pytest.raises(BackendError, match="the engines of tensorrt are fp16: build fp32 ones"):
         load_backend(Bundle.load(ner_bundle), "tensorrt", precision="fp32")

@@ -12,7 +12,7 @@ from hvpnet_runtime.bulk import local as module
 from hvpnet_runtime.bulk.processes import annotate_in_processes
 from hvpnet_runtime.bulk.source import Part
 from hvpnet_runtime.bulk.worker import Annotator, Done
-from hvpnet_runtime.errors import BulkError, StaleEngineError
+from hvpnet_runtime.errors import BulkError, InputError, StaleEngineError
 
 pytestmark = pytest.mark.heavy
 
@@ -66,6 +66,8 @@ def test_parts_that_are_done_come_before_the_error_of_another() -> None:
         (Local(copies=4), "auto", ["0", "3"], (["0", "3"], 4)),
         (Local(), "onnxruntime-cpu", ["0", "3"], ("here", None)),
         (Local(copies=2), "openvino", ["0", "3", "5"], ([None, None], 4)),
+        (Local(device=1), "auto", ["0", "3"], ("GPU 1", None)),
+        (Local(device=1, copies=1, threads=2), "tensorrt", ["0", "3"], ("GPU 1", 2)),
     ],
 )
 def test_what_runs_where(
@@ -78,7 +80,8 @@ def test_what_runs_where(
         return []
 
     def here(annotator: Annotator, part: Part) -> Done:
-        where.append(("here", annotator._threads))
+        place = "here" if annotator._device is None else f"GPU {annotator._device}"
+        where.append((place, annotator._threads))
         return Done(part.number, b"", b"", 0, "fake")
 
     monkeypatch.setattr(module, "visible_gpus", lambda: gpus)
@@ -88,3 +91,9 @@ def test_what_runs_where(
     job = Job(Path("bundle"), Path("in.jsonl"), Path("out.jsonl"), backend)
     list(local(job, "digest", parts(5)))
     assert where in ([expected], [expected] * 5)
+
+
+def test_one_gpu_has_one_copy() -> None:
+    job = Job(Path("bundle"), Path("in.jsonl"), Path("out.jsonl"))
+    with pytest.raises(InputError, match="GPU 1 alone is chosen, and a GPU has one copy, not 2"):
+        list(Local(copies=2, device=1)(job, "digest", parts(5)))

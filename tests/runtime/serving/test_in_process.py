@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from waiting import eventually
 
-from hvpnet_runtime import Tweet
+from hvpnet_runtime import Pipeline, Tweet
 from hvpnet_runtime.errors import BackendError
 from hvpnet_runtime.serving import health
 from hvpnet_runtime.serving.errors import StuckError, UnavailableError
@@ -22,13 +22,14 @@ PATIENCE = 60
 class FakePipeline:
     """Answers tweets with themselves, when it is let; `fails` says how often it does not answer at all."""
 
-    def __init__(self, fails=0):
+    def __init__(self, fails=0, lanes=1):
         self.batches, self.fails, self.closed = [], fails, False
         self.begun, self.go_on = threading.Semaphore(0), threading.Event()
         self.cache = SimpleNamespace(hits=0, misses=0)
-        self.backend = SimpleNamespace(name="fake")
+        self.backend = SimpleNamespace(name="fake", lanes=lanes)
 
     def run(self, tweets):
+        self.cache.hits += len(tweets)
         self.begun.release()
         assert self.go_on.wait(PATIENCE)
         if self.fails:
@@ -83,6 +84,35 @@ def test_what_waits_while_the_backend_is_busy_is_one_batch(batcher):
     assert results(first) == ["a"]
     assert [results(futures) for futures in later] == [["b"], ["c", "d"], ["e", "f"], ["g", "h", "i", "j", "k"]]
     assert pipeline.batches == [["a"], ["b", "c", "d"], ["e", "f"], ["g", "h", "i", "j"], ["k"]]
+
+
+def test_a_backend_with_two_lanes_has_two_batches_under_way():
+    """What comes meanwhile is one batch, and the cache's hits are counted once, whichever batch they are of."""
+    pipeline, registry = FakePipeline(lanes=2), CollectorRegistry()
+    batcher = InThreads("ner", pipeline, 4, Metrics(PrometheusInstruments(registry)), pytest.fail)
+    futures = []
+    for tweet in ("a", "b"):
+        futures.append(batcher.submit([tweet]))
+        assert pipeline.begun.acquire(timeout=PATIENCE)  # though none has come back
+    futures += [batcher.submit([tweet]) for tweet in ("c", "d")]
+    assert not pipeline.begun.acquire(timeout=0.2)
+    assert batcher.stuck(0)
+    pipeline.go_on.set()
+    assert [results(each) for each in futures] == [["a"], ["b"], ["c"], ["d"]]
+    batcher.threads.shutdown()
+    assert sorted(pipeline.batches) == [["a"], ["b"], ["c", "d"]]
+    assert not batcher.stuck(0)
+    assert registry.get_sample_value("hvpnet_cache_hits_total", {"bundle": "ner"}) == 4
+
+
+def test_a_bundle_is_warmed_up_before_it_serves(settings, monkeypatch):
+    warmed = []
+    monkeypatch.setattr(
+        Pipeline, "warm_up", lambda pipeline, shapes=None: warmed.append((pipeline.bundle.path, shapes))
+    )
+    extractor = InProcess(settings, pytest.fail)
+    extractor.close()
+    assert warmed == [(path, None) for path in settings.bundles.values()]
 
 
 def test_what_was_cancelled_is_not_run(batcher):

@@ -26,7 +26,7 @@ from ray.serve.handle import DeploymentHandle
 from hvpnet_runtime.ray_processes import PICTURE_PROCESS
 from hvpnet_runtime.serving.admission import Admission
 from hvpnet_runtime.serving.api import create_api
-from hvpnet_runtime.serving.errors import UnavailableError
+from hvpnet_runtime.serving.errors import SettingsError, UnavailableError
 from hvpnet_runtime.serving.metrics import Metrics
 from hvpnet_runtime.serving.on_ray.inference import Inference
 from hvpnet_runtime.serving.on_ray.metrics import NodeMetrics, RayInstruments
@@ -130,7 +130,13 @@ class Ingress:
 
 
 def build(args: Settings) -> serve.Application:
-    """The application, for `serve.run` and as the `import_path` of a Serve config file."""
+    """The application, for `serve.run` and as the `import_path` of a Serve config file.
+
+    Raises:
+        SettingsError: a GPU is chosen, which is for Ray to do.
+    """
+    if args.device is not None:
+        raise SettingsError(f"device is {args.device}: on Ray, inference.gpus says how many GPUs each replica gets")
     preparations = {name: _preparation(name, path, args) for name, path in args.bundles.items()}
     inferences = {name: _inference(name, path, args) for name, path in args.bundles.items()}
     queue = args.limits.queue

@@ -51,7 +51,7 @@ class Inference:
 
     Raises:
         BundleError: the bundle is missing, damaged or edited.
-        BackendError: no backend runs here, or the one named does not.
+        BackendError: no backend runs here, or the one named does not, or its first batch fails.
     """
 
     def __init__(
@@ -75,6 +75,7 @@ class Inference:
         )
         if self._pipeline.backend.max_length is not None:  # the preparation, elsewhere, knows the bundle's limit only
             raise BackendError(f"the engine of {path} was built for short texts: build it without --max-seq to serve")
+        self._pipeline.warm_up()  # before Ray Serve sends requests here
         self._name, self._metrics, self._size = name, Metrics(RayInstruments()), Batching().size
         self._thread = ThreadPoolExecutor(1, "hvpnet-inference")  # a backend runs one batch at a time
         self._failure: Exception | None = None

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from hvpnet_runtime.backends import Grounder
 from hvpnet_runtime.backends.grounder import MAX_GROUNDED
 from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.bundle.grounder_spec import ADD_AGAIN
 from hvpnet_runtime.errors import BackendError, InputError, brief
 from hvpnet_runtime.grounding.pictures import fit
 from hvpnet_runtime.grounding.queries import load_queries
@@ -191,7 +192,7 @@ class ObjectFinder:
         if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
             reason = "NaN or infinity; try another backend or precision"
         elif scores.min() < -_ROUNDING or scores.max() > 1 + _ROUNDING:
-            reason = "a score outside [0, 1]; export the grounder again"
+            reason = f"a score outside [0, 1]; {ADD_AGAIN}"
         else:
             clipped: _Floats = np.clip(scores, 0, 1)
             return clipped

@@ -33,6 +33,7 @@ def test_cures_of_the_library_are_shown_as_options() -> None:
         'take it with kind="re" or add it': "take it with --kind re or add it",
         "json=True shows it": "--json shows it",
         'most_rows="9", then': "--most-rows 9, then",
+        "or give most_rows=N": "or give --most-rows N",
         'window="x" is no option of this verb': 'window="x" is no option of this verb',
         'a path /data/names=1 or mykind="re"': 'a path /data/names=1 or mykind="re"',
     }

@@ -172,7 +172,7 @@ def write_grounder(folder: Path, grounder: Grounder, spec: GrounderSpec, progres
 
 
 def to_grounder_precision(folded: Grounder, precision: Precision) -> Grounder:
-    """For `fp16`, a copy with narrow weights; else the grounder.
+    """A copy with narrow weights for `fp16`, or else the grounder itself.
 
     Args:
         folded: a grounder without batch norms.

@@ -17,13 +17,13 @@ from hvpnet.modeling.model import HVPNeT
 from hvpnet_export.calibration import CalibrationData
 from hvpnet_export.errors import ExportError, IncompleteError
 from hvpnet_export.graphs import export_text, export_vision
-from hvpnet_export.grounder import grounder_precisions, grounder_spec, require_pictures, write_grounder
+from hvpnet_export.grounder import grounder_precisions, grounder_spec, write_grounder
 from hvpnet_export.model_facts import manifest_of
 from hvpnet_export.parity import ParityReport, compare
 from hvpnet_export.parity_cases import example_cases
 from hvpnet_export.precision import to_precision
 from hvpnet_export.quantise import METHOD, quantise
-from hvpnet_runtime.bundle import Precision, file_digests
+from hvpnet_runtime.bundle import Precision, file_digests, require_pictures
 from hvpnet_runtime.bundle.staging import staged
 from hvpnet_runtime.preprocessing.encode_text import MARKERS
 from hvpnet_runtime.types import Progress
@@ -59,6 +59,7 @@ def export_bundle(
         The parity reports of the model's graphs that the manifest holds.
 
     Raises:
+        BundleError: there is a grounder, and the model reads no pictures.
         ExportError: `out` exists, the tokeniser is of another vocabulary, a weight does not fit the precision, INT8 has
             no calibration data, or the disk is full.
         ParityError: a graph does not answer as the eager model does.
@@ -74,17 +75,7 @@ def export_bundle(
     with _staged(out) as stage:
         (stage / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), "utf-8")  # save() raises no OSError
         write_arrays(model, stage)
-        reports: dict[Precision, ParityReport] = {}
-        failures: dict[Precision, HvpnetError] = {}
-        for precision in sorted(precisions, key="int8".__eq__):  # which is made of the FP32 graphs
-            try:
-                reports[precision] = _verified_graphs(model, tokenizer, precision, calibration, stage, progress)
-            except HvpnetError as error:
-                failures[precision] = error
-                _give_up(precision, error, reports, keep_going=keep_going)
-                shutil.rmtree(stage / "onnx" / precision, ignore_errors=True)
-        if not reports:
-            raise next(iter(failures.values()))
+        reports, failures = _graphs(model, tokenizer, precisions, calibration, stage, progress, keep_going=keep_going)
         if grounder is not None and spec is not None:
             spec = replace(spec, precision=grounder_precisions(tuple(reports)))
             spec = write_grounder(stage, grounder, spec, progress)
@@ -102,6 +93,31 @@ def export_bundle(
         reasons = "; ".join(f"{precision}: {error}" for precision, error in failures.items())
         raise IncompleteError(f"{out} holds {', '.join(reports)}, but not {reasons}")
     return reports
+
+
+def _graphs(
+    model: HVPNeT,
+    tokenizer: Tokenizer,
+    precisions: Sequence[Precision],
+    calibration: CalibrationData | None,
+    stage: Path,
+    progress: Progress,
+    *,
+    keep_going: bool,
+) -> tuple[dict[Precision, ParityReport], dict[Precision, HvpnetError]]:
+    """Write the graphs of every precision that passes, one at least; reports of those, and why the others do not."""
+    reports: dict[Precision, ParityReport] = {}
+    failures: dict[Precision, HvpnetError] = {}
+    for precision in sorted(precisions, key="int8".__eq__):  # which is made of the FP32 graphs
+        try:
+            reports[precision] = _verified_graphs(model, tokenizer, precision, calibration, stage, progress)
+        except HvpnetError as error:
+            failures[precision] = error
+            _give_up(precision, error, reports, keep_going=keep_going)
+            shutil.rmtree(stage / "onnx" / precision, ignore_errors=True)
+    if not reports:
+        raise next(iter(failures.values()))
+    return reports, failures
 
 
 def _verified_graphs(
@@ -124,7 +140,7 @@ def _give_up(precision: Precision, error: HvpnetError, passed: Collection[Precis
     if keep_going:
         return
     if passed and isinstance(error, ExportError):
-        cure = f"--keep-going (in Python, keep_going=True) writes the bundle with {', '.join(passed)} alone"
+        cure = f"keep_going=True writes the bundle with {', '.join(passed)} alone"
         raise type(error)(f"{precision}: {error}: {cure}") from error
     raise error
 

@@ -26,9 +26,9 @@ from hvpnet_runtime.bundle import (
     Bundle,
     FileDigest,
     GrounderSpec,
-    Manifest,
     Precision,
     grounder_specs,
+    require_pictures,
     sha256,
 )
 from hvpnet_runtime.bundle.arrays import read_arrays
@@ -85,13 +85,14 @@ def add_grounder(
         What the manifest says of the grounder.
 
     Raises:
-        BundleError: the folder holds no bundle, or a file was changed.
-        ExportError: the bundle's model reads no pictures, the words or the threshold cannot be used, a weight does not
-            fit the precision, or the disk is full. The bundle is as it was.
+        BundleError: the folder holds no bundle, a file was changed that is not the old grounder's, or the model reads
+            no pictures.
+        ExportError: the words or the threshold cannot be used, a weight does not fit the precision, or the disk is
+            full. The bundle is as it was.
         ParityError: a graph does not answer as the eager model does; likewise.
     """
     folder = bundle.resolve()
-    manifest = Bundle.load(folder).manifest
+    manifest = Bundle.load(folder, grounder=False).manifest
     require_pictures(manifest)
     chosen = grounder_precisions(manifest.precision) if precisions is None else precisions
     spec = grounder_spec(grounder, words, threshold, chosen)
@@ -107,16 +108,6 @@ def add_grounder(
     except OSError as error:
         raise ExportError(f"the grounder could not be written to {bundle}: {error}") from error
     return spec
-
-
-def require_pictures(manifest: Manifest) -> None:
-    """Hold a bundle's model against what a grounder is for.
-
-    Raises:
-        ExportError: it reads no pictures.
-    """
-    if not manifest.sizes.pictures:
-        raise ExportError(f"the model reads no pictures (variant {manifest.variant}): a grounder finds nothing for it")
 
 
 def grounder_precisions(precisions: Sequence[Precision]) -> tuple[Precision, ...]:
@@ -181,7 +172,7 @@ def write_grounder(folder: Path, grounder: Grounder, spec: GrounderSpec, progres
 
 
 def to_grounder_precision(folded: Grounder, precision: Precision) -> Grounder:
-    """For `fp16`, a copy with narrow weights; else the grounder.
+    """A copy with narrow weights for `fp16`, or else the grounder itself.
 
     Args:
         folded: a grounder without batch norms.

@@ -104,7 +104,7 @@ class EagerPipeline:
     """
 
     def __init__(self, backend: EagerBackend, tokenizer: Tokenizer, spec: PictureSpec) -> None:
-        self.backend, self._model = backend, backend.model
+        self.backend, self._model, self.finder = backend, backend.model, None
         self._encoder = text_encoder(tokenizer, self._model.config)
         self._crop = transforms.Compose([transforms.Resize(spec.resize), transforms.CenterCrop(spec.crop)])
         self._scale = transforms.Compose([transforms.ToTensor(), transforms.Normalize(spec.mean, spec.std)])

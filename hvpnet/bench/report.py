@@ -13,12 +13,15 @@ from hvpnet.bench.accuracy import Accuracy
 from hvpnet.bench.measure import Measurement, Results
 from hvpnet.bench.run import headline
 from hvpnet.bench.stopwatch import STAGES
-from hvpnet.bench.workload import ALL_NEW, PICTURE_SIZE, PICTURES, Case
+from hvpnet.bench.workload import ALL_NEW, FOUND, PICTURE_SIZE, PICTURES, Case
 
 _COLOURS = ("#94a3b8", "#cbd5e1", "#0f766e", "#1d4ed8", "#c2410c")
 _LATENCY = {"": "{0.candidate.name}"} | {name: f"{{0.total.{name}:.1f}}" for name in ("minimum", "p50", "p95", "p99")}
 _LATENCY |= {"x eager fp32": "{0.speedup}", "both graphs, p50": "{0.graphs.p50:.1f}", "graphs, x": "{0.graphs_speedup}"}
-_STAGES = {"": "{0.candidate.name}"} | {stage: f"{{0.stages[{stage}]:.2f}}" for stage in STAGES}
+_GIVEN = [stage for stage in STAGES if stage != "ground"]  # where objects are given
+_STAGES = {"": "{0.candidate.name}"} | {stage: f"{{0.stages[{stage}]:.2f}}" for stage in _GIVEN}
+_FOUND = {"": "{0.candidate.name}", "ground": "{0.stages[ground]:.2f}", "whole answer": "{0.total.p50:.1f}"}
+_FOUND |= {"x its time with all pictures new": "{0.share}"}
 _SCORES = {"": "{0.candidate.name}", "F1": "{0.scores.f1:.2%}", "to eager fp32": "{0.change:+.2%}"}
 _SCORES |= {"equal": "{0.agreement:.3%}", "differ": "{0.differing} of {0.decisions}", "margin": "{0.margin:.3g}"}
 _STARTS = {"": "{0[name]}", "import, s": "{0[imports]:.2f}", "load, s": "{0[load]:.2f}"}
@@ -89,10 +92,14 @@ def _timings(results: Results) -> Iterator[str]:
     yield "## Its stages, medians"
     yield "prepare: tokenise, resize; normalise: scale pixels, or look prefixes up; decode: Viterbi, entities."
     yield table(_STAGES, rows)
-    if seen := {each.candidate for each in measurements if each.case.pictures != ALL_NEW}:
+    if found := [each for each in measurements if each.case.pictures == FOUND]:
+        yield "## Objects found in a new picture"
+        yield "ground: the grounder's network on one picture, median. The whole answer is its p50, with its ratio."
+        yield table(_FOUND, found)
+    if seen := {each.candidate for each in measurements if each.case.pictures not in (ALL_NEW, FOUND)}:
         yield "## Pictures seen before"
         yield "p50 of the whole answer, its share of the candidate's time with all pictures new, and p50 of the graphs."
-        cases = {Case(first.batch, first.length, pictures) for pictures in PICTURES}
+        cases = {Case(first.batch, first.length, pictures) for pictures in PICTURES if pictures != FOUND}
         one = [each for each in measurements if each.candidate in seen and each.case in cases]
         yield _by_case("{0.pictures}", "{0.total.p50:.1f} ({0.share.median:.0%}); {0.graphs.p50:.1f}", one)
     yield "## Batch and length"
@@ -149,7 +156,7 @@ def draw_figures(results: Results, out: Path) -> list[str]:
     figures = {name: plt.subplots(figsize=size, layout="constrained") for name in ("latency", "batch", "accuracy")}
     bars, lines, dots = (axes for _, axes in figures.values())
     left = np.zeros(len(rows))  # ms
-    for stage, colour in zip(STAGES, _COLOURS, strict=True):
+    for stage, colour in zip(_GIVEN, _COLOURS, strict=True):
         widths = [each.stages[stage] for each in rows]
         container = bars.barh(names, widths, left=left, label=stage, color=colour)
         left += widths

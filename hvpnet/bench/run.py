@@ -17,7 +17,7 @@ from hvpnet.bench.machine import describe_machine
 from hvpnet.bench.measure import Keep, Measurement, Results, measure, passing_over, ways_of
 from hvpnet.bench.statistics import Ratio, interleave
 from hvpnet.bench.workers import PATIENCE, Worker, start_worker
-from hvpnet.bench.workload import PICTURES, Case
+from hvpnet.bench.workload import ALL_NEW, FOUND, PICTURES, Case
 from hvpnet.data import Split, load_split
 from hvpnet.data.examples import SplitName
 from hvpnet.evaluation.metrics import require_scorer
@@ -62,7 +62,9 @@ def run_bench(
     bundle = Bundle.load(path)
     split = _read(data, bundle, progress) if data else None  # before minutes of timing
     results = _nothing_yet(bundle.manifest, checkpoint, seconds)
-    groups = plan(bundle.manifest.limits.max_length, bundle.sizes.pictures)
+    groups = plan(
+        bundle.manifest.limits.max_length, bundle.sizes.pictures, grounds=bundle.manifest.grounder is not None
+    )
     load = partial(start_worker, bundle=bundle.path, checkpoint=checkpoint, case=groups[0][0])
     keep(results)
     workers: dict[Candidate, Worker] = {}
@@ -107,7 +109,7 @@ def _read(data: Data, bundle: Bundle, progress: Progress) -> Split:
 
 def _nothing_yet(manifest: Manifest, checkpoint: Path, seconds: float) -> Results:
     return {
-        "schema": 4,
+        "schema": 5,
         "machine": describe_machine() | {"pytorch_threads": torch.get_num_threads()},
         "model": _model(manifest, checkpoint),
         "jpeg": "full",  # as `Pipeline.load` decodes by default; the pictures timed are too small for another way
@@ -173,13 +175,15 @@ def headline(results: Results) -> list[Measurement]:
     return [each for each in results["measurements"] if each.case == results["measurements"][0].case]
 
 
-def plan(max_length: int, pictures: int) -> list[list[Case]]:
+def plan(max_length: int, pictures: int, *, grounds: bool) -> list[list[Case]]:
     """Groups of cases that take turns, the most important first, each beginning with all pictures new.
 
-    What was seen before is only varied where the bundle reads all four pictures of a tweet.
+    What was seen before is only varied where the bundle reads all four pictures of a tweet, and objects are only found
+    where it has a grounder.
     """
     length = min(LENGTH, max_length)
-    first = [Case(1, length, kind) for kind in PICTURES][: None if pictures == 4 else 1]
+    kinds = [kind for kind in PICTURES if kind == ALL_NEW or (grounds if kind == FOUND else pictures == 4)]
+    first = [Case(1, length, kind) for kind in kinds]
     lengths = sorted({min(other, max_length) for other in LENGTHS} - {length})
     return [first, *([Case(1, other)] for other in lengths), *([Case(batch, length)] for batch in BATCHES)]
 

@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
 
-STAGES = ("prepare", "normalise", "vision", "text", "decode")
-"""Tokenise, decode and resize pictures; normalise them (PyTorch) or look up what was seen before; the two
-networks; Viterbi and entities."""
+STAGES = ("prepare", "ground", "normalise", "vision", "text", "decode")
+"""Tokenise, decode and resize pictures, and cut what the grounder found out of them; the grounder's network, where
+objects are found; normalise pictures (PyTorch) or look up what was seen before; the two networks; Viterbi and
+entities."""
 
 
 class Stopwatch:
@@ -14,8 +15,11 @@ class Stopwatch:
 
     def __init__(self, pipeline: Any) -> None:  # noqa: ANN401  what one prepares is not what the other runs
         self._pipeline, backend = pipeline, pipeline.backend
-        backend.encode_pictures = self._timed(backend.encode_pictures, "vision")
-        backend.encode_text = self._timed(backend.encode_text, "text")
+        backend.encode_pictures = self._timed(backend.encode_pictures, "normalise", "vision")
+        backend.encode_text = self._timed(backend.encode_text, "normalise", "text")
+        if pipeline.finder is not None:
+            grounder = pipeline.finder.grounder
+            grounder.find_objects = self._timed(grounder.find_objects, "prepare", "ground")
 
     def measure(self, tweets: Sequence[Any]) -> dict[str, float]:
         """Answer the tweets as one batch; returns seconds by stage, which add up to the whole answer.
@@ -29,9 +33,9 @@ class Stopwatch:
         self._lap("decode")
         return self._stages
 
-    def _timed(self, network: Callable[..., Any], stage: str) -> Callable[..., Any]:
+    def _timed(self, network: Callable[..., Any], before: str, stage: str) -> Callable[..., Any]:
         def timed(*inputs: object) -> object:
-            self._lap("normalise")
+            self._lap(before)
             outputs = network(*inputs)
             self._lap(stage)
             return outputs

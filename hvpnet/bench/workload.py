@@ -17,13 +17,18 @@ PICTURE_SIZE = (600, 450)
 """Width and height, of whole pictures and objects alike."""
 
 ALL_NEW = "all new"
+FOUND = "one new, objects found"
 PICTURES = {
     ALL_NEW: (True, True, True, True),
     "one new, three seen": (True, False, False, False),
     "one new, no objects": (True,),
     "all seen": (False, False, False, False),
+    FOUND: (True,),
 }
-"""Which of a tweet's whole picture and objects are new; the others were shown in the round before."""
+"""Which of a tweet's whole picture and objects are new; the others were shown in the round before.
+
+Objects of `FOUND` are not given: the bundle's grounder finds them.
+"""
 
 _MAX_BATCH = 32
 
@@ -67,7 +72,8 @@ class Workload:
         image, *objects = (self._photo(slot, new if is_new else row) for slot, is_new in shown)
         # The pair is never the end of a text: published loaders leave out a closing marker there.
         head, tail = ((0, 1), (2, 3)) if self._marked else (None, None)
-        return Tweet(words=words, image=image, objects=tuple(objects), head=head, tail=tail)
+        given = None if case.pictures == FOUND else tuple(objects)
+        return Tweet(words=words, image=image, objects=given, head=head, tail=tail)
 
     def _photo(self, slot: int, number: int) -> bytes:
         """JPEG bytes of a scene shifted by `number` pixels, row after row: other pixels for every number."""

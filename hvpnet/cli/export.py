@@ -3,13 +3,20 @@
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
-from hvpnet.cli.grounder_options import GrounderOptions, grounder_option
+from hvpnet.cli.grounder_options import GrounderOptions, grounder_option, require_checkpoint
 from hvpnet.cli.options import PictureOptions, ShownOptions, argument, option, progress, show
 from hvpnet.errors import ConfigError, DataError
 from hvpnet_runtime.bundle import Precision, Task, Variant
 from hvpnet_runtime.errors import brief
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from hvpnet.modeling.config import HVPNeTConfig
+    from hvpnet.modeling.model import HVPNeT
+    from hvpnet_export import CalibrationData
 
 
 def _precisions(value: str) -> tuple[str, ...]:
@@ -58,38 +65,14 @@ class Options(GrounderOptions, PictureOptions, ShownOptions):
 
 def run(options: Options) -> int:
     """Export, verify, write."""
+    if options.grounder is not None:
+        require_checkpoint(options.grounder, options.grounder_tokenizer)
     progress("loading PyTorch and the checkpoint")
-    from hvpnet.data import load_split
-    from hvpnet.modeling.checkpoint import checkpoint_folder, load_checkpoint, read_bert_config
     from hvpnet.modeling.grounding import load_grounder
-    from hvpnet.modeling.infer_config import Hints, read_labels
-    from hvpnet.modeling.tokenizer import load_tokenizer
-    from hvpnet.modeling.visual_prefix import PICTURES
-    from hvpnet_export import CalibrationData, export_bundle
+    from hvpnet_export import export_bundle
 
-    folder = options.tokenizer or checkpoint_folder(options.checkpoint)
-    if options.tokenizer is None and not (folder / "tokenizer.json").is_file():
-        raise ConfigError(
-            f"no tokenizer lies in {folder}: give --tokenizer, the folder of the BERT that was trained on"
-        )
-    hints = Hints(
-        task=options.task,
-        variant=options.variant,
-        labels=read_labels(options.labels) if options.labels else None,
-        max_length=options.max_length,
-        heads=options.heads,
-        bert=read_bert_config(folder),
-    )
-    model = load_checkpoint(options.checkpoint, hints)
-    tokenizer = load_tokenizer(folder, model.config.task)
-    calibration = None
-    if options.calibration is not None:
-        pictures = PICTURES if model.config.pictures else None
-        split = load_split(
-            options.calibration, "train", options.on_bad_image, labels=model.config.labels, pictures=pictures
-        )
-        progress(f"calibrating on some of {split.summary}")
-        calibration = CalibrationData.choose(split, model.config)
+    model, tokenizer = _load(options)
+    calibration = _calibration(options, model.config)
     grounder = None
     if options.grounder is not None:
         progress("loading the grounder")
@@ -119,3 +102,40 @@ def run(options: Options) -> int:
         as_json=options.json,
     )
     return 0
+
+
+def _load(options: Options) -> "tuple[HVPNeT, Tokenizer]":
+    """The model and its tokenizer."""
+    from hvpnet.modeling.checkpoint import checkpoint_folder, load_checkpoint, read_bert_config
+    from hvpnet.modeling.infer_config import Hints, read_labels
+    from hvpnet.modeling.tokenizer import load_tokenizer
+
+    folder = options.tokenizer or checkpoint_folder(options.checkpoint)
+    if options.tokenizer is None and not (folder / "tokenizer.json").is_file():
+        raise ConfigError(
+            f"no tokenizer lies in {folder}: give --tokenizer, the folder of the BERT that was trained on"
+        )
+    hints = Hints(
+        task=options.task,
+        variant=options.variant,
+        labels=read_labels(options.labels) if options.labels else None,
+        max_length=options.max_length,
+        heads=options.heads,
+        bert=read_bert_config(folder),
+    )
+    model = load_checkpoint(options.checkpoint, hints)
+    return model, load_tokenizer(folder, model.config.task)
+
+
+def _calibration(options: Options, config: "HVPNeTConfig") -> "CalibrationData | None":
+    """Tweets of the training data, if they were given for INT8."""
+    if options.calibration is None:
+        return None
+    from hvpnet.data import load_split
+    from hvpnet.modeling.visual_prefix import PICTURES
+    from hvpnet_export import CalibrationData
+
+    pictures = PICTURES if config.pictures else None
+    split = load_split(options.calibration, "train", options.on_bad_image, labels=config.labels, pictures=pictures)
+    progress(f"calibrating on some of {split.summary}")
+    return CalibrationData.choose(split, config)

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from hvpnet.cli.grounder_options import GrounderOptions, grounder_option
+from hvpnet.cli.grounder_options import GrounderOptions, grounder_option, require_checkpoint
 from hvpnet.cli.options import ShownOptions, argument, progress, show
-from hvpnet_runtime.bundle import read_manifest
+from hvpnet_runtime.bundle import read_manifest, require_pictures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,13 +18,15 @@ class Options(GrounderOptions, ShownOptions):
 
 def run(options: Options) -> int:
     """Load, export, verify, rewrite."""
-    task = read_manifest(options.bundle).task  # before PyTorch is loaded: the folder may be no bundle
+    manifest = read_manifest(options.bundle)
+    require_pictures(manifest)
+    require_checkpoint(options.grounder, options.grounder_tokenizer)
     progress("loading PyTorch and the grounder")
     from hvpnet.modeling.grounding import load_grounder
     from hvpnet_export import add_grounder
 
     grounder = load_grounder(options.grounder, options.grounder_tokenizer)
-    spec = add_grounder(options.bundle, grounder, options.words(task), progress=progress)
+    spec = add_grounder(options.bundle, grounder, options.words(manifest.task), progress=progress)
     show(
         {
             "bundle": str(options.bundle),

@@ -12,6 +12,7 @@ from hvpnet_runtime import EntityResult, Tweet
 from hvpnet_runtime.bundle import PictureSpec
 from hvpnet_runtime.preprocessing.pictures import open_picture
 
+_FOUND = "#facc15"  # boxes of found objects
 _COLOURS = {"PER": "#c2410c", "LOC": "#15803d", "ORG": "#1d4ed8", "MISC": "#7e22ce"}
 
 
@@ -69,11 +70,12 @@ One tweet at a time, from files to tags, {figures.threads} CPU threads, interlea
 
 
 def draw(examples: Sequence[tuple[Tweet, EntityResult]], path: Path) -> None:
-    """Draw tweets with their pictures and the entities found, two rows of them."""
+    """Draw tweets with their pictures, the objects found in those and the entities, two rows of them."""
     import matplotlib as mpl
 
     mpl.use("Agg")  # no display
     from matplotlib import pyplot as plt
+    from matplotlib.patches import Rectangle
 
     columns = max(1, (len(examples) + 1) // 2)
     figure, axes = plt.subplots(2, columns, figsize=(4 * columns, 7.6), squeeze=False)
@@ -82,6 +84,12 @@ def draw(examples: Sequence[tuple[Tweet, EntityResult]], path: Path) -> None:
     for cell, (tweet, result) in zip(axes.flat, examples, strict=False):
         if tweet.image is not None:
             cell.imshow(open_picture(tweet.image, PictureSpec()), aspect="equal")
+        for found in result.objects or ():
+            left, top, right, bottom = found.box
+            edges = (left - 0.5, top - 0.5)  # of the first pixel, whose middle is at 0
+            cell.add_patch(Rectangle(edges, right - left, bottom - top, edgecolor=_FOUND, fill=False, linewidth=2))
+            said = f" {found.query} {found.score:.2f}"
+            cell.text(*edges, said, color=_FOUND, fontsize=9, fontweight="bold", verticalalignment="top")
         words = " ".join(word for word in tweet.words or () if word.isascii())  # fonts lack most emoji
         cell.set_title("\n".join(textwrap.wrap(words, 42)), fontsize=10, loc="left")
         for line, entity in enumerate(result.entities):

@@ -86,7 +86,8 @@ def _evaluate(
     withheld = [replace(each, tweet=replace(each.tweet, image=None, objects=())) for each in examples]
     progress("predicting the held-out tweets")
     with Pipeline.load(bundle) as pipeline:
-        results = [result for result in pipeline(tweets) if isinstance(result, EntityResult)]
+        results = _entities(pipeline, tweets)
+        shown = _shown(pipeline, tweets, results)
         tags: dict[str, list[Prediction]] = {
             "runtime, with pictures": [result.tags for result in results],
             "eager PyTorch, with pictures": predict(model, tokenizer, examples),
@@ -108,5 +109,17 @@ def _evaluate(
         backend=backend,
         threads=torch.get_num_threads(),
     )
-    shown = [(tweet, result) for tweet, result in zip(tweets, results, strict=True) if result.entities]
-    return figures, shown[:_SHOWN]
+    return figures, shown
+
+
+def _entities(pipeline: Pipeline, tweets: list[Tweet]) -> list[EntityResult]:
+    return [result for result in pipeline(tweets) if isinstance(result, EntityResult)]
+
+
+def _shown(pipeline: Pipeline, tweets: list[Tweet], results: list[EntityResult]) -> list[tuple[Tweet, EntityResult]]:
+    """The first tweets with entities; their objects are found, not given, once the bundle has been given a grounder."""
+    shown = [(tweet, result) for tweet, result in zip(tweets, results, strict=True) if result.entities][:_SHOWN]
+    if pipeline.finder is None:
+        return shown
+    bare = [replace(tweet, objects=None) for tweet, _ in shown]
+    return list(zip(bare, _entities(pipeline, bare), strict=True))

@@ -83,7 +83,7 @@ def infer_config(shapes: Shapes, hints: Hints = Hints()) -> HVPNeTConfig:
     """
     task = _task(shapes, hints.task)
     try:
-        bert = bert_config(shapes, "bert", hints.bert, hints.heads, ", or give --heads (in Python, Hints(heads=...))")
+        bert = bert_config(shapes, "bert", hints.bert, hints.heads, ", or give heads=N")
         variant = _variant(shapes, hints.variant, bert.hidden_size)
         at_cls = task == "re" and size_of(shapes, ("classifier.weight", 1)) == bert.hidden_size
         default_length = min(DEFAULT_MAX_LENGTH[task], bert.max_position_embeddings)

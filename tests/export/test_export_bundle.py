@@ -369,7 +369,7 @@ def test_what_passed_is_kept_where_asked(
 def test_what_passed_is_lost_where_not_asked(text_model: HVPNeT, tokenizer_dir: Path, tmp_path: Path) -> None:
     tokenizer, out = load_tokenizer(tokenizer_dir, "ner"), tmp_path / "bundle"
     message = refused(lambda to: export_bundle(text_model, tokenizer, to, precisions=("fp32", "fp16")), out)
-    cure = "--keep-going (in Python, keep_going=True) writes the bundle with fp32 alone"
+    cure = "keep_going=True writes the bundle with fp32 alone"
     assert message == f"fp16: {TOO_LARGE}: {cure}"
     for kept in (True, False):  # where nothing passed there is no bundle
         message = refused(

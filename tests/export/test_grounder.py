@@ -23,6 +23,7 @@ from hvpnet.modeling.tokenizer import load_tokenizer
 from hvpnet_export import ExportError, ParityError, add_grounder, export_bundle
 from hvpnet_export import grounder as room
 from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.errors import BundleError
 
 pytestmark = pytest.mark.heavy
 
@@ -167,6 +168,24 @@ def test_no_file_of_the_bundle_is_written_to(
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.usefixtures("without_graphs")
+def test_a_damaged_grounder_is_added_again(grounder: OneStageGrounder, ner_bundle: Path, tmp_path: Path) -> None:
+    """The cure that errors name: only files of the old grounder may be amiss."""
+    folder = Path(shutil.copytree(ner_bundle, tmp_path / "bundle"))
+    add_grounder(folder, grounder, WORDS)
+    right = Bundle.load(folder).manifest
+    (folder / "grounder.npz").unlink()
+    (folder / "onnx/fp32/grounder.onnx").write_bytes(b"cut off")
+    with pytest.raises(BundleError):
+        Bundle.load(folder)
+    add_grounder(folder, grounder, WORDS)
+    assert Bundle.load(folder).manifest == right
+    (folder / "grounder.npz").unlink()
+    (folder / "decoder.npz").unlink()
+    with pytest.raises(BundleError, match=r"decoder\.npz is missing"):
+        add_grounder(folder, grounder, WORDS)
+
+
 def test_the_grounder_follows_the_precisions_of_the_bundle() -> None:
     assert room.grounder_precisions(("fp32",)) == ("fp32",)
     assert room.grounder_precisions(("int8", "fp16", "fp32")) == ("fp32", "fp16")
@@ -221,10 +240,10 @@ def test_a_model_without_pictures_gets_none(
     tokenizer_dir: Path,
     tmp_path: Path,
 ) -> None:
-    with pytest.raises(ExportError, match="reads no pictures"):
+    with pytest.raises(BundleError, match="reads no pictures"):
         add_grounder(bundle_of("ner", "text_only"), grounder, WORDS)
     model, tokenizer = make_model("ner", "text_only"), load_tokenizer(tokenizer_dir, "ner")
-    with pytest.raises(ExportError, match="reads no pictures"):
+    with pytest.raises(BundleError, match="reads no pictures"):
         export_bundle(model, tokenizer, tmp_path / "bundle", grounder=grounder, words=WORDS)
     assert not list(tmp_path.iterdir())
 
@@ -289,19 +308,37 @@ def test_the_command_takes_the_folder_of_an_owl_vit(
     np.testing.assert_allclose(bundle.grounder_queries(), eager.encode(words).numpy(), atol=1e-6)
 
 
+_NOWHERE = "--grounder nowhere.pth: there is no such file or folder"
+_TOKENIZER = "give --grounder-tokenizer, the folder of the BERT that it was trained on"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["ground", "add", "BUNDLE", "--grounder", "nowhere.pth", "--grounder-tokenizer", "."], "nowhere.pth"),
-        (["ground", "add", "BUNDLE", "--grounder", "nowhere.pth"], "--grounder-tokenizer"),
-        (["ground", "add", "nowhere", "--grounder", "nowhere.pth"], "is not a bundle"),
-        (["export", "x.pth", "--out", "new", "--queries", "text"], "give --grounder too"),
+        (["ground", "add", "BUNDLE", "--grounder", "nowhere.pth", "--grounder-tokenizer", "."], _NOWHERE),
+        (["ground", "add", "BUNDLE", "--grounder", "nowhere"], "--grounder nowhere: there is no such file or folder"),
+        (["ground", "add", "BUNDLE", "--grounder", __file__], f"{__file__} comes without a tokenizer: {_TOKENIZER}"),
+        (
+            ["ground", "add", "BUNDLE", "--grounder", __file__, "--grounder-tokenizer", "nowhere"],
+            "--grounder-tokenizer nowhere: there is no such folder",
+        ),
+        (
+            ["ground", "add", "TEXT_ONLY", "--grounder", "nowhere"],
+            "the model reads no pictures (variant text_only): a grounder finds nothing for it",
+        ),
+        (["ground", "add", "nowhere", "--grounder", "nowhere.pth"], "nowhere is not a bundle: "),
+        (["export", "x.pth", "--out", "new", "--grounder", "nowhere.pth"], _NOWHERE),
+        (["verify", "BUNDLE", "--checkpoint", "x.pth", "--grounder", "nowhere.pth"], _NOWHERE),
+        (
+            ["export", "x.pth", "--out", "new", "--queries", "text"],
+            "--grounder-tokenizer and --queries describe a grounder: give --grounder too",
+        ),
     ],
 )
-def test_errors_are_one_line(
-    arguments: list[str], message: str, ner_bundle: Path, capsys: pytest.CaptureFixture[str]
+def test_errors_are_one_line_before_anything_is_loaded(
+    arguments: list[str], message: str, bundle_of: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([str(ner_bundle) if each == "BUNDLE" else each for each in arguments]) == 1
-    lines = [line for line in capsys.readouterr().err.splitlines() if not line.endswith(" ...")]
-    assert len(lines) == 1
-    assert message in lines[0]
+    bundles = {"BUNDLE": bundle_of("ner", "full"), "TEXT_ONLY": bundle_of("ner", "text_only")}
+    assert main([str(bundles.get(each, each)) for each in arguments]) == 1
+    (line,) = capsys.readouterr().err.splitlines()  # so nothing was said to be loading
+    assert line.startswith(f"hvpnet: error: {message}")

@@ -57,6 +57,19 @@ def test_the_eager_model_itself_passes(grounder):
     assert "0 of 8 boxes are others" in report.summary
 
 
+@pytest.mark.parametrize(("oracle", "runs"), [(torch.float32, 3), (torch.float64, 6)])
+def test_the_model_runs_once_where_it_is_the_oracle_itself(grounder, monkeypatch, oracle, runs):
+    """A case is answered by the model in float32, and by a copy of another type if that is the oracle."""
+    calls, candidates = [], type(grounder).candidates
+    monkeypatch.setattr(type(grounder), "oracle", oracle)
+    monkeypatch.setattr(type(grounder), "candidates", lambda self, *case: calls.append(case) or candidates(self, *case))
+    report = compare_grounder(grounder, grounder.forward, grounder.encode_queries)
+    assert report.passed
+    assert len(calls) == runs
+    if oracle is torch.float32:
+        assert (report.box_bound, report.score_bound, report.query_bound) == (1e-4, 1e-3, 1e-4)
+
+
 def runner_up(grounder, images, queries):
     """The second best of every query."""
     boxes, logits = grounder.proposals(images, queries)

@@ -462,7 +462,7 @@ def test_a_blank_that_is_no_array(copy_of: Any, content: bytes | None) -> None:
     (folder / "blank.npz").unlink()
     if content is not None:
         (folder / "blank.npz").write_bytes(content)
-    with pytest.raises(BundleError, match=r"blank\.npz(: .*; export the bundle again| is missing)"):
+    with pytest.raises(BundleError, match=r"blank\.npz(: .*; export the checkpoint again| is missing)"):
         compare(model, folder)
 
 

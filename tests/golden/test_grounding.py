@@ -145,7 +145,7 @@ def session(folder: Path, graph: GraphName, precision: Precision) -> ort.Inferen
 
 @pytest.mark.parametrize(("precision", "pixels"), [("fp32", HALF_A_PIXEL), ("fp16", 2)])
 def test_exported_graphs(golden: Golden, graphs: Path, precision: Precision, pixels: float) -> None:
-    """From pieces to pixels of the picture; every anchor is the published one. In FP16 edges move by rounding."""
+    """Boxes are compared in pixels of the picture; every anchor is the published one. FP16 rounds edges."""
     pieces = {name: golden.published[name] for name in ("input_ids", "attention_mask")}
     (queries,) = session(graphs, "queries", "fp32").run(None, pieces)
     finder = session(graphs, "grounder", precision)

@@ -118,6 +118,19 @@ def test_objects_cannot_be_found_without_a_grounder(ner_bundle: Path) -> None:
         Pipeline.load(ner_bundle, "onnxruntime-cpu", objects="all")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("objects", ["found", None])
+def test_a_model_that_reads_no_pictures_is_not_offered_a_grounder(bundle_of: Any, objects: Any) -> None:
+    path = bundle_of("ner", "text_only")
+    if objects == "found":
+        message = r"^the model reads no pictures \(variant text_only\): a grounder finds nothing for it$"
+        with pytest.raises(BundleError, match=message):
+            Pipeline.load(path, "onnxruntime-cpu", objects="found")
+    else:
+        with Pipeline.load(path, "onnxruntime-cpu") as pipeline:
+            pipeline([Tweet(text=TEXT, image=photo())])
+            assert pipeline.without_objects == 0
+
+
 def test_without_a_grounder_tweets_without_objects_are_counted(ner_bundle: Path) -> None:
     bare = Tweet(text=TEXT, image=photo())
     tweets = [bare, bare, replace(bare, objects=()), replace(bare, boxes=[(0, 0, 9, 9)]), replace(bare, image=None)]

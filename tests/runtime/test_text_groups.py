@@ -16,7 +16,7 @@ def cost(groups, rows, lengths, run_tokens):
 
 
 def cheapest(rows, lengths, run_tokens):
-    """By trying every way to cut."""
+    """The least cost of all ways to cut, each of which is tried."""
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     ways = (cuts for count in range(len(order)) for cuts in combinations(range(1, len(order)), count))
     return min(

@@ -95,7 +95,7 @@ def queries_graph() -> bytes:
 
 
 def query_tokenizer() -> str:
-    """As JSON; every word but a colour is unknown."""
+    """A tokeniser as JSON; every word but a colour is unknown to it."""
     vocabulary = {piece: number for number, piece in enumerate((*SPECIALS, *COLOURS))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()

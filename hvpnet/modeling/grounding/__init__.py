@@ -28,7 +28,6 @@ def load_grounder(path: Path, tokenizer: Path | None = None) -> Grounder:
         return load_owl_vit(path, tokenizer)
     if tokenizer is None:
         raise ConfigError(
-            f"{path} has no tokeniser: give --grounder-tokenizer (in Python, tokenizer=...), the folder of the BERT it"
-            " was trained on"
+            f"{path} comes without a tokeniser: name the folder of the BERT that it was trained on as its tokenizer"
         )
     return load_one_stage(path, tokenizer)

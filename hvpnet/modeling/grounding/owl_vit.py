@@ -51,7 +51,7 @@ class OwlVit(Grounder):
     """OWL-ViT of transformers behind the contract of grounders; a score is the sigmoid of a patch's logit.
 
     Args:
-        model: in evaluation mode; its attention becomes `plain_attention`.
+        model: in evaluation mode; its attention becomes `attend_plainly`.
         tokenizer: CLIP's, of the model's vocabulary.
         mean: of the pixels by channel, in [0, 1].
         std: deviation of the pixels by channel.
@@ -135,7 +135,7 @@ class OwlVit(Grounder):
         return logits
 
 
-def plain_attention(
+def attend_plainly(
     _module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -156,7 +156,7 @@ def plain_attention(
 
 
 _PLAIN = "hvpnet_plain"
-AttentionInterface.register(_PLAIN, plain_attention)
+AttentionInterface.register(_PLAIN, attend_plainly)
 AttentionMaskInterface.register(_PLAIN, eager_mask)
 
 

@@ -100,6 +100,6 @@ class Grounder:
             if output.shape != spec.shape(sizes):
                 raise BackendError(
                     f"{self.name}: {graph}.onnx answers with {spec.name} of the shape {list(output.shape)}, not"
-                    f" {list(spec.shape(sizes))}: export the grounder again"
+                    f" {list(spec.shape(sizes))}: add the grounder again with hvpnet ground add"
                 )
         return outputs

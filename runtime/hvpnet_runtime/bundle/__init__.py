@@ -30,7 +30,7 @@ from hvpnet_runtime.bundle.manifest import (
     Variant,
 )
 from hvpnet_runtime.bundle.precision import Precision
-from hvpnet_runtime.bundle.reader import Bundle, read_manifest
+from hvpnet_runtime.bundle.reader import Bundle, read_manifest, require_pictures
 
 __all__ = [
     "FIXED_QUERIES",
@@ -59,5 +59,6 @@ __all__ = [
     "graph_specs",
     "grounder_specs",
     "read_manifest",
+    "require_pictures",
     "sha256",
 ]

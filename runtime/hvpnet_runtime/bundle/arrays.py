@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from hvpnet_runtime.bundle.grounder_spec import remake
 from hvpnet_runtime.errors import BundleError
 
 
@@ -31,9 +32,9 @@ def read_arrays(
             for what, shape in shapes.items():
                 arrays[what] = _read_array(archive, what, shape)
     except _UnusableError as error:
-        raise BundleError(f"{file}: {error}; export the bundle again") from error
+        raise BundleError(f"{file}: {error}; {remake(file)}") from error
     except Exception as error:  # zipfile, its decompressors and numpy raise a dozen kinds at damaged bytes
-        raise BundleError(f"{file}: {what} cannot be read ({error}); export the bundle again") from error
+        raise BundleError(f"{file}: {what} cannot be read ({error}); {remake(file)}") from error
     return arrays
 
 

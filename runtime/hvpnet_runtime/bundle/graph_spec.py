@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from hvpnet_runtime.bundle.grounder_spec import GrounderSpec
+from hvpnet_runtime.bundle.grounder_spec import GrounderSpec, remake
 from hvpnet_runtime.bundle.manifest import Manifest
 from hvpnet_runtime.bundle.precision import Precision
 from hvpnet_runtime.errors import BundleError
@@ -105,14 +105,14 @@ class GraphSpec:
             named = {tensor.name: tensor for tensor in found}
             if named.keys() != wanted.keys():
                 raise BundleError(
-                    f"{file} has the {what} {_listed(named)}, the manifest's model {_listed(wanted)}: export the"
-                    " checkpoint again"
+                    f"{file} has the {what} {_listed(named)}, the manifest's model {_listed(wanted)}:"
+                    f" {remake(self.name)}"
                 )
             for name, tensor in named.items():
                 if tensor != wanted[name]:
                     raise BundleError(
                         f"{file}: {name} is {_described(tensor)}, the manifest's model has {_described(wanted[name])}:"
-                        " export the checkpoint again"
+                        f" {remake(self.name)}"
                     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any, Literal, TypeAlias
 
 from hvpnet_runtime.bundle.precision import Precision
@@ -11,6 +12,11 @@ QueryKind: TypeAlias = Literal["fixed", "text"]
 
 QUERY_TOKENIZER = "grounder_tokenizer.json"
 FIXED_QUERIES = "grounder.npz"
+
+ADD_AGAIN = "add the grounder again with hvpnet ground add"
+"""What to do about a grounder that is of no use."""
+
+_STEMS = ("grounder", "queries", "grounder_tokenizer")
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,11 @@ class GrounderSpec:
         graphs = ("grounder.onnx",) if self.queries == "fixed" else ("grounder.onnx", "queries.onnx")
         own = FIXED_QUERIES if self.queries == "fixed" else QUERY_TOKENIZER
         return (own, *(f"onnx/{precision}/{name}" for precision in self.precision for name in graphs))
+
+
+def remake(file: PurePath | str) -> str:
+    """What makes a file of a bundle anew, by its name: the end of an error's message."""
+    return ADD_AGAIN if PurePath(file).stem in _STEMS else "export the checkpoint again"
 
 
 def check_grounder(spec: GrounderSpec) -> None:

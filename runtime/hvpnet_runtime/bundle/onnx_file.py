@@ -8,6 +8,7 @@ Source: the field numbers are those of onnx/onnx.proto; the wire format is that 
 
 from pathlib import Path
 
+from hvpnet_runtime.bundle.grounder_spec import remake
 from hvpnet_runtime.errors import BundleError
 
 _MESSAGES: dict[str, dict[int, str]] = {
@@ -48,11 +49,11 @@ def require_own_weights(content: bytes, file: Path) -> None:
     try:
         external = _takes_external_data(content)
     except (IndexError, ValueError) as error:
-        raise BundleError(f"{file} is no ONNX file, or damaged: export the checkpoint again") from error
+        raise BundleError(f"{file} is no ONNX file, or damaged: {remake(file)}") from error
     if external:
         raise BundleError(
-            f"{file} takes weights from another file, which no digest covers: export the checkpoint again; its graphs"
-            " hold their weights"
+            f"{file} takes weights from another file, which no digest covers: {remake(file)}; its graphs hold"
+            " their weights"
         )
 
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from hvpnet_runtime.bundle.arrays import read_arrays
 from hvpnet_runtime.bundle.files import check_file, read_checked, read_regular
 from hvpnet_runtime.bundle.graph_spec import GraphName, GraphSpec, graph_specs, grounder_specs
-from hvpnet_runtime.bundle.grounder_spec import FIXED_QUERIES, GrounderSpec
+from hvpnet_runtime.bundle.grounder_spec import ADD_AGAIN, FIXED_QUERIES, GrounderSpec, remake
 from hvpnet_runtime.bundle.manifest import FileDigest, Manifest, PictureSpec, Sizes, Task
 from hvpnet_runtime.bundle.onnx_file import require_own_weights
 from hvpnet_runtime.bundle.precision import Precision
@@ -41,19 +41,22 @@ class Bundle:
     manifest: Manifest
 
     @classmethod
-    def load(cls, path: Path | str, *, graphs: bool = True) -> "Bundle":
+    def load(cls, path: Path | str, *, graphs: bool = True, grounder: bool = True) -> "Bundle":
         """Read and check a bundle.
 
         Args:
             path: its folder.
             graphs: whether it must have those of its model; a copy whose graphs somebody else runs does without.
+            grounder: whether the files of its grounder are looked at; whoever replaces it does without them.
 
         Raises:
             BundleError: no bundle, another schema, or a file that is missing, truncated or edited (it is named).
         """
         path = Path(path)
         manifest = read_manifest(path)
-        _check_files(path, manifest.required_files(graphs=graphs), manifest.files)
+        ignored = manifest.grounder.required_files() if manifest.grounder and not grounder else ()
+        required = [name for name in manifest.required_files(graphs=graphs) if name not in ignored]
+        _check_files(path, required, {name: facts for name, facts in manifest.files.items() if name not in ignored})
         return cls(path, manifest)
 
     @property
@@ -85,8 +88,9 @@ class Bundle:
         """The grounder.
 
         Raises:
-            BundleError: the bundle has none.
+            BundleError: the bundle has none, or its model reads no pictures.
         """
+        require_pictures(self.manifest)
         if self.manifest.grounder is None:
             raise BundleError(f"{self.path} has no grounder, which finds objects: {GIVE_GROUNDER}")
         return self.manifest.grounder
@@ -144,7 +148,7 @@ class Bundle:
             BundleError: it is not listed, no regular file, or not what the manifest says.
         """
         if name not in self.manifest.files:
-            raise BundleError(f"{self.path / 'manifest.json'} lists no {name}: export the checkpoint again")
+            raise BundleError(f"{self.path / 'manifest.json'} lists no {name}: {remake(name)}")
         return read_checked(self.path, name, self.manifest.files[name])
 
     def graph(self, graph: GraphName, precision: str = "fp32") -> bytes:
@@ -181,7 +185,7 @@ class Bundle:
         arrays = read_arrays(self.read(name), self.path / name, shapes)
         for what, array in arrays.items():
             if not np.isfinite(array).all():
-                raise BundleError(f"{self.path / name}: {what} contains NaN or infinity; export the bundle again")
+                raise BundleError(f"{self.path / name}: {what} contains NaN or infinity; {remake(name)}")
         return arrays
 
 
@@ -206,9 +210,20 @@ def read_manifest(folder: Path) -> Manifest:
         raise BundleError(f"{file} is not a manifest that this version reads: {error}") from error
 
 
-def _check_files(path: Path, required: tuple[str, ...], files: Mapping[str, FileDigest]) -> None:
+def require_pictures(manifest: Manifest) -> None:
+    """Hold a bundle's model against what a grounder is for.
+
+    Raises:
+        BundleError: it reads no pictures.
+    """
+    if not manifest.sizes.pictures:
+        raise BundleError(f"the model reads no pictures (variant {manifest.variant}): a grounder finds nothing for it")
+
+
+def _check_files(path: Path, required: Sequence[str], files: Mapping[str, FileDigest]) -> None:
     unlisted = [name for name in required if name not in files]
     if unlisted:
-        raise BundleError(f"{path / 'manifest.json'} lists no {', '.join(unlisted)}: export the checkpoint again")
+        cure = next((each for each in map(remake, unlisted) if each != ADD_AGAIN), ADD_AGAIN)
+        raise BundleError(f"{path / 'manifest.json'} lists no {', '.join(unlisted)}: {cure}")
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing releases the GIL
         list(pool.map(partial(check_file, path), files, files.values()))

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from hvpnet_runtime.backends import Grounder
 from hvpnet_runtime.backends.grounder import MAX_GROUNDED
 from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.bundle.grounder_spec import ADD_AGAIN
 from hvpnet_runtime.errors import BackendError, InputError, brief
 from hvpnet_runtime.grounding.pictures import fit
 from hvpnet_runtime.grounding.queries import load_queries
@@ -56,6 +57,7 @@ class ObjectFinder:
     Attributes:
         hits: pictures whose objects were known, or found by another thread meanwhile.
         misses: pictures that were searched.
+        grounder: what runs the graphs.
 
     Args:
         bundle: a checked bundle with a grounder.
@@ -70,7 +72,7 @@ class ObjectFinder:
 
     def __init__(self, bundle: Bundle, grounder: Grounder, remembered: int = REMEMBERED) -> None:
         self._spec, self._most = bundle.grounder, bundle.manifest.limits.max_objects
-        self._grounder, self._remembered = grounder, remembered
+        self.grounder, self._remembered = grounder, remembered
         fit(np.zeros((1, 1, 3), np.uint8), self._spec.kind, self._spec.size)  # which may need a package
         self._queries = load_queries(bundle, grounder)
         self._threshold = self._spec.threshold
@@ -153,7 +155,7 @@ class ObjectFinder:
     def close(self) -> None:
         """Free the grounder, and what was found."""
         self.forget()
-        self._grounder.close()
+        self.grounder.close()
 
     def _search(self, key: _Key, picture: WholePicture, result: Future[_Found]) -> _Found:
         """Search a picture, for whoever else waits for the result, too."""
@@ -191,11 +193,11 @@ class ObjectFinder:
         if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
             reason = "NaN or infinity; try another backend or precision"
         elif scores.min() < -_ROUNDING or scores.max() > 1 + _ROUNDING:
-            reason = "a score outside [0, 1]; export the grounder again"
+            reason = f"a score outside [0, 1]; {ADD_AGAIN}"
         else:
             clipped: _Floats = np.clip(scores, 0, 1)
             return clipped
-        raise BackendError(f"the grounder of {self._grounder.name} answered with {reason}")
+        raise BackendError(f"the grounder of {self.grounder.name} answered with {reason}")
 
     def _run(self, searches: Sequence[_Search]) -> list[tuple[_Floats, _Floats]]:
         """Boxes [Q, 4] and scores [Q] of each search; those with fewer queries than others are padded."""
@@ -204,7 +206,7 @@ class ObjectFinder:
         queries = np.zeros((len(searches), max(counts), self._spec.query_size), np.float32)  # [N, Q, D]
         for row, search in zip(queries, searches, strict=True):
             row[: len(search.queries)] = search.queries
-        boxes, scores = self._grounder.find_objects(images, queries)
+        boxes, scores = self.grounder.find_objects(images, queries)
         return [(boxes[row, :count], scores[row, :count]) for row, count in enumerate(counts)]
 
 

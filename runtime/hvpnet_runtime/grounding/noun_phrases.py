@@ -18,7 +18,7 @@ def noun_phrases(words: Sequence[str]) -> list[str]:
     """Runs of adjectives and nouns that end in a noun, in the order of the text.
 
     Tags are those of textblob's lexicon, which comes with the package; its own extractors would need corpora of NLTK.
-    Links, handles and RT are left out, and end a phrase. Of a hashtag the word counts.
+    Links, handles and RT are left out, and end a phrase. The word of a hashtag counts.
 
     Args:
         words: of a tweet.

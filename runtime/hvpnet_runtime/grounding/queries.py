@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 
 from hvpnet_runtime.backends.grounder import MAX_QUERIES, Grounder
 from hvpnet_runtime.bundle import QUERY_TOKENIZER, Bundle
+from hvpnet_runtime.bundle.grounder_spec import ADD_AGAIN
 from hvpnet_runtime.errors import BackendError, BundleError
 from hvpnet_runtime.grounding.noun_phrases import load_tagger, noun_phrases
 from hvpnet_runtime.types import Mention
@@ -126,6 +127,4 @@ def _check_pieces(bundle: Bundle, tokenizer: Tokenizer, grounder: Grounder) -> N
 
 def _unusable(bundle: Bundle, reason: object) -> BundleError:
     shown = " ".join(str(reason).split())[:200]
-    return BundleError(
-        f"{bundle.path / QUERY_TOKENIZER} is no tokeniser of queries ({shown}): export the grounder again"
-    )
+    return BundleError(f"{bundle.path / QUERY_TOKENIZER} is no tokeniser of queries ({shown}): {ADD_AGAIN}")

@@ -42,8 +42,8 @@ def select(
         usable: whether a crop can be made of a box.
 
     Returns:
-        By score, the best first, and by query where scores are equal. Boxes are rounded outward to whole pixels and
-        clipped to the picture.
+        The chosen boxes by score, the best first, and by query where scores are equal. Edges are rounded outward to
+        whole pixels and clipped to the picture.
     """
     chosen: list[Chosen] = []
     for query in np.argsort(-scores, kind="stable"):  # NaN comes last, and is not kept

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_grounder import add_grounder
 
 from hvpnet import HVPNeT
 from hvpnet.bench import budget, statistics
@@ -61,7 +63,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def out(ner_model: HVPNeT, ner_bundle: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle(ner_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One with a grounder."""
+    return add_grounder(Path(shutil.copytree(ner_bundle, tmp_path_factory.mktemp("grounded") / "bundle")))
+
+
+@pytest.fixture(scope="module")
+def out(ner_model: HVPNeT, bundle: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole run, on small batches."""
     folder = tmp_path_factory.mktemp("bench")
     checkpoint = save_checkpoint(ner_model, folder / "checkpoint")
@@ -71,7 +79,7 @@ def out(ner_model: HVPNeT, ner_bundle: Path, data: Path, tmp_path_factory: pytes
         patch.setattr(budget, "MOST", 3)
         patch.setattr(statistics, "MOST", 3)
         patch.setattr(bench, "BATCHES", (2,))
-        arguments = [ner_bundle, "--checkpoint", checkpoint, "--out", folder / "out", "--data", data]
+        arguments = [bundle, "--checkpoint", checkpoint, "--out", folder / "out", "--data", data]
         assert main(["bench", *map(str, arguments), "--backend", "onnxruntime-cpu"]) == 0
     return folder / "out"
 
@@ -98,7 +106,7 @@ def test_every_candidate_and_case(results: dict[str, Any]) -> None:
     }
     again = {
         ("onnxruntime-cpu fp32", 1, 64, pictures)
-        for pictures in ("one new, three seen", "one new, no objects", "all seen")
+        for pictures in ("one new, three seen", "one new, no objects", "all seen", "one new, objects found")
     }
     assert found == new | again
     assert results["passed_over"] == {"torch.compile fp32": "no compiler"}
@@ -129,6 +137,15 @@ def test_pictures_seen_before_are_not_computed(results: dict[str, Any]) -> None:
     assert [each["stages"]["vision"] for each in seen] == [0]
 
 
+def test_grounding_is_a_stage_where_objects_are_found(out: Path, results: dict[str, Any]) -> None:
+    ground = {each["case"]["pictures"]: each["stages"]["ground"] for each in results["measurements"]}
+    (found,) = (each for each in results["measurements"] if each["case"]["pictures"] == "one new, objects found")
+    assert [kind for kind, milliseconds in ground.items() if milliseconds > 0] == ["one new, objects found"]
+    section = (out / "report.md").read_text("utf-8").split("## Objects found in a new picture")[1]
+    line = f"| onnxruntime-cpu fp32 | {found['stages']['ground']:.2f} | {found['total']['p50']:.1f} | "
+    assert section.split("##")[0].count(line) == 1
+
+
 def test_accuracy_is_that_of_evaluate(
     results: dict[str, Any], ner_bundle: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -151,12 +168,12 @@ def test_starts(results: dict[str, Any]) -> None:
     assert results["start_speedups"]["onnxruntime-cpu fp32"] == pytest.approx(vars(Ratio.of(*ready)), rel=1e-3)
 
 
-def test_machine_and_model(results: dict[str, Any], ner_bundle: Path) -> None:
+def test_machine_and_model(results: dict[str, Any], bundle: Path) -> None:
     machine, model = results["machine"], results["model"]
     assert machine["cpu"]["cores"] >= 1
     assert {"torch", "onnxruntime", "numpy", "hvpnet"} <= set(machine["versions"])
     assert model["task"] == "ner"
-    graphs = sum(path.stat().st_size for path in (ner_bundle / "onnx" / "fp32").iterdir())
+    graphs = sum(path.stat().st_size for path in (bundle / "onnx" / "fp32").iterdir())
     assert model["graph_bytes"] == {"fp32": graphs}
 
 

@@ -60,7 +60,7 @@ class Made:
         self.trouble(self.log)
         if case not in self.seconds:
             raise WorkerError(self.candidate, "out of memory")
-        answer = dict.fromkeys(STAGES, self.seconds[case] * (1 + number % 2))
+        answer = dict.fromkeys(STAGES, self.seconds[case] * (1 + number % 2)) | {"ground": 0.0}
         self.clock.now += sum(answer.values())
         return answer
 
@@ -110,7 +110,7 @@ def test_times_are_milliseconds(run: Run) -> None:
     fast = run(seconds=0)[FAST, NEW]
     assert fast.samples == pytest.approx([1000, 500, 1000])  # five stages of 0.2 and 0.1 s
     assert (fast.total.minimum, fast.graphs.minimum) == pytest.approx((500, 200))
-    assert fast.stages == pytest.approx(dict.fromkeys(STAGES, 200))
+    assert fast.stages == pytest.approx(dict.fromkeys(STAGES, 200) | {"ground": 0})
 
 
 def test_turns_and_round_numbers(run: Run) -> None:

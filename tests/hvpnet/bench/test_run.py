@@ -57,18 +57,24 @@ def test_what_is_said_beforehand() -> None:
 
 
 def test_plan() -> None:
-    groups = plan(max_length=128, pictures=4)
-    assert [len(group) for group in groups] == [4, 1, 1, 1, 1]
-    assert groups[0][0] == Case(1, 80, "all new")
+    groups = plan(max_length=128, pictures=4, grounds=False)
+    kinds = ["all new", "one new, three seen", "one new, no objects", "all seen"]
+    assert groups[0] == [Case(1, 80, kind) for kind in kinds]
+    assert [len(group) for group in groups[1:]] == [1, 1, 1, 1]
+    assert plan(128, 4, grounds=True) == [[*groups[0], Case(1, 80, "one new, objects found")], *groups[1:]]
     assert [group[0] for group in groups[1:]] == [Case(1, 32), Case(1, 128), Case(8, 80), Case(32, 80)]
 
 
 @pytest.mark.parametrize(("max_length", "lengths"), [(80, [80, 32]), (64, [64, 32]), (20, [20])])
 def test_lengths_are_capped(max_length: int, lengths: list[int]) -> None:
-    cases = [group[0] for group in plan(max_length, pictures=4) if group[0].batch == 1]
+    cases = [group[0] for group in plan(max_length, pictures=4, grounds=True) if group[0].batch == 1]
     assert [case.length for case in cases] == lengths
 
 
 @pytest.mark.parametrize("pictures", [0, 3])
 def test_models_that_do_not_read_all_four_pictures(pictures: int) -> None:
-    assert plan(128, pictures)[0] == [Case(1, 80)]
+    assert plan(128, pictures, grounds=False)[0] == [Case(1, 80)]
+
+
+def test_a_model_of_objects_alone_with_a_grounder() -> None:
+    assert plan(128, 3, grounds=True)[0] == [Case(1, 80), Case(1, 80, "one new, objects found")]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from hvpnet.bench.workload import PICTURE_SIZE, Case, Workload, whole_words
+from hvpnet.bench.workload import FOUND, PICTURE_SIZE, Case, Workload, whole_words
 from hvpnet_runtime.bundle import PictureSpec
 from hvpnet_runtime.pipeline import Pipeline
 from hvpnet_runtime.preprocessing.pictures import digest, load_pixels, open_picture
@@ -59,6 +59,13 @@ def test_what_is_seen_again(workload: Workload, pictures: str, new: int, seen: i
         shown = digests(tweet)
         assert len(set(shown)) == len(shown) == new + seen
         assert sum(each in before for each in shown) == seen
+
+
+def test_objects_that_are_to_be_found_are_not_given(workload: Workload) -> None:
+    for tweet in workload.tweets(Case(2, 16, FOUND), number=5):
+        assert tweet.image is not None
+        assert tweet.objects is None
+    assert [tweet.objects for tweet in workload.tweets(Case(1, 16, "one new, no objects"), number=5)] == [()]
 
 
 def test_cases_of_one_round_do_not_share_new_pictures(workload: Workload) -> None:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import pytest
 
+from hvpnet.cli import export
 from hvpnet.cli.grounder_options import GrounderOptions
 from hvpnet.cli.main import VERBS, main
 from hvpnet.cli.options import ShownOptions, add_options, argument, in_options, option, select
@@ -33,10 +34,18 @@ def test_cures_of_the_library_are_shown_as_options() -> None:
         'take it with kind="re" or add it': "take it with --kind re or add it",
         "json=True shows it": "--json shows it",
         'most_rows="9", then': "--most-rows 9, then",
+        "or give most_rows=N": "or give --most-rows N",
         'window="x" is no option of this verb': 'window="x" is no option of this verb',
         'a path /data/names=1 or mykind="re"': 'a path /data/names=1 or mykind="re"',
     }
     assert {message: in_options(message, Options) for message in shown} == shown
+
+
+def test_cures_of_exporting_are_its_options() -> None:
+    assert in_options("fp16: too large: keep_going=True writes the bundle with fp32 alone", export.Options) == (
+        "fp16: too large: --keep-going writes the bundle with fp32 alone"
+    )
+    assert in_options("put config.json beside it, or give heads=N", export.Options).endswith("or give --heads N")
 
 
 def test_a_type_decides_how_its_option_is_read() -> None:

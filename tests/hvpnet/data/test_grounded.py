@@ -120,7 +120,7 @@ def test_published_lists_alone_are_read(grounded: Callable[..., Path], tmp_path:
 
 
 class Killed(BaseException):
-    """As a signal ends a run."""
+    """Ends a run as a signal does."""
 
 
 @pytest.mark.parametrize("after", [0, 1, 5, 8])
@@ -336,7 +336,7 @@ def test_tweets_that_name_other_objects_of_one_picture_are_counted(
 
 
 def test_the_command(grounded: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its result is scored with what was found as a bundle with a grounder scores the old data set."""
+    """The new data set, with the objects given, has the scores of the old one, whose objects are found."""
     bundle, data, out = grounded(), write_twitter(tmp_path / "twitter2015"), tmp_path / "new"
     run = ["ground", str(bundle), str(data), "--out", str(out), "--backend", "onnxruntime-cpu"]
     assert main(run) == 0

@@ -157,7 +157,7 @@ def test_heads_are_never_guessed(hidden: int, heads: int) -> None:
     state = encoder(hidden, heads)
     for other in (None, {"hidden_size": hidden}, {"hidden_size": 768, "num_attention_heads": 12}):
         with pytest.raises(
-            CheckpointError, match=rf"off hidden size {hidden}: put the text encoder's config.json.*--heads"
+            CheckpointError, match=rf"off hidden size {hidden}: put the text encoder's config.json.*give heads=N"
         ):
             infer_config(state, Hints(bert=other))
     described = {"hidden_size": hidden, "num_attention_heads": heads}

@@ -43,7 +43,7 @@ def test_columns_first_is_the_same_array(arrays: dict[str, np.ndarray]) -> None:
 @pytest.mark.parametrize("name", list(SHAPES))
 def test_a_missing_array_is_named(arrays: dict[str, np.ndarray], name: str) -> None:
     del arrays[name]
-    with pytest.raises(BundleError, match=rf"decoder\.npz: {name} is missing; export the bundle again"):
+    with pytest.raises(BundleError, match=rf"decoder\.npz: {name} is missing; export the checkpoint again"):
         read_arrays(written(arrays), FILE, SHAPES)
 
 
@@ -77,7 +77,7 @@ def test_damaged_archives(arrays: dict[str, np.ndarray]) -> None:
         (array.getvalue(), "it cannot be read"),
         (bytes(flipped), "start_transitions cannot be read"),
     ]:
-        with pytest.raises(BundleError, match=rf"decoder\.npz: {reason}.*; export the bundle again"):
+        with pytest.raises(BundleError, match=rf"decoder\.npz: {reason}.*; export the checkpoint again"):
             read_arrays(broken, FILE, SHAPES)
 
 

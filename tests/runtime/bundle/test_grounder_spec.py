@@ -14,6 +14,10 @@ from tiny_grounder import add_grounder, grounder_graph, queries_graph, vectors
 from hvpnet.cli import main
 from hvpnet_runtime import Bundle, BundleError
 from hvpnet_runtime.bundle import GrounderSpec, Manifest, TensorSpec, grounder_specs
+from hvpnet_runtime.bundle.graph_spec import FoundTensor
+from hvpnet_runtime.bundle.onnx_file import require_own_weights
+
+ADD_AGAIN = "add the grounder again with hvpnet ground add"
 
 
 @pytest.fixture
@@ -170,7 +174,7 @@ def test_files_of_it_that_are_missing_or_edited_are_named(copy: Path, queries: s
     manifest = json.loads((copy / "manifest.json").read_text("utf-8"))
     del manifest["files"][name]
     (copy / "manifest.json").write_text(json.dumps(manifest), "utf-8")
-    with pytest.raises(BundleError, match=rf"manifest.json lists no {name}"):
+    with pytest.raises(BundleError, match=rf"manifest.json lists no {name}: {ADD_AGAIN}$"):
         Bundle.load(copy)
 
 
@@ -186,5 +190,26 @@ def test_queries_of_another_grounder(copy: Path, array: np.ndarray, message: str
     add_grounder(copy)
     np.savez(copy / "grounder.npz", queries=array)
     rewrite(copy, "grounder.npz", (copy / "grounder.npz").read_bytes())
-    with pytest.raises(BundleError, match=rf"grounder\.npz: {message}"):
+    with pytest.raises(BundleError, match=rf"grounder\.npz: {message}.*; {ADD_AGAIN}$"):
         Bundle.load(copy).grounder_queries()
+
+
+@pytest.mark.parametrize("name", ["grounder", "queries"])
+def test_graphs_of_another_grounder(name: Any) -> None:
+    spec = grounder_specs(GrounderSpec("one-stage", 32, 3, 8, "text"))[name]
+    file, other = Path(f"onnx/fp32/{name}.onnx"), FoundTensor(spec.inputs[0].name, "float64", ())
+    inputs, outputs = ([each.expected for each in side] for side in (spec.inputs, spec.outputs))
+    spec.check(file, inputs, outputs)
+    for wrong in (inputs[:1], [other, *inputs[1:]]):
+        with pytest.raises(BundleError, match=rf"{name}\.onnx.*: {ADD_AGAIN}$"):
+            spec.check(file, wrong, outputs)
+    with pytest.raises(BundleError, match=rf"{name}\.onnx is no ONNX file, or damaged: {ADD_AGAIN}$"):
+        require_own_weights(b"no protobuf", file)
+
+
+def test_a_bundle_that_lacks_more_than_its_grounder(copy: Path) -> None:
+    manifest = json.loads((add_grounder(copy) / "manifest.json").read_text("utf-8"))
+    del manifest["files"]["grounder.npz"], manifest["files"]["decoder.npz"]
+    (copy / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    with pytest.raises(BundleError, match=r"lists no decoder.npz, grounder.npz: export the checkpoint again$"):
+        Bundle.load(copy)

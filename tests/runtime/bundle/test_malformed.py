@@ -124,7 +124,7 @@ def test_the_bundle_itself_may_be_a_link(copy: Path, tmp_path: Path) -> None:
 
 def test_what_the_manifest_does_not_list_is_not_read(copy: Path) -> None:
     (copy / "notes.txt").write_text("mine")
-    with pytest.raises(BundleError, match=r"manifest\.json lists no notes\.txt"):
+    with pytest.raises(BundleError, match=r"manifest\.json lists no notes\.txt: export the checkpoint again"):
         Bundle.load(copy).read("notes.txt")
 
 

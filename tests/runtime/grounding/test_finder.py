@@ -199,7 +199,7 @@ def test_a_picture_that_cannot_be_decoded_is_no_backends_fault(make: Any) -> Non
 
 
 def test_a_large_jpeg_may_be_decoded_at_a_fraction(make: Any) -> None:
-    """Its boxes are in pixels of the picture all the same."""
+    """Boxes are in pixels of the whole picture all the same."""
     picture = encoded(scene((1024, 1024), red=(64, 128, 384, 640)), "jpeg")
     finder, _, reader = make(jpeg="scaled")
     sizes = []

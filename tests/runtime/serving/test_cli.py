@@ -273,7 +273,7 @@ def test_ray_that_does_not_start(ner_bundle, monkeypatch, free_port):
 
 
 def test_ray_gets_a_second_chance(monkeypatch, caplog):
-    """Its first process now and then never says where it listens."""
+    """A first process of Ray now and then never says where it listens."""
     outcomes: list[Exception | None] = [RuntimeError("Timed out waiting for file\nport"), None]
 
     def starts(address, **options):

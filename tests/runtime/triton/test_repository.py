@@ -270,7 +270,7 @@ def test_the_command(ner_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_the_python_model_finds_objects_itself(copied: Path, tmp_path: Path) -> None:
-    """Its copy of the bundle has the grounder, though other models run the graphs."""
+    """The bundle that is copied for it has the grounder, though other models run the graphs."""
     models = write_repository(Bundle.load(add_grounder(copied)), tmp_path / "out", RepositoryOptions())
     assert models == ["hvpnet", "hvpnet_text", "hvpnet_vision"]
     copy = Bundle.load(tmp_path / "out/hvpnet/1/bundle", graphs=False)

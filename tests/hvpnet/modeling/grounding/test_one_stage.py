@@ -93,7 +93,7 @@ def test_anchors_are_in_order_of_grid_anchor_row_and_column() -> None:
 
 @torch.no_grad()
 def test_boxes_are_decoded_from_the_raw_outputs(grounder: OneStageGrounder) -> None:
-    """As the published test loop does it: one query, one anchor at a time, in pixels of the input."""
+    """The published test loop decodes one query and one anchor at a time, in pixels of the input."""
     images, queries = pictures(2), grounder.encode(["a red kite", "person", "x"]).expand(2, -1, -1)
     boxes, scores = (each.flatten(0, 1).numpy() for each in grounder(images, queries))
     raw = [each.double().numpy() for each in grounder.raw(images, queries)]

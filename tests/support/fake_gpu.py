@@ -29,7 +29,7 @@ class FakeContext:
         self.scratch: tuple[int, int] | None = None
 
     def __del__(self) -> None:
-        self.engine.trt.cuda.wait_for_device()
+        self.engine.trt.wait_for_device()
 
     def set_optimization_profile_async(self, profile: int, _stream: int) -> bool:
         self.engine.trt.require("profile", RuntimeError("the profile cannot be selected"))
@@ -166,7 +166,7 @@ class FakeEngine:
 
     def create_execution_context(self, config: Any) -> FakeContext | None:
         self.trt.contexts += 1
-        self.trt.cuda.wait_for_device()
+        self.trt.wait_for_device()
         if "context" in self.trt.null:
             self.trt.report()
             return None
@@ -183,7 +183,7 @@ class FakeLibraryRuntime:
 
     def deserialize_cuda_engine(self, plan: bytes) -> FakeEngine | None:
         if plan.startswith(b"{"):
-            return FakeEngine(self._trt, self, json.loads(plan))
+            return self._trt.engine_type(self._trt, self, json.loads(plan))
         self._trt.report()
         return None
 
@@ -192,6 +192,7 @@ class FakeLibrary(SimpleNamespace):
     """What the backend uses of the module `tensorrt`; a plan is JSON that names an ONNX file and its profiles.
 
     Attributes:
+        engine_type: what plans become.
         alive: what was made and not freed; see `living`.
         null: what the library fails to make: `runtime`, `context`; or to select: `profile`.
         broken: whether it fails to run.
@@ -204,6 +205,7 @@ class FakeLibrary(SimpleNamespace):
     def __init__(self, cuda: FakeCuda, version: str = "99.1") -> None:
         super().__init__(
             cuda=cuda,
+            engine_type=FakeEngine,
             __version__=version,
             alive={name: WeakSet() for name in ("runtimes", "engines", "contexts", "caches")},
             null=set(),
@@ -226,6 +228,10 @@ class FakeLibrary(SimpleNamespace):
 
     def living(self) -> dict[str, int]:
         return {name: len(things) for name, things in self.alive.items() if len(things)}
+
+    def wait_for_device(self) -> None:
+        """What contexts do when they are made and freed."""
+        self.cuda.wait_for_device()
 
     def require(self, what: str, error: Exception) -> None:
         if what in self.null:

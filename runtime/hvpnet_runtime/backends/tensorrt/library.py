@@ -53,7 +53,7 @@ class Library:
         return self.engine == "tensorrt-rtx"
 
     def last_error(self) -> str:
-        """What the library said last; it may have been about another call than the one that failed."""
+        """What the library said last, since `builder` if that was called: for the steps of one build."""
         return self.errors[-1] if self.errors else _NO_REASON
 
     @contextmanager
@@ -113,11 +113,12 @@ class Library:
         return self.call("run here", self.trt.Runtime, self.logger)
 
     def builder(self) -> Any:  # noqa: ANN401
-        """A `trt.Builder`.
+        """A `trt.Builder`; what was said before it is forgotten.
 
         Raises:
             BuildError: the library makes none.
         """
+        self.errors.clear()
         return self.call("build here", self.trt.Builder, self.logger, error=BuildError)
 
     def dtype(self, dtype: Any) -> str:  # noqa: ANN401

@@ -202,7 +202,9 @@ def find_engine(bundle: Bundle, api: Library, device: Device) -> tuple[Path, Bui
     command = f"hvpnet build {bundle.path} --engine {api.engine}"
     capability, reasons = device.compute_capability, []
     # `tensorrt-*` alone would find those of TensorRT for RTX too: versions begin with a digit.
-    for folder in sorted((bundle.path / "engines").glob(f"{api.engine}-[0-9]*"), reverse=True):
+    # What was measured or compiled for a folder stands beside it, in a file of its name.
+    found = filter(Path.is_dir, (bundle.path / "engines").glob(f"{api.engine}-[0-9]*"))
+    for folder in sorted(found, reverse=True):
         try:
             record = BuildRecord.read(folder)
             record.check(bundle, folder, api, device)

@@ -21,7 +21,7 @@ from hvpnet_runtime.backends.base import WarmUpShape
 from hvpnet_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from hvpnet_runtime.backends.tensorrt.backend import TensorRTBackend
 from hvpnet_runtime.backends.tensorrt.library import EngineName, Library
-from hvpnet_runtime.errors import DeviceMemoryError
+from hvpnet_runtime.errors import DeviceMemoryError, StaleEngineError
 
 pytestmark = pytest.mark.heavy
 
@@ -416,6 +416,10 @@ def compiled(gpu: Gpu) -> int:
 def test_kernels_are_compiled_once_for_all_lanes_and_processes(rtx: Gpu) -> None:
     assert compiled(rtx) == 2
     assert compiled(rtx) == 0
+    newer = replace(rtx, api=fake_api(rtx.cuda, "tensorrt-rtx", "100.0"))
+    with pytest.raises(StaleEngineError) as caught:
+        newer.load()
+    assert "runtime-cache" not in str(caught.value)  # it is no engine
     assert compiled(replace(rtx, cuda=FakeCuda(gpu=replace(FAKE_GPU, name="NVIDIA Fake 2")))) == 2
     assert list(cache_of(rtx).parent.glob(".*")) == []
 

@@ -26,7 +26,10 @@ def library(**trt: Any) -> Library:
 
 def test_what_the_library_makes_is_given_on() -> None:
     api = library(Runtime=lambda logger: "a runtime", Builder=lambda logger: "a builder")
-    assert (api.runtime(), api.builder()) == ("a runtime", "a builder")
+    assert api.runtime() == "a runtime"
+    assert api.last_error() == "the reason of an earlier call"
+    assert api.builder() == "a builder"
+    assert api.last_error() == "it gave no reason"  # about this build
 
 
 def test_null_pointers_are_typed_errors() -> None:

@@ -111,7 +111,7 @@ class Failing(Annotator):
 
     def __call__(self, part: Part) -> Done:
         if part.number == 2 and not self._job.output.with_name("repaired").exists():
-            self._pipeline.run = fail  # type: ignore[method-assign]
+            self._pipeline.start = fail  # type: ignore[method-assign]
         return super().__call__(part)
 
 

@@ -166,7 +166,7 @@ def test_an_engine_that_fails_is_no_bad_row(ner_bundle: Path, bad_rows: Path, mo
     def fail(*_: object) -> None:
         raise BackendError("out of\nmemory")
 
-    monkeypatch.setattr(Pipeline, "run", fail)
+    monkeypatch.setattr(Pipeline, "start", fail)
     job = Job(ner_bundle, bad_rows, bad_rows.with_name("out.jsonl"))
     (part,) = parts_of(job)
     outcome = failed(annotator(job), part)

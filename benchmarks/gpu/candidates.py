@@ -1,16 +1,16 @@
 """What is timed: the checkpoint in PyTorch, and its bundle on every backend that knows a GPU."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from cpu_provider import CpuProviderBackend
 from fake_gpu import FakeCuda, fake_api, write_fake_engines
 from models import Subject
 from torch import Tensor
 
-from hvpnet.bench.candidates import Candidate
 from hvpnet.bench.eager import EagerBackend
 from hvpnet_runtime.backends import Prefix, TextInputs
 from hvpnet_runtime.backends.onnxruntime_gpu import OnnxRuntimeGpuBackend
@@ -56,7 +56,10 @@ class TorchGraphs(EagerBackend):
         return output
 
     def _capture(self, function: Callable[..., Tensor], inputs: dict[str, Tensor]) -> Any:
-        dtypes = {name: next(self.model.fc.parameters()).dtype if each.is_floating_point() else each.dtype for name, each in inputs.items()}
+        dtypes = {
+            name: next(self.model.fc.parameters()).dtype if each.is_floating_point() else each.dtype
+            for name, each in inputs.items()
+        }
         fixed = {name: each.to("cuda", dtypes[name]) for name, each in inputs.items()}
         arguments: list[Tensor] = [fixed["images"]] if "images" in fixed else []
         named = {} if arguments else fixed
@@ -69,19 +72,6 @@ class TorchGraphs(EagerBackend):
         with torch.cuda.graph(graph):
             output = function(*arguments, **named)
         return graph, fixed, output
-
-
-class CpuOrt(OnnxRuntimeGpuBackend):
-    """ONNX Runtime's GPU backend on the CPU, with a fake device beside it."""
-
-    device_type = "cpu"
-
-    def providers(self, *_: Any) -> Any:
-        return {"CPUExecutionProvider": {}}
-
-    @classmethod
-    def load(cls, bundle: Bundle, precision: Precision) -> Self:
-        return cls(bundle, "onnxruntime-cuda", precision, cuda=FakeCuda(eager=True))
 
 
 def _pytorch(kind: type[EagerBackend], precision: str, *, compiled: bool = False) -> Load:
@@ -126,6 +116,7 @@ CANDIDATES: dict[str, Load] = {
     "PyTorch with CUDA graphs fp16": _pytorch(TorchGraphs, "fp16"),
     "onnxruntime-cuda fp32": _onnxruntime("fp32"),
     "onnxruntime-cuda fp16": _onnxruntime("fp16"),
+    "onnxruntime-cuda fp16 without CUDA graphs": _onnxruntime("fp16", cuda_graphs=False),
     "tensorrt fp16": _tensorrt("tensorrt"),
     "tensorrt fp16 without CUDA graphs": _tensorrt("tensorrt", cuda_graphs=False),
     "tensorrt-rtx fp16": _tensorrt("tensorrt-rtx"),
@@ -135,8 +126,12 @@ CANDIDATES: dict[str, Load] = {
 
 IN_DRY_RUNS: dict[str, Load] = {
     "eager fp16": _pytorch(EagerBackend, "bf16"),  # what PyTorch has on a CPU
-    "onnxruntime-cuda fp32": lambda subject: CpuOrt.load(Bundle.load(subject.bundle), "fp32"),
-    "onnxruntime-cuda fp16": lambda subject: CpuOrt.load(Bundle.load(subject.bundle), "fp16"),
+    "onnxruntime-cuda fp32": lambda subject: CpuProviderBackend(
+        Bundle.load(subject.bundle), "onnxruntime-cuda", "fp32"
+    ),
+    "onnxruntime-cuda fp16": lambda subject: CpuProviderBackend(
+        Bundle.load(subject.bundle), "onnxruntime-cuda", "fp16"
+    ),
     "tensorrt fp16": _fake_tensorrt(),
     "tensorrt fp16 without CUDA graphs": _fake_tensorrt(cuda_graphs=False),
 }

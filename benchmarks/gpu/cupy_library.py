@@ -4,17 +4,13 @@ It has the interface of the fake library of the tests, and its two networks are 
 the last bit: what a lost copy, a wrong slot or a stale graph leaves in them cannot hide.
 """
 
+from pathlib import Path
 from typing import Any
 
 import cupy
 import numpy as np
-import numpy.typing as npt
-from fake_gpu import FakeContext, FakeEngine, FakeLibrary
-
-from hvpnet_runtime.backends.tensorrt.library import Library
-
-_SAMPLES, _STRIDE = 256, 977
-"""Pixels of a picture that its prefix is made of, and how far they are apart."""
+from fake_gpu import FakeContext, FakeEngine
+from sums import SAMPLES
 
 _SOURCE = r"""
 #include <cuda_fp16.h>
@@ -43,11 +39,7 @@ extern "C" __global__ void emissions(const long long* ids, const long long* mask
 """
 
 
-def _kernels(narrow: bool) -> Any:
-    return cupy.RawModule(code=_SOURCE, options=(f"-DTYPE={'__half' if narrow else 'float'}", *_INCLUDES))
-
-
-_INCLUDES = tuple(f"-I{path}" for path in cupy._environment.get_cuda_path() and [f"{cupy._environment.get_cuda_path()}/include"] or [])  # noqa: SLF001
+_HEADERS = Path(cupy.cuda.get_cuda_path() or "/usr/local/cuda") / "include"
 
 
 class CupyContext(FakeContext):
@@ -69,7 +61,7 @@ class CupyContext(FakeContext):
         size = int(np.prod(self.get_tensor_shape("prefix")[1:]))
         scratch, _ = self.scratch
         arguments = (self.addresses["images"], np.int64(np.prod(picture)), scratch)
-        kernels.get_function("sums")((count,), (_SAMPLES,), arguments)
+        kernels.get_function("sums")((count,), (SAMPLES,), arguments)
         grid = ((size + 255) // 256, count)
         kernels.get_function("prefixes")(grid, (256,), (scratch, np.int64(size), self.addresses["prefix"]))
 
@@ -85,24 +77,30 @@ class CupyContext(FakeContext):
 class CupyEngine(FakeEngine):
     """A plan of the fake library, run by kernels."""
 
-    def __init__(self, trt: "CupyLibrary", plan: dict[str, Any]) -> None:
-        super().__init__(trt, plan)
-        self.kernels = _kernels(narrow="float16" in str(self.get_tensor_dtype("prefix")))
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        kind = "__half" if self.get_tensor_dtype("prefix") == np.float16 else "float"
+        self.kernels = cupy.RawModule(code=_SOURCE, options=(f"-DTYPE={kind}", f"-I{_HEADERS}"))
 
     def create_execution_context(self, config: Any) -> CupyContext:
-        """See TensorRT."""
-        context: CupyContext = CupyContext(self)
-        return context
+        """As TensorRT does, the device is waited for."""
+        self.trt.wait_for_device()
+        return CupyContext(self)
 
 
-def emissions(ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64], images: npt.NDArray[np.uint8], size: int, labels: int) -> npt.NDArray[np.float32]:
-    """The oracle: what texts [B, T] with pictures [B, P, ...] of prefixes of `size` values get, float32 [B, T, labels]."""
-    rows, length = ids.shape
-    flat = images.reshape(*images.shape[:2], -1)  # [B, P, pixels]
-    sums = flat[..., np.arange(_SAMPLES) * _STRIDE % flat.shape[-1]].sum(-1, dtype=np.int64)  # [B, P]
-    t, l = np.meshgrid(np.arange(length), np.arange(labels), indexing="ij")
-    places = (t * 7919 + l * 104729) % size  # [T, labels]
-    found = (ids[..., None] * np.arange(1, labels + 1) % 1021).astype(np.float32)  # [B, T, labels]
-    for p in range(images.shape[1]):
-        found += (p + 1) * ((sums[:, p, None, None] + places * 31) % 509).astype(np.float32)
-    return found * mask[..., None]
+class CupyLibrary(FakeLibrary):
+    """The library, on the current device."""
+
+    def __init__(self, cuda: Cuda) -> None:
+        super().__init__(cuda)
+        self.engine_type = CupyEngine
+
+    def wait_for_device(self) -> None:
+        """What contexts do when they are made and freed; it breaks captures of other threads."""
+        cupy.cuda.runtime.deviceSynchronize()
+
+
+def cupy_api(cuda: Cuda) -> Library:
+    """The library as the TensorRT backend takes it."""
+    library = CupyLibrary(cuda)
+    return Library("tensorrt", library, None, library.errors)

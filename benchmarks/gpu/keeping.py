@@ -39,14 +39,16 @@ class Results:
 def report(folder: Path, found: dict[str, Any]) -> str:
     """Tables of what is known so far."""
     machine = _read(folder / "machine.json")
-    lines = [f"# {machine.get('gpu', 'GPU benchmark')}{' (dry run: no figure means anything)' * found['setting']['dry_run']}", ""]
+    lines = [
+        f"# {machine.get('gpu', 'GPU benchmark')}{' (dry run: no figure means anything)' * found['setting']['dry_run']}",
+        "",
+    ]
     if machine:
         lines += [f"- {name}: {value}" for name, value in machine.items()] + [""]
     lines += ["| step | seconds | failed |", "|---|---|---|"]
     lines += [f"| {name} | {step['seconds']} | {step['failed'] or ''} |" for name, step in found["steps"].items()]
-    for name in ("correctness", "fire"):
-        if rows := _read(folder / f"{name}.json"):
-            lines += ["", f"## {name}", "", "```", json.dumps(rows, indent=1), "```"]
+    for path in sorted([*folder.glob("fire-*.json"), *folder.glob("correctness.json")]):
+        lines += ["", f"## {path.stem}", "", "```", json.dumps(_read(path), indent=1), "```"]
     tables = [_read(path) for path in sorted(folder.glob("table-*.json"))]
     if tables:
         lines += ["", "## Milliseconds", "", *_table(tables, machine)]

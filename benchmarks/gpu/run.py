@@ -13,14 +13,18 @@ import time
 from pathlib import Path
 
 from candidates import CANDIDATES
+from fire import REQUESTS
 from keeping import Results
 from models import find_golden, model_names
+
+Step = tuple[list[str], int]
+"""A command, and the limit of its seconds."""
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
 
-def steps(options: argparse.Namespace) -> dict[str, tuple[list[str], int]]:
+def steps(options: argparse.Namespace) -> dict[str, Step]:
     """The command and the limit in seconds of every step, by its name."""
     work, dry = options.out / "work", ["--dry-run"] if options.dry_run else []
 
@@ -28,31 +32,38 @@ def steps(options: argparse.Namespace) -> dict[str, tuple[list[str], int]]:
         return [sys.executable, "-P", str(HERE / f"{name}.py"), *map(str, arguments), *dry]
 
     golden = ["--golden", str(options.golden)] if options.golden else []
-    tests = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n0", "-m", "gpu", "-vv", "-rs", str(ROOT / "tests/runtime/backends")]
+    tests = [sys.executable, "-m", "pytest", "-n0", "-m", "gpu", "-vv", "-rs", str(ROOT / "tests/runtime/backends")]
+    tables = {
+        f"table of {name}": (script("table", work, options.out / f"table-{number:02}.json", name), 100)
+        for number, name in enumerate(CANDIDATES)
+    }
+    fires = {
+        f"fire on {name}": (script("fire", work, options.out / f"fire-{number}.json", name), 90)
+        for number, name in enumerate(REQUESTS)
+    }
     return {
         "models": (script("models", work, *golden), 300),
         "machine": (script("machine", options.out / "machine.json"), 60),
+        **tables,
+        **fires,
         "correctness": (script("correctness", work, options.out / "correctness.json", *golden), 150),
-        "fire": (script("fire", work, options.out / "fire.json"), 120),
-        **{
-            f"table {name}": (script("table", work, options.out / f"table-{number:02}.json", name), 100)
-            for number, name in enumerate(CANDIDATES)
-        },
-        **({} if options.dry_run else {"tests": (tests, 180)}),  # in the suite they run against the fake device anyway
+        **({} if options.dry_run else {"tests": (tests, 180)}),  # the suite runs them against the fake device anyway
     }
 
 
-def run_step(command: list[str], limit: float, log: Path) -> str | None:
+def run_step(command: list[str], limit: float | None, log: Path) -> str | None:
     """Run one step; why it failed, or None. What it printed stands in its log."""
     with log.open("w", encoding="utf-8") as output:
         try:
-            code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, timeout=limit, cwd=ROOT).returncode
+            done = subprocess.run(
+                command, check=False, stdout=output, stderr=subprocess.STDOUT, timeout=limit, cwd=ROOT
+            )
         except subprocess.TimeoutExpired:
             return f"took longer than {limit:.0f} s"
-    if code == 0:
+    if done.returncode == 0:
         return None
     lines = [line.strip() for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
-    return lines[-1] if lines else f"ended with {code} and said nothing"
+    return lines[-1] if lines else f"ended with {done.returncode} and said nothing"
 
 
 def main() -> int:
@@ -60,18 +71,20 @@ def main() -> int:
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of the results, which must not exist or be empty")
     parser.add_argument("--dry-run", action="store_true", help="walk all of it with a fake device and tiny models")
     parser.add_argument("--golden", type=Path, default=find_golden(), help="golden cases of the published code")
-    parser.add_argument("--seconds", type=int, default=600, help="when to be done (default 600; a dry run takes what it takes)")
+    parser.add_argument("--seconds", type=int, default=600, help="when to be done (default 600)")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     if any(options.out.iterdir()):
         parser.error(f"{options.out} is not empty")
     (options.out / "work").mkdir()
     results, end = Results(options.out), time.perf_counter() + (3600 if options.dry_run else options.seconds)
-    results.note("setting", {"dry_run": options.dry_run, "models": model_names(options.golden, dry_run=options.dry_run)})
+    results.note(
+        "setting", {"dry_run": options.dry_run, "models": model_names(options.golden, dry_run=options.dry_run)}
+    )
     for name, (command, limit) in steps(options).items():
         left, start = end - time.perf_counter(), time.perf_counter()
         log = options.out / f"{name.replace(' ', '-').replace(',', '')}.log"
-        most = left if options.dry_run else min(limit, left)  # without a GPU nothing is in a hurry
+        most = None if options.dry_run else min(limit, left)  # without a GPU nothing is in a hurry
         failed = "no time was left" if left < 5 else run_step(command, most, log)
         results.step(name, time.perf_counter() - start, failed)
         print(f"{name}: {failed or 'done'} ({time.perf_counter() - start:.0f} s)", flush=True)

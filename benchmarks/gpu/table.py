@@ -66,7 +66,7 @@ class Run:
 def repeat(call: Callable[[], Any], seconds: float) -> list[Any]:
     """What the calls give, within a time and between the two bounds of their number."""
     found, end = [], time.perf_counter() + seconds
-    while len(found) < LEAST or (len(found) < MOST and time.perf_counter() < end):
+    while len(found) < (LEAST if seconds else 1) or (len(found) < MOST and time.perf_counter() < end):
         found.append(call())
     return found
 
@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("name", choices=CANDIDATES)
     parser.add_argument("--dry-run", action="store_true")
     options = parser.parse_args(arguments)
-    seconds = 0.0 if options.dry_run else 0.4
+    seconds = 0.0 if options.dry_run else 0.3
     subject = Subject(options.work / "ner")
     write_json(options.out, time_candidate(options.name, subject, dry_run=options.dry_run, seconds=seconds))
 

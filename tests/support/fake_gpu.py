@@ -11,8 +11,9 @@ import onnxruntime
 from fake_cuda import FAKE_GPU, FakeCuda
 
 from hvpnet_runtime import Bundle
+from hvpnet_runtime.backends.profiles import grounder_profiles, text_profiles, vision_profiles
+from hvpnet_runtime.backends.cuda import Device
 from hvpnet_runtime.backends.tensorrt.library import EngineName, Library
-from hvpnet_runtime.backends.tensorrt.profiles import grounder_profiles, text_profiles, vision_profiles
 from hvpnet_runtime.backends.tensorrt.record import BuildRecord, engine_folder
 from hvpnet_runtime.bundle import Precision, file_digests
 
@@ -258,6 +259,7 @@ def write_fake_engines(
     max_length: int | None = None,
     *,
     grounder: bool = False,
+    gpu: Device = FAKE_GPU,
 ) -> Path:
     """What `build_engines` would leave, of plans that `FakeLibrary` reads."""
     specs = bundle.specs(precision)
@@ -268,7 +270,7 @@ def write_fake_engines(
     if grounder:
         specs |= bundle.grounder_specs()
         profiles |= grounder_profiles(bundle.grounder, 16)
-    folder = engine_folder(bundle, api, FAKE_GPU)
+    folder = engine_folder(bundle, api, gpu)
     folder.mkdir(parents=True)
     for graph, spec in specs.items():
         shapes = [profile.shapes(spec) for profile in profiles[graph]]
@@ -279,9 +281,9 @@ def write_fake_engines(
         engine=api.engine,
         version=api.version,
         cuda="13.0",
-        driver=FAKE_GPU.driver,
-        gpu=FAKE_GPU.name,
-        compute_capability=FAKE_GPU.compute_capability,
+        driver=gpu.driver,
+        gpu=gpu.name,
+        compute_capability=gpu.compute_capability,
         precision=precision,
         profiles=profiles,
         sources={name: bundle.manifest.files[name].sha256 for name in names},
@@ -289,6 +291,6 @@ def write_fake_engines(
         networks={},
         settings={},
         seconds=dict.fromkeys(specs, 0.0),
-        gpus=(FAKE_GPU.compute_capability,),
+        gpus=(gpu.compute_capability,),
     ).write(folder)
     return folder

@@ -1,13 +1,14 @@
 """How ONNX Runtime's GPU providers are set up, and which shapes they are asked for."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from hvpnet_runtime.backends.base import LENGTHS, MAX_PICTURES
+from hvpnet_runtime.backends.base import MAX_PICTURES
 from hvpnet_runtime.backends.cuda import Stream
-from hvpnet_runtime.backends.onnxruntime import Providers, power_of_two
-from hvpnet_runtime.bundle import Bundle, GraphSpec, Precision
+from hvpnet_runtime.backends.onnxruntime import Providers
+from hvpnet_runtime.backends.profiles import Profile, text_lengths
+from hvpnet_runtime.bundle import Bundle, GraphName, GraphSpec, Precision
 from hvpnet_runtime.errors import BackendError
 
 Kind: TypeAlias = Literal["onnxruntime-tensorrt", "onnxruntime-cuda"]
@@ -17,8 +18,8 @@ PROVIDERS: Mapping[Kind, str] = {
     "onnxruntime-cuda": "CUDAExecutionProvider",
 }
 
-MOST_TEXTS = 128
-"""Texts in one run of a TensorRT engine, which is built for a largest shape; more are run in parts."""
+MOST_TEXTS = 32
+"""Texts in one run; more are run in parts. An engine of TensorRT is built for a largest shape."""
 
 _EXPECTED_TEXTS, _EXPECTED_LENGTH = 8, 64
 """Texts and their pieces that TensorRT times its kernels with."""
@@ -97,30 +98,18 @@ def engine_folder(bundle: Bundle, version: str, precision: Precision) -> Path:
     return folder
 
 
-def padded_pictures(count: int) -> int:
-    """Pictures that so many are padded to: cuDNN and TensorRT choose kernels for every count."""
-    return min(power_of_two(count), MAX_PICTURES)
-
-
-def padded_texts(count: int, length: int, max_length: int) -> tuple[int, int]:
-    """Texts and pieces that so many are padded to."""
-    return min(power_of_two(count), MOST_TEXTS), next(each for each in text_lengths(max_length) if each >= length)
-
-
-def text_lengths(max_length: int) -> tuple[int, ...]:
-    """Lengths that texts are padded to."""
-    return (*(length for length in LENGTHS if length < max_length), max_length)
+def session_profiles(graphs: Iterable[GraphName], max_length: int) -> dict[GraphName, tuple[Profile, ...]]:
+    """Shapes that graphs are run at: cuDNN and TensorRT choose kernels for every shape, and so does a CUDA graph."""
+    texts = tuple(Profile((1, _EXPECTED_TEXTS, MOST_TEXTS), length) for length in text_lengths(max_length))
+    pictures = (Profile((1, MAX_PICTURES // 4, MAX_PICTURES)),)
+    return {graph: pictures if graph == "vision" else texts for graph in graphs}
 
 
 def _profile(spec: GraphSpec, max_length: int, which: int) -> str:
     """The smallest, expected or largest shape of every input, as the provider reads it."""
-    if spec.name == "vision":
-        rows, length = (1, MAX_PICTURES // 4, MAX_PICTURES)[which], None
-    else:
-        lengths = text_lengths(max_length)
-        rows = (1, _EXPECTED_TEXTS, MOST_TEXTS)[which]
-        length = (lengths[0], min(_EXPECTED_LENGTH, max_length), max_length)[which]
-    shapes: Mapping[str, tuple[int, ...]] = spec.input_shapes(rows, length)
+    profiles = session_profiles([spec.name], max_length)[spec.name]
+    lengths = (profiles[0].length, min(_EXPECTED_LENGTH, max_length), profiles[-1].length)
+    shapes = spec.input_shapes(profiles[0].batch[which], lengths[which])
     return ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in shapes.items())
 
 

@@ -4,12 +4,12 @@ import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from cpu_provider import CpuProviderBackend
 from fake_gpu import FakeCuda, fake_api, write_fake_engines
 from onnx import helper
 from rewrite import rewrite
@@ -17,7 +17,6 @@ from tiny_grounder import COLOURS, SIDE, add_grounder, vectors
 
 from hvpnet_runtime import BackendError, Bundle, BundleError
 from hvpnet_runtime.backends import Grounder, load_backend
-from hvpnet_runtime.backends.onnxruntime_gpu import OnnxRuntimeGpuBackend
 from hvpnet_runtime.backends.tensorrt.backend import TensorRTBackend
 from hvpnet_runtime.errors import StaleEngineError
 
@@ -30,11 +29,8 @@ def bundle(ner_bundle: Path, tmp_path: Path) -> Path:
 
 
 def on_fake_gpu(path: Path, monkeypatch: pytest.MonkeyPatch) -> Grounder:
-    cpu = MappingProxyType({"CPUExecutionProvider": MappingProxyType({})})
-    monkeypatch.setattr(OnnxRuntimeGpuBackend, "providers", lambda *_: cpu)
-    monkeypatch.setattr(OnnxRuntimeGpuBackend, "grounder_providers", lambda *_: cpu)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    return OnnxRuntimeGpuBackend(Bundle.load(path), "onnxruntime-cuda", cuda=FakeCuda(eager=True)).load_grounder()
+    return CpuProviderBackend(Bundle.load(path), "onnxruntime-cuda").load_grounder()
 
 
 def on_fake_tensorrt(path: Path, *, engines: bool) -> Grounder:

@@ -5,65 +5,33 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
+from cpu_provider import CpuProviderBackend
 from fake_gpu import FakeCuda
 
 from hvpnet_runtime import BackendError, Bundle
-from hvpnet_runtime.backends import TextInputs, WarmUpShape, load_backend
+from hvpnet_runtime.backends import TextInputs, load_backend
 from hvpnet_runtime.backends.base import LENGTHS
 from hvpnet_runtime.backends.gpu_libraries import load_cuda_libraries, load_tensorrt_10
 from hvpnet_runtime.backends.onnxruntime import failure_of
-from hvpnet_runtime.backends.onnxruntime_gpu import OnnxRuntimeGpuBackend
 from hvpnet_runtime.backends.onnxruntime_options import Kind, cuda_options, engine_folder, tensorrt_options
 from hvpnet_runtime.errors import DeviceMemoryError
 
-Load = Callable[..., OnnxRuntimeGpuBackend]
-
-
-class Session:
-    """A session that notes the shapes it is bound to, and fails for want of memory beyond `room` rows."""
-
-    def __init__(self, session: Any, shapes: list[tuple[str, tuple[int, ...]]], room: int) -> None:
-        self._session, self._shapes, self._room = session, shapes, room
-
-    def io_binding(self) -> Any:
-        binding, note, self._rows = self._session.io_binding(), self._shapes.append, 0
-
-        def bind_input(name: str, device: str, ordinal: int, dtype: Any, shape: Any, address: int) -> None:
-            note((name, tuple(shape)))
-            self._rows = shape[0]
-            binding.bind_input(name, device, ordinal, dtype, shape, address)
-
-        return SimpleNamespace(bind_input=bind_input, bind_output=binding.bind_output, real=binding)
-
-    def run_with_iobinding(self, binding: Any, options: Any) -> None:
-        if self._rows > self._room:
-            raise RuntimeError("BFCArena: Failed to allocate memory for requested buffer of size 7")
-        self._session.run_with_iobinding(binding.real, options)
+Load = Callable[..., CpuProviderBackend]
 
 
 @pytest.fixture
 def load(ner_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
-    cpu = MappingProxyType({"CPUExecutionProvider": MappingProxyType({})})
-    monkeypatch.setattr(OnnxRuntimeGpuBackend, "providers", lambda *_: cpu)
-    monkeypatch.setattr(OnnxRuntimeGpuBackend, "device_type", "cpu")
     monkeypatch.setattr("hvpnet_runtime.backends.onnxruntime_gpu.load_tensorrt_10", lambda: None)
     providers = ["CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
 
-    def load(kind: Kind = "onnxruntime-cuda", room: int = 999) -> OnnxRuntimeGpuBackend:
-        backend = OnnxRuntimeGpuBackend(Bundle.load(ner_bundle), kind, cuda=FakeCuda(eager=True))
-        backend.shapes = []  # type: ignore[attr-defined]
-        backend._sessions = {
-            name: Session(session, backend.shapes, room)  # type: ignore[attr-defined]
-            for name, session in backend._sessions.items()
-        }
-        return backend
+    def load(kind: Kind = "onnxruntime-cuda", **options: Any) -> CpuProviderBackend:
+        return CpuProviderBackend(Bundle.load(ner_bundle), kind, **options)
 
     return load
 
@@ -82,13 +50,13 @@ def batch(backend: Any, texts: int, pictures: int) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", ["onnxruntime-cuda", "onnxruntime-tensorrt"])
 def test_padded_batches_answer_as_on_the_cpu(load: Load, ner_bundle: Path, kind: Kind) -> None:
-    """Three pictures are padded to four, and for TensorRT's engines three texts of 7 pieces to four of 32."""
+    """Three pictures are padded to four, and three texts of 7 pieces to four of 16; what pads them is not told."""
     expected = batch(load_backend(Bundle.load(ner_bundle), "onnxruntime-cpu"), 3, 3)
     backend = load(kind)
     np.testing.assert_allclose(batch(backend, 3, 3), expected, atol=1e-4)
-    shapes = dict(backend.shapes)  # type: ignore[attr-defined]
+    shapes = dict(backend.bound)
     assert shapes["images"] == (4, 224, 224, 3)
-    assert shapes["input_ids"] == ((3, 7) if kind == "onnxruntime-cuda" else (4, LENGTHS[0]))
+    assert shapes["input_ids"] == (4, LENGTHS[0])
     assert shapes["prefix"][0] == shapes["attention_mask"][0] == shapes["input_ids"][0]
     backend.close()
     assert backend._cuda.leaks() == {}
@@ -96,68 +64,74 @@ def test_padded_batches_answer_as_on_the_cpu(load: Load, ner_bundle: Path, kind:
 
 def test_a_batch_that_does_not_fit_is_halved(load: Load, caplog: pytest.LogCaptureFixture) -> None:
     """And what fits is remembered."""
-    whole, halved = load(), load(room=2)
+    whole, halved = load(), load()
     expected = batch(whole, 5, 5)
+    halved.room = 2
     with caplog.at_level(logging.WARNING, "hvpnet_runtime"):
         np.testing.assert_allclose(batch(halved, 5, 5), expected, atol=1e-4)
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 2
-    assert all("Failed to allocate memory" in line and "are run as 2 from now on" in line for line in said)
-    halved.shapes.clear()  # type: ignore[attr-defined]
+    assert all("Failed to allocate memory" in line and "run as 2 from now on" in line for line in said)
+    halved.bound.clear()
     caplog.clear()
     batch(halved, 5, 5)
-    sizes = [shape[0] for _, shape in halved.shapes]  # type: ignore[attr-defined]
-    assert max(sizes) == 2
+    assert all(shape[0] <= 2 for _, shape in halved.bound)
     assert not caplog.records
-    with pytest.raises(DeviceMemoryError, match="onnxruntime-cuda failed: BFCArena: Failed to allocate"):
-        batch(load(room=0), 1, 1)
+    full = load()
+    full.room = 0
+    with pytest.raises(DeviceMemoryError, match="to run failed: BFCArena: Failed to allocate"):
+        batch(full, 1, 1)
 
 
-def test_memory_that_could_not_grow_is_not_used_again(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The smaller buffer was freed to make room: it must be neither read nor freed once more."""
+def test_after_a_shape_was_seen_a_request_is_one_launch(load: Load) -> None:
     backend = load()
-    expected = batch(backend, 1, 1)
-    real, refused = backend._cuda.malloc, []
+    expected = batch(backend, 2, 2)
+    runs, launches = backend.runs, backend._cuda.launches
+    np.testing.assert_array_equal(batch(backend, 2, 2), expected)
+    assert backend.runs == runs
+    assert backend._cuda.launches == launches + 2  # vision and text
+    plain = load(cuda_graphs=False)
+    np.testing.assert_allclose(batch(plain, 2, 2), expected, atol=1e-5)
+    assert plain._cuda.launches == 0
 
-    def malloc(size: int) -> int:
-        if not refused:
-            refused.append(size)
-            raise DeviceMemoryError("cudaMalloc failed")
-        return real(size)
 
-    monkeypatch.setattr(backend._cuda, "malloc", malloc)
-    backend._buffers.device("images", 1)
-    with pytest.raises(DeviceMemoryError):
-        backend._buffers.device("images", 10**6)
-    np.testing.assert_array_equal(batch(backend, 1, 1), expected)
-    backend.close()
-    assert backend._cuda.leaks() == {}
+def test_a_capture_that_fails_is_tried_again_and_then_left(load: Load, caplog: pytest.LogCaptureFixture) -> None:
+    expected = batch(load(), 1, 1)
+    for breaks, warnings in ((1, 0), (2, 1)):
+        caplog.clear()
+        backend = load()
+        backend.breaks = breaks
+        with caplog.at_level(logging.WARNING, "hvpnet_runtime"):
+            for _ in range(2):
+                np.testing.assert_allclose(batch(backend, 1, 1), expected, atol=1e-5)
+        said = [record.getMessage() for record in caplog.records]
+        assert len(said) == warnings
+        assert all("CUDA failure 907" in line and "kernels are queued one by one" in line for line in said)
+        backend.close()
+        assert backend._cuda.leaks() == {}
 
 
 def test_every_bucket_is_warmed_up(load: Load, ner_bundle: Path) -> None:
     backend = load()
     backend.warm_up([])
     most = Bundle.load(ner_bundle).manifest.limits.max_length
-    shapes = backend.shapes  # type: ignore[attr-defined]
-    assert [shape[0] for name, shape in shapes if name == "images"] == [1, 2, 4, 8, 16]
-    lengths = [shape for name, shape in shapes if name == "input_ids"]
-    assert lengths == [(1, length) for length in (*(each for each in LENGTHS if each < most), most)]
-    shapes.clear()
-    backend.warm_up([WarmUpShape(3, 9, 5)])
-    assert dict(shapes)["images"][0] == 8
-    assert dict(shapes)["input_ids"] == (3, 9)
+    assert {shape[0] for name, shape in backend.bound if name == "images"} == {1, 2, 4, 8, 16}
+    lengths = {shape for name, shape in backend.bound if name == "input_ids"}
+    expected = (*(each for each in LENGTHS if each < most), most)
+    assert lengths == {(rows, length) for rows in (1, 2, 4, 8, 16, 32) for length in expected}
+    runs = backend.runs
+    batch(backend, 3, 4)
+    assert backend.runs == runs
 
 
-def test_a_constructor_that_fails_frees_its_stream(
-    load: Load, monkeypatch: pytest.MonkeyPatch, ner_bundle: Path
-) -> None:
+def test_a_constructor_that_fails_frees_its_stream(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise BackendError("no")
 
-    monkeypatch.setattr(OnnxRuntimeGpuBackend, "providers", refuse)
+    monkeypatch.setattr(CpuProviderBackend, "providers", refuse)
     cuda = FakeCuda()
     with pytest.raises(BackendError, match="no"):
-        OnnxRuntimeGpuBackend(Bundle.load(ner_bundle), "onnxruntime-cuda", cuda=cuda)
+        load(cuda=cuda)
     assert cuda.leaks() == {}
 
 
@@ -199,7 +173,7 @@ def test_the_tensorrt_provider_gets_a_profile_of_every_input_and_a_folder(ner_bu
     bundle = Bundle.load(ner_bundle)
     options = tensorrt_options(bundle.specs("fp32")["text"], "fp32", 0, 5, tmp_path, 100)["TensorrtExecutionProvider"]
     rest = "x".join(map(str, (bundle.sizes.pictures, *bundle.sizes.prefix_shape)))
-    for which, rows, length in (("min", 1, LENGTHS[0]), ("opt", 8, 64), ("max", 128, 100)):
+    for which, rows, length in (("min", 1, LENGTHS[0]), ("opt", 8, 64), ("max", 32, 100)):
         assert options[f"trt_profile_{which}_shapes"] == (
             f"input_ids:{rows}x{length},attention_mask:{rows}x{length},prefix:{rows}x{rest}"
         )

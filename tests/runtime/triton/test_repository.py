@@ -18,7 +18,7 @@ from tritonclient.grpc.model_config_pb2 import TYPE_FP16, TYPE_FP32, TYPE_INT64,
 
 from hvpnet.cli import main
 from hvpnet_runtime.backends.onnxruntime import load_cpu_grounder
-from hvpnet_runtime.backends.tensorrt.profiles import text_profiles, vision_profiles
+from hvpnet_runtime.backends.profiles import text_profiles, vision_profiles
 from hvpnet_runtime.backends.tensorrt.record import BuildRecord
 from hvpnet_runtime.bundle import Bundle, file_digests, sha256
 from hvpnet_runtime.errors import BackendError, BundleError, RepositoryError, StaleEngineError

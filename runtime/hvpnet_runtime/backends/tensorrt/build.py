@@ -10,15 +10,15 @@ from typing import Any
 
 from hvpnet_runtime.backends.cuda import cuda_runtime_version, find_device
 from hvpnet_runtime.backends.grounder import MAX_QUERIES
-from hvpnet_runtime.backends.tensorrt.kernels import Kernels, count_kernels
-from hvpnet_runtime.backends.tensorrt.library import EngineName, Library, load_library
-from hvpnet_runtime.backends.tensorrt.network import check, parse, replace_wide_products
-from hvpnet_runtime.backends.tensorrt.profiles import (
+from hvpnet_runtime.backends.profiles import (
     Profile,
     grounder_profiles,
     text_profiles,
     vision_profiles,
 )
+from hvpnet_runtime.backends.tensorrt.kernels import Kernels, count_kernels
+from hvpnet_runtime.backends.tensorrt.library import EngineName, Library, load_library
+from hvpnet_runtime.backends.tensorrt.network import check, parse, replace_wide_products
 from hvpnet_runtime.backends.tensorrt.record import BuildRecord, engine_folder
 from hvpnet_runtime.backends.tensorrt.targets import TURING, choose_targets, set_targets
 from hvpnet_runtime.bundle import Bundle, GraphName, GraphSpec, Precision, file_digests

@@ -10,9 +10,9 @@ import numpy as np
 from hvpnet_runtime.backends.base import Array
 from hvpnet_runtime.backends.cuda import Cuda
 from hvpnet_runtime.backends.halving import Halving
+from hvpnet_runtime.backends.lane import Lane, fill
+from hvpnet_runtime.backends.profiles import Profile, choose_bucket, most_rows
 from hvpnet_runtime.backends.tensorrt.engines import Engines
-from hvpnet_runtime.backends.tensorrt.lane import Lane, fill
-from hvpnet_runtime.backends.tensorrt.profiles import Profile, choose_bucket, most_rows
 from hvpnet_runtime.bundle import GraphName, GraphSpec
 from hvpnet_runtime.errors import BackendError
 from hvpnet_runtime.processes import Origin

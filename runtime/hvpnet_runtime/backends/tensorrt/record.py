@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from hvpnet_runtime.backends.cuda import Device
+from hvpnet_runtime.backends.profiles import Profile
 from hvpnet_runtime.backends.tensorrt.library import Library
-from hvpnet_runtime.backends.tensorrt.profiles import Profile
 from hvpnet_runtime.backends.tensorrt.targets import listed, supported, usual
 from hvpnet_runtime.bundle import Bundle, FileDigest, GraphName, Precision
 from hvpnet_runtime.bundle.files import check_file, read_checked, read_regular

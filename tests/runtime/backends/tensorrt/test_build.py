@@ -21,10 +21,10 @@ from hvpnet.cli import main
 from hvpnet_runtime import BackendError, Bundle, BundleError
 from hvpnet_runtime.backends import load_backend
 from hvpnet_runtime.backends.cuda import Device, cuda_runtime_version, find_device
+from hvpnet_runtime.backends.profiles import Bucket, Profile, choose_bucket, text_profiles, vision_profiles
 from hvpnet_runtime.backends.tensorrt.build import BuildOptions, build_engines
 from hvpnet_runtime.backends.tensorrt.library import Library, load_library
 from hvpnet_runtime.backends.tensorrt.network import parse
-from hvpnet_runtime.backends.tensorrt.profiles import Bucket, Profile, choose_bucket, text_profiles, vision_profiles
 from hvpnet_runtime.backends.tensorrt.record import BuildRecord, built_engines, engine_folder, find_engine
 from hvpnet_runtime.bundle import FileDigest, graph_specs, sha256
 from hvpnet_runtime.errors import BuildError

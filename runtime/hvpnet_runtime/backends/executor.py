@@ -12,8 +12,8 @@ import numpy as np
 from hvpnet_runtime.backends.base import Array
 from hvpnet_runtime.backends.captures import no_collection
 from hvpnet_runtime.backends.cuda import Address, Cuda, Graph, Stream
-from hvpnet_runtime.backends.tensorrt.library import Library
-from hvpnet_runtime.backends.tensorrt.scratch import Scratch
+from hvpnet_runtime.backends.engine import EngineLibrary
+from hvpnet_runtime.backends.scratch import Scratch
 from hvpnet_runtime.errors import BackendError
 from hvpnet_runtime.processes import never_free_in_forks
 
@@ -24,6 +24,9 @@ _ON_DEVICE = "prefix"
 
 _ALIGNMENT = 256
 """TensorRT wants every tensor's address to be a multiple of this."""
+
+_RUNS_BEFORE_CAPTURE = 2
+"""Runs outside the graph: the first sets the library up, and ONNX Runtime allocates by what it saw in the second."""
 
 _CAPTURES = 2
 """Attempts: what breaks a capture from another thread is seldom there twice."""
@@ -70,7 +73,7 @@ class Executor:
     def __init__(
         self,
         cuda: Cuda,
-        api: Library,
+        api: EngineLibrary,
         engine: Any,  # noqa: ANN401  TensorRT has no types
         profile: int,
         shapes: Mapping[str, tuple[int, ...]],
@@ -94,7 +97,8 @@ class Executor:
             never_free_in_forks(self._context)
             self._select(engine, profile, shapes, scratch)
             self._allocate(engine, shapes)
-            self._enqueue()  # once outside the graph: the first run sets the library up
+            for _ in range(_RUNS_BEFORE_CAPTURE):
+                self._enqueue()
             cuda.synchronize(stream)
             if cuda_graph:
                 self._graph = self._capture(shapes)

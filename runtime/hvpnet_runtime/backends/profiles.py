@@ -51,10 +51,14 @@ def every_bucket(profiles: tuple[Profile, ...]) -> set[Bucket]:
     return {choose_bucket(profiles, count, length) for count in rows for length in lengths}
 
 
+def text_lengths(max_length: int) -> tuple[int, ...]:
+    """Lengths that texts are padded to."""
+    return (*(length for length in LENGTHS if length < max_length), max_length)
+
+
 def text_profiles(max_length: int, max_batch: int) -> tuple[Profile, ...]:
     """Every length bucket, for one text and for up to `max_batch`."""
-    lengths = [length for length in LENGTHS if length < max_length] + [max_length]
-    return tuple(Profile(batch, length) for length in lengths for batch in _batches(max_batch))
+    return tuple(Profile(batch, length) for length in text_lengths(max_length) for batch in _batches(max_batch))
 
 
 def vision_profiles(max_pictures: int = MAX_PICTURES) -> tuple[Profile, ...]:

@@ -7,11 +7,10 @@ from typing import Any, TypeAlias
 import numpy.typing as npt
 
 from hvpnet_runtime.backends.cuda import Cuda
-from hvpnet_runtime.backends.tensorrt.engines import Engines
-from hvpnet_runtime.backends.tensorrt.executor import Executor
-from hvpnet_runtime.backends.tensorrt.library import Library
-from hvpnet_runtime.backends.tensorrt.profiles import Bucket
-from hvpnet_runtime.backends.tensorrt.scratch import Scratch
+from hvpnet_runtime.backends.engine import EngineLibrary, LoadedEngines
+from hvpnet_runtime.backends.executor import Executor
+from hvpnet_runtime.backends.profiles import Bucket
+from hvpnet_runtime.backends.scratch import Scratch
 from hvpnet_runtime.bundle import GraphName, GraphSpec
 from hvpnet_runtime.errors import BackendError, DeviceMemoryError
 
@@ -38,7 +37,7 @@ class Lane:
         BackendError: the device refuses.
     """
 
-    def __init__(self, cuda: Cuda, api: Library, engines: Engines, *, cuda_graphs: bool) -> None:
+    def __init__(self, cuda: Cuda, api: EngineLibrary, engines: LoadedEngines, *, cuda_graphs: bool) -> None:
         self._cuda, self._api, self._engines, self._cuda_graphs = cuda, api, engines, cuda_graphs
         self._most_bytes = cuda.total_memory() // _SHARE
         self._executors: OrderedDict[_Key, Executor] = OrderedDict()  # the one that ran last at the end

@@ -97,6 +97,10 @@ def _tensorrt(engine: EngineName, **options: Any) -> Load:
     return load
 
 
+def _fake_onnxruntime(precision: Precision) -> Load:
+    return lambda subject: CpuProviderBackend(Bundle.load(subject.bundle), "onnxruntime-cuda", precision)
+
+
 def _fake_tensorrt(**options: Any) -> Load:
     def load(subject: Subject) -> TensorRTBackend:
         bundle, cuda = Bundle.load(subject.bundle), FakeCuda()

@@ -1,7 +1,7 @@
 """A TensorRT library of CuPy kernels: real streams, memory and CUDA graphs where TensorRT itself cannot be had.
 
 It has the interface of the fake library of the tests, and its two networks are sums that an oracle on the CPU knows to
-the last bit: what a lost copy, a wrong slot or a stale graph leaves in them cannot hide.
+the last bit (`sums`): what a lost copy, a wrong slot or a stale graph leaves in them cannot hide.
 """
 
 from pathlib import Path
@@ -9,8 +9,11 @@ from typing import Any
 
 import cupy
 import numpy as np
-from fake_gpu import FakeContext, FakeEngine
+from fake_gpu import FakeContext, FakeEngine, FakeLibrary
 from sums import SAMPLES
+
+from hvpnet_runtime.backends.cuda import Cuda
+from hvpnet_runtime.backends.tensorrt.library import Library
 
 _SOURCE = r"""
 #include <cuda_fp16.h>
@@ -82,7 +85,7 @@ class CupyEngine(FakeEngine):
         kind = "__half" if self.get_tensor_dtype("prefix") == np.float16 else "float"
         self.kernels = cupy.RawModule(code=_SOURCE, options=(f"-DTYPE={kind}", f"-I{_HEADERS}"))
 
-    def create_execution_context(self, config: Any) -> CupyContext:
+    def create_execution_context(self, _config: Any) -> CupyContext:
         """As TensorRT does, the device is waited for."""
         self.trt.wait_for_device()
         return CupyContext(self)

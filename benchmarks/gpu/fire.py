@@ -1,7 +1,7 @@
 """Captures under fire: eight threads ask, while others allocate, synchronise the device and collect garbage.
 
-Every answer is held against an oracle on the CPU. Afterwards the device's memory must be back at its level. Two backends
-stand it: the TensorRT backend, on a library of CuPy kernels whose answers are known to the last bit, and ONNX Runtime.
+Every answer is held against an oracle on the CPU. Afterwards the device's memory must be back at its level. Who stands
+it are the TensorRT backend, on a library of CuPy kernels whose answers are known to the last bit, and ONNX Runtime.
 """
 
 import argparse
@@ -177,7 +177,7 @@ def main() -> None:
             on_cpu(bundle),
             3e-2,
         )
-    count = 24 if options.dry_run else REQUESTS[options.name]
+    count = 8 if options.dry_run else REQUESTS[options.name]
     settle(make, bundle, oracle, bound)
     before = device_bytes()
     backend = make()

@@ -40,7 +40,7 @@ def report(folder: Path, found: dict[str, Any]) -> str:
     """Tables of what is known so far."""
     machine = _read(folder / "machine.json")
     lines = [
-        f"# {machine.get('gpu', 'GPU benchmark')}{' (dry run: no figure means anything)' * found['setting']['dry_run']}",
+        f"# {machine.get('device', 'GPU')}{' (a dry run, whose figures mean nothing)' * found['setting']['dry_run']}",
         "",
     ]
     if machine:

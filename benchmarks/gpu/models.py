@@ -64,7 +64,7 @@ def find_golden() -> Path | None:
 
 def model_names(golden: Path | None, *, dry_run: bool) -> list[str]:
     """The models of a run; the first is timed."""
-    return ["ner", "mre"] if golden or dry_run else ["ner"]
+    return ["ner", "mre"] if golden and not dry_run else ["ner"]
 
 
 def subjects(work: Path) -> dict[str, Subject]:

@@ -2,10 +2,13 @@
 
 from types import MappingProxyType
 from typing import Any
+from unittest.mock import patch
 
+import onnxruntime
 from fake_gpu import FakeCuda
 
 from hvpnet_runtime.backends.onnxruntime_gpu import OnnxRuntimeGpuBackend
+from hvpnet_runtime.backends.onnxruntime_options import PROVIDERS
 
 CPU_PROVIDER = MappingProxyType({"CPUExecutionProvider": MappingProxyType({})})
 
@@ -60,7 +63,8 @@ class CpuProviderBackend(OnnxRuntimeGpuBackend):
     def __init__(self, *arguments: Any, cuda: FakeCuda | None = None, **options: Any) -> None:
         self.bound: list[tuple[str, tuple[int, ...]]] = []
         self.room, self.breaks, self.runs, self.stream = 999, 0, 0, 0
-        super().__init__(*arguments, cuda=cuda or FakeCuda(), **options)
+        with patch.object(onnxruntime, "get_available_providers", lambda: list(PROVIDERS.values())):
+            super().__init__(*arguments, cuda=cuda or FakeCuda(), **options)
 
     def providers(self, spec: Any, stream: int) -> Any:
         self.stream = stream

@@ -11,8 +11,8 @@ import onnxruntime
 from fake_cuda import FAKE_GPU, FakeCuda
 
 from hvpnet_runtime import Bundle
-from hvpnet_runtime.backends.profiles import grounder_profiles, text_profiles, vision_profiles
 from hvpnet_runtime.backends.cuda import Device
+from hvpnet_runtime.backends.profiles import grounder_profiles, text_profiles, vision_profiles
 from hvpnet_runtime.backends.tensorrt.library import EngineName, Library
 from hvpnet_runtime.backends.tensorrt.record import BuildRecord, engine_folder
 from hvpnet_runtime.bundle import Precision, file_digests

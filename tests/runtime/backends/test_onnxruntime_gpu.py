@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 from cpu_provider import CpuProviderBackend
 from fake_gpu import FakeCuda
@@ -18,6 +17,7 @@ from hvpnet_runtime.backends import TextInputs, load_backend
 from hvpnet_runtime.backends.base import LENGTHS
 from hvpnet_runtime.backends.gpu_libraries import load_cuda_libraries, load_tensorrt_10
 from hvpnet_runtime.backends.onnxruntime import failure_of
+from hvpnet_runtime.backends.onnxruntime_gpu import OnnxRuntimeGpuBackend
 from hvpnet_runtime.backends.onnxruntime_options import Kind, cuda_options, engine_folder, tensorrt_options
 from hvpnet_runtime.errors import DeviceMemoryError
 
@@ -27,8 +27,6 @@ Load = Callable[..., CpuProviderBackend]
 @pytest.fixture
 def load(ner_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
     monkeypatch.setattr("hvpnet_runtime.backends.onnxruntime_gpu.load_tensorrt_10", lambda: None)
-    providers = ["CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"]
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
 
     def load(kind: Kind = "onnxruntime-cuda", **options: Any) -> CpuProviderBackend:
         return CpuProviderBackend(Bundle.load(ner_bundle), kind, **options)
@@ -60,6 +58,19 @@ def test_padded_batches_answer_as_on_the_cpu(load: Load, ner_bundle: Path, kind:
     assert shapes["prefix"][0] == shapes["attention_mask"][0] == shapes["input_ids"][0]
     backend.close()
     assert backend._cuda.leaks() == {}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("cuda_graphs", [True, False])
+def test_a_real_gpu_answers_as_the_cpu(ner_bundle: Path, cuda_graphs: bool) -> None:
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("this build of onnxruntime has no CUDAExecutionProvider")
+    bundle = Bundle.load(ner_bundle)
+    expected = batch(load_backend(bundle, "onnxruntime-cpu"), 3, 3)
+    backend = OnnxRuntimeGpuBackend(bundle, "onnxruntime-cuda", cuda_graphs=cuda_graphs)
+    for _ in range(2):
+        np.testing.assert_allclose(batch(backend, 3, 3), expected, atol=1e-3)
+    backend.close()
 
 
 def test_a_batch_that_does_not_fit_is_halved(load: Load, caplog: pytest.LogCaptureFixture) -> None:

@@ -61,7 +61,10 @@ def gpu_platform(request: pytest.FixtureRequest, fake: Platform) -> Platform:
     try:
         api = load_library("tensorrt")
     except MissingExtraError:
-        api = load_library("tensorrt-rtx")
+        try:
+            api = load_library("tensorrt-rtx")
+        except MissingExtraError as error:
+            pytest.skip(str(error))
     options = BuildOptions(api.engine, precision="fp32", max_batch=4)
     return Platform(Cuda(), api, lambda bundle: build_engines(bundle, options))
 

@@ -64,11 +64,9 @@ class BuildRecord:
     @property
     def runs_on(self) -> str:
         """The GPUs it is for, in words."""
-        if self.engine == "tensorrt-rtx":
-            return (
-                f"GPUs of compute capability {listed(self.gpus)}" if self.gpus else "GPUs that build.json does not name"
-            )
-        return f"{self.gpu} ({self.compute_capability})"
+        if self.engine == "tensorrt":
+            return f"{self.gpu} ({self.compute_capability})"
+        return f"GPUs of compute capability {listed(self.gpus)}" if self.gpus else "GPUs that build.json does not name"
 
     @property
     def attention(self) -> str | None:

@@ -25,7 +25,9 @@ _EXPECTED_TEXTS, _EXPECTED_LENGTH = 8, 64
 """Texts and their pieces that TensorRT times its kernels with."""
 
 
-def cuda_options(precision: str, ordinal: int, stream: Stream | None = None) -> Providers:
+def cuda_options(
+    precision: str, ordinal: int, stream: Stream | None = None, *, channels_last: bool = False
+) -> Providers:
     """The CUDA provider.
 
     FP32 graphs are computed in FP32: by default the provider would round their factors to TF32's 10 bits. Kernels of
@@ -35,11 +37,13 @@ def cuda_options(precision: str, ordinal: int, stream: Stream | None = None) -> 
         precision: of the graphs.
         ordinal: of the GPU.
         stream: that it queues its work on; by default one of its own.
+        channels_last: whether convolutions have channels last, as tensor cores read them.
     """
     options = {
         "device_id": str(ordinal),
         "use_tf32": str(int(precision != "fp32")),
         "cudnn_conv_algo_search": "HEURISTIC",
+        "prefer_nhwc": str(int(channels_last)),
     }
     return {PROVIDERS["onnxruntime-cuda"]: options | _on(stream)}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from cpu_provider import CpuProviderBackend
 from fake_gpu import FakeCuda
@@ -174,6 +175,7 @@ def test_the_cuda_provider_computes_as_the_precision_says() -> None:
             "device_id": "1",
             "use_tf32": "0",
             "cudnn_conv_algo_search": "HEURISTIC",
+            "prefer_nhwc": "0",
             "user_compute_stream": "77",
         }
     }

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 STAGES = ("copy in", "vision", "text", "copy out", "viterbi")
@@ -15,21 +16,24 @@ def write_json(path: Path, value: Any) -> None:
 
 
 class Results:
-    """The folder of the results."""
+    """The folder of the results. Thread-safe."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._found: dict[str, Any] = {"steps": {}}
+        self._lock = Lock()
 
     def note(self, name: str, value: Any) -> None:
         """Keep a fact of the whole run."""
-        self._found[name] = value
-        self._write()
+        with self._lock:
+            self._found[name] = value
+            self._write()
 
     def step(self, name: str, seconds: float, failed: str | None) -> None:
         """Keep how a step ended."""
-        self._found["steps"][name] = {"seconds": round(seconds, 1), "failed": failed}
-        self._write()
+        with self._lock:
+            self._found["steps"][name] = {"seconds": round(seconds, 1), "failed": failed}
+            self._write()
 
     def _write(self) -> None:
         write_json(self._folder / "steps.json", self._found)

@@ -10,6 +10,7 @@ import argparse
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from candidates import CANDIDATES
@@ -24,42 +25,28 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
 
-def steps(options: argparse.Namespace) -> dict[str, Step]:
-    """The command and the limit in seconds of every step, by its name."""
+def stages(options: argparse.Namespace) -> list[dict[str, Step]]:
+    """The steps by name, those of a stage at the same time; what is timed has the machine to itself."""
     work, dry = options.out / "work", ["--dry-run"] if options.dry_run else []
 
     def script(name: str, *arguments: object) -> list[str]:
         return [sys.executable, "-P", str(HERE / f"{name}.py"), *map(str, arguments), *dry]
 
     golden = ["--golden", str(options.golden)] if options.golden else []
-    tests = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-n0",
-        "-m",
-        "gpu",
-        "-vv",
-        "-rs",
-        "--continue-on-collection-errors",
-        str(ROOT / "tests/runtime/backends"),
-    ]
-    tables = {
-        f"table of {name}": (script("table", work, options.out / f"table-{number:02}.json", name), 100)
-        for number, name in enumerate(CANDIDATES)
-    }
-    fires = {
-        f"fire on {name}": (script("fire", work, options.out / f"fire-{number}.json", name), 90)
+    tests = [sys.executable, "-m", "pytest", "-n0", "-m", "gpu", "-rs", "--continue-on-collection-errors"]
+    checks = {
+        f"fire on {name}": (script("fire", work, options.out / f"fire-{number}.json", name), 150)
         for number, name in enumerate(REQUESTS)
     }
-    return {
-        "models": (script("models", work, *golden), 300),
-        "machine": (script("machine", options.out / "machine.json"), 60),
-        **tables,
-        **fires,
-        "correctness": (script("correctness", work, options.out / "correctness.json", *golden), 150),
-        **({} if options.dry_run else {"tests": (tests, 180)}),  # the suite runs them against the fake device anyway
-    }
+    checks["correctness"] = (script("correctness", work, options.out / "correctness.json", *golden), 150)
+    if not options.dry_run:  # the suite runs them against the fake device anyway
+        checks["tests"] = ([*tests, str(ROOT / "tests/runtime/backends")], 150)
+    tables = [
+        {f"table of {name}": (script("table", work, options.out / f"table-{number:02}.json", name), 100)}
+        for number, name in enumerate(CANDIDATES)
+    ]
+    models = {"models": (script("models", work, *golden), 300)}
+    return [models, {"machine": (script("machine", options.out / "machine.json"), 60)}, checks, *tables]
 
 
 def run_step(command: list[str], limit: float | None, log: Path) -> str | None:
@@ -92,14 +79,21 @@ def main() -> int:
     results.note(
         "setting", {"dry_run": options.dry_run, "models": model_names(options.golden, dry_run=options.dry_run)}
     )
-    for name, (command, limit) in steps(options).items():
+
+    def run(step: tuple[str, Step]) -> str | None:
+        name, (command, limit) = step
         left, start = end - time.perf_counter(), time.perf_counter()
-        log = options.out / f"{name.replace(' ', '-').replace(',', '')}.log"
         most = None if options.dry_run else min(limit, left)  # without a GPU nothing is in a hurry
+        log = options.out / f"{name.replace(' ', '-')}.log"
         failed = "no time was left" if left < 5 else run_step(command, most, log)
         results.step(name, time.perf_counter() - start, failed)
         print(f"{name}: {failed or 'done'} ({time.perf_counter() - start:.0f} s)", flush=True)
-        if name == "models" and failed:
+        return failed
+
+    for stage in stages(options):
+        with ThreadPoolExecutor(1 if options.dry_run else len(stage)) as pool:
+            failed = list(pool.map(run, stage.items()))
+        if "models" in stage and failed[0]:
             return 1  # nothing can be asked of models that are not there
     return 0
 

@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("name", choices=CANDIDATES)
     parser.add_argument("--dry-run", action="store_true")
     options = parser.parse_args(arguments)
-    seconds = 0.0 if options.dry_run else 0.3
+    seconds = 0.0 if options.dry_run else 0.2
     subject = Subject(options.work / "ner")
     write_json(options.out, time_candidate(options.name, subject, dry_run=options.dry_run, seconds=seconds))
 

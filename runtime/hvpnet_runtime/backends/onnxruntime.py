@@ -14,6 +14,7 @@ import numpy.typing as npt
 from hvpnet_runtime.backends.base import Array, HostBackend
 from hvpnet_runtime.backends.grounder import Grounder
 from hvpnet_runtime.bundle import Bundle, FoundTensor, GraphName, GraphSpec
+from hvpnet_runtime.bundle.grounder_spec import remake
 from hvpnet_runtime.errors import BackendError, BundleError, DeviceMemoryError, MissingExtraError
 from hvpnet_runtime.processes import never_free_in_forks
 
@@ -238,7 +239,7 @@ def load_session(
     except Exception as error:  # its exception classes are private to the extension
         reason = f"ONNX Runtime cannot load {file}: {(str(error).splitlines() or ['it gives no reason'])[0]}"
         if first == CPU:
-            raise BundleError(f"{reason}; export the checkpoint again, or upgrade onnxruntime") from error
+            raise BundleError(f"{reason}; {remake(spec.name)}, or upgrade onnxruntime") from error
         raise BackendError(reason) from error  # it may be the device that is too small
     session._model_bytes = None  # it would be kept for a retry on another provider, as long as the session  # noqa: SLF001
     if session.get_providers()[0] != first:  # it falls back to the CPU without an error

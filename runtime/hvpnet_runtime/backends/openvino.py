@@ -10,6 +10,7 @@ import numpy.typing as npt
 from hvpnet_runtime.backends.base import Array, HostBackend
 from hvpnet_runtime.backends.grounder import Grounder
 from hvpnet_runtime.bundle import Bundle, FoundTensor, GraphName, GraphSpec
+from hvpnet_runtime.bundle.grounder_spec import remake
 from hvpnet_runtime.errors import BackendError, BundleError, MissingExtraError
 from hvpnet_runtime.processes import never_free_in_forks
 
@@ -62,7 +63,7 @@ class OpenVinoBackend(HostBackend):
             request = compiled.create_infer_request()
         except RuntimeError as error:
             raise BundleError(
-                f"OpenVINO cannot load {file}: {_last_line(error)}; export it again, or upgrade openvino"
+                f"OpenVINO cannot load {file}: {_last_line(error)}; {remake(spec.name)}, or upgrade openvino"
             ) from error
         spec.check(file, map(_found, compiled.inputs), map(_found, compiled.outputs))
         never_free_in_forks(compiled)

@@ -6,6 +6,7 @@ from typing import Any
 
 from hvpnet_runtime.backends.tensorrt.library import Library
 from hvpnet_runtime.bundle import FoundTensor, GraphSpec
+from hvpnet_runtime.bundle.grounder_spec import remake
 from hvpnet_runtime.errors import BuildError
 
 _FULL = "FLOAT"
@@ -62,7 +63,7 @@ def check(network: Any, spec: GraphSpec, precision: str, file: Path) -> dict[str
     allowed = {"vision": 0, "text": 1}.get(spec.name, others)  # the classifier is the one product that stays FP32
     if unstable or others > allowed:
         raise BuildError(
-            f"{spec.name}.onnx is not a {precision} graph of this version: {dict(layers)}; export it again"
+            f"{spec.name}.onnx is not a {precision} graph of this version: {dict(layers)}; {remake(spec.name)}"
         )
     counts: dict[str, dict[str, int]] = {}
     for (kind, dtype), number in sorted(layers.items()):

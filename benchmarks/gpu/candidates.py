@@ -132,12 +132,8 @@ CANDIDATES: dict[str, Load] = {
 
 IN_DRY_RUNS: dict[str, Load] = {
     "eager fp16": _pytorch(EagerBackend, "bf16"),  # what PyTorch has on a CPU
-    "onnxruntime-cuda fp32": lambda subject: CpuProviderBackend(
-        Bundle.load(subject.bundle), "onnxruntime-cuda", "fp32"
-    ),
-    "onnxruntime-cuda fp16": lambda subject: CpuProviderBackend(
-        Bundle.load(subject.bundle), "onnxruntime-cuda", "fp16"
-    ),
+    "onnxruntime-cuda fp32": _fake_onnxruntime("fp32"),
+    "onnxruntime-cuda fp16": _fake_onnxruntime("fp16"),
     "tensorrt fp16": _fake_tensorrt(),
     "tensorrt fp16 without CUDA graphs": _fake_tensorrt(cuda_graphs=False),
 }

@@ -180,9 +180,7 @@ def test_a_failed_build_keeps_the_engines_that_were_there(bundle: Bundle) -> Non
     before = files(bundle.path)
     bundle.onnx("text", "fp16").write_bytes(bundle.onnx("text", "fp32").read_bytes())
     bundle = resaved(bundle, bundle.onnx("text", "fp16"))
-    with pytest.raises(
-        BuildError, match=r"text.onnx is not a fp16 graph of this version: .*; export the checkpoint again"
-    ):
+    with pytest.raises(BuildError, match=r"text.onnx is not a fp16 graph.*; export the checkpoint again"):
         build_engines(bundle, OPTIONS)
     assert {name: digest for name, digest in files(bundle.path).items() if "engines" in name} == {
         name: digest for name, digest in before.items() if "engines" in name

@@ -397,7 +397,7 @@ def test_an_interrupted_output_does_not_take_its_name(
     capsys: pytest.CaptureFixture[str], ner_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "good.jsonl").write_text('{"text": "fine"}\n')
-    monkeypatch.setattr(Pipeline, "run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(Pipeline, "start", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     out = tmp_path / "out.jsonl"
     code, _, err = run(capsys, "predict", ner_bundle, "--input", tmp_path / "good.jsonl", "--output", out)
     assert code == 130

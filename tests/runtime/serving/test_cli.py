@@ -102,7 +102,7 @@ from hvpnet_runtime.errors import BackendError
 def lost(*_):
     raise BackendError("the device is lost")
 
-HostBackend.encode_text = lost
+HostBackend.encode_text, HostBackend.warm_up = lost, lambda *_: None
 sys.exit(main(["serve", *sys.argv[1:]]))
 """
 
@@ -132,7 +132,7 @@ def stuck(*_):
     print("stuck", file=sys.stderr, flush=True)
     time.sleep(3600)
 
-HostBackend.encode_text = stuck
+HostBackend.encode_text, HostBackend.warm_up = stuck, lambda *_: None
 sys.exit(main(["serve", *sys.argv[1:]]))
 """
 

@@ -242,7 +242,7 @@ def test_nothing_is_collected_during_a_capture(gpu: Gpu) -> None:
     gpu.trt.on_execute = lambda stream: seen.append((capturing(gpu, stream), gc.isenabled()))
     backend = gpu.load()
     backend.encode_pictures(images(1))
-    assert seen == [(False, True), (True, False)]
+    assert seen == [(False, True), (False, True), (True, False)]
     assert gc.isenabled()
     backend.close()
 
@@ -388,7 +388,7 @@ def test_warm_up_of_some_shapes(gpu: Gpu) -> None:
     backend = gpu.load(lanes=2)
     backend.warm_up([WarmUpShape(texts=3, length=9, pictures=4), WarmUpShape(texts=0, length=0, pictures=1)])
     assert gpu.trt.contexts == 2 * 3
-    assert_right(answer(backend, 4, 30), gpu.bundle, 4, 30)
+    assert_right(answer(backend, 4, 14), gpu.bundle, 4, 14)
     assert gpu.trt.contexts == 2 * 3
     backend.close()
 
@@ -417,6 +417,7 @@ def test_kernels_are_compiled_once_for_all_lanes_and_processes(rtx: Gpu) -> None
     assert compiled(rtx) == 2
     assert compiled(rtx) == 0
     newer = replace(rtx, api=fake_api(rtx.cuda, "tensorrt-rtx", "100.0"))
+    newer.trt.ComputeCapability.__members__["SM90"] = 90  # so that engines could be built again for this GPU
     with pytest.raises(StaleEngineError) as caught:
         newer.load()
     assert "runtime-cache" not in str(caught.value)  # it is no engine

@@ -1,6 +1,7 @@
 """The device itself: its memory, a wait for all of its work, and copies as backends make them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import perf_counter
 
 import numpy as np
@@ -31,7 +32,8 @@ class Copies:
         self._cuda = FakeCuda() if dry_run else Cuda()
         self._stream = self._cuda.stream()
 
-    def of(self, read: int, written: int) -> tuple[Callable[[], float], Callable[[], float]]:
+    @contextmanager
+    def of(self, read: int, written: int) -> Iterator[tuple[Callable[[], float], Callable[[], float]]]:
         """Calls that copy so many bytes in, and out, and give the seconds it took."""
         host = self._cuda.malloc_host((max(read, written),), np.uint8)
         device = self._cuda.malloc(host.nbytes)
@@ -42,4 +44,8 @@ class Copies:
             self._cuda.synchronize(self._stream)
             return perf_counter() - start
 
-        return lambda: timed(device, host.ctypes.data, read), lambda: timed(host.ctypes.data, device, written)
+        try:
+            yield lambda: timed(device, host.ctypes.data, read), lambda: timed(host.ctypes.data, device, written)
+        finally:
+            self._cuda.free(device)
+            self._cuda.free_host(host)

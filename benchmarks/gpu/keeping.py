@@ -60,17 +60,18 @@ def report(folder: Path, found: dict[str, Any]) -> str:
 
 
 def _table(tables: list[dict[str, Any]], machine: dict[str, Any]) -> list[str]:
-    baseline = {case["name"]: case["total"]["p50"] for case in tables[0]["cases"]}
+    eager = next((table for table in tables if table["candidate"] == "eager fp32"), {"cases": []})
+    baseline = {case["name"]: case["total"]["p50"] for case in eager["cases"]}
     head = ("case", "candidate", "p50", "p95", "p99", *STAGES, "eager FP32 /", "MiB", "of the bf16 rate")
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for name, base in baseline.items():
+    for name in dict.fromkeys(case["name"] for table in tables for case in table["cases"]):
         for table in tables:
             for case in (each for each in table["cases"] if each["name"] == name):
                 total, rate = case["total"], machine.get("bf16_tflops")
                 share = f"{case['gflop'] / case['engines_ms'] / rate:.1%}" if rate else ""
                 stages = [f"{case['stages'][stage]:.3f}" for stage in STAGES]
                 times = [f"{total[each]:.3f}" for each in ("p50", "p95", "p99")]
-                speedup = f"{base / total['p50']:.1f}x"
+                speedup = f"{baseline[name] / total['p50']:.1f}x" if name in baseline else ""
                 cells = (name, table["candidate"], *times, *stages, speedup, str(table["device_mib"]), share)
                 lines.append("| " + " | ".join(cells) + " |")
     return lines

@@ -34,11 +34,12 @@ def stages(options: argparse.Namespace) -> list[dict[str, Step]]:
 
     golden = ["--golden", str(options.golden)] if options.golden else []
     tests = [sys.executable, "-m", "pytest", "-n0", "-m", "gpu", "-rs", "--continue-on-collection-errors"]
-    checks = {
-        f"fire on {name}": (script("fire", work, options.out / f"fire-{number}.json", name), 150)
+    fires = [  # one after the other, for each looks at the memory of the whole device
+        {f"fire on {name}": (script("fire", work, options.out / f"fire-{number}.json", name), 150)}
         for number, name in enumerate(REQUESTS)
-    }
-    checks["correctness"] = (script("correctness", work, options.out / "correctness.json", *golden), 150)
+    ]
+    correctness = script("correctness", work, options.out / "correctness.json", *golden)
+    checks: dict[str, Step] = {"correctness": (correctness, 150)}
     if not options.dry_run:  # the suite runs them against the fake device anyway
         checks["tests"] = ([*tests, str(ROOT / "tests/runtime/backends")], 150)
     tables = [
@@ -46,7 +47,7 @@ def stages(options: argparse.Namespace) -> list[dict[str, Step]]:
         for number, name in enumerate(CANDIDATES)
     ]
     models = {"models": (script("models", work, *golden), 300)}
-    return [models, {"machine": (script("machine", options.out / "machine.json"), 60)}, checks, *tables]
+    return [models, {"machine": (script("machine", options.out / "machine.json"), 60)}, *fires, checks, *tables]
 
 
 def run_step(command: list[str], limit: float | None, log: Path) -> str | None:

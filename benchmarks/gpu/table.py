@@ -78,7 +78,8 @@ def measure(run: Run, copies: Copies, labels: int, seconds: float) -> dict[str, 
     stages = 1000 * np.median(repeat(lambda: run(synchronize), seconds), axis=0)  # [vision, text, viterbi]
     whole = [1000 * sum(times) for times in repeat(run, seconds)]
     engines = [1000 * (times[0] + times[1]) for times in repeat(run, seconds)]
-    into, out = (1000 * float(np.median(repeat(copy, seconds / 10))) for copy in copies.of(*run.bytes(labels)))
+    with copies.of(*run.bytes(labels)) as both:
+        into, out = (1000 * float(np.median(repeat(copy, seconds / 10))) for copy in both)
     names = ("vision", "text", "viterbi")
     return {
         "stages": {"copy in": into, **dict(zip(names, stages.tolist(), strict=True)), "copy out": out},

@@ -9,7 +9,7 @@ pipeline([Tweet(text="Jordan was great today", image="a.jpg")])
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from hvpnet_runtime.backends import available_backends
+from hvpnet_runtime.backends import WarmUpShape, available_backends
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.errors import (
     BackendError,
@@ -49,6 +49,7 @@ __all__ = [
     "TextError",
     "Tweet",
     "UnreachableError",
+    "WarmUpShape",
     "Word",
     "available_backends",
     "split_words",

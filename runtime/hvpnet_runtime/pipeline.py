@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from operator import index
 from pathlib import Path
 from typing import Self
@@ -278,9 +279,10 @@ class Pipeline:
         if not self._origin.is_here:
             return
         self.cache.clear()
-        if self.finder is not None:
-            self.finder.close()
-        self.backend.close()
+        with ExitStack() as held:  # whatever fails meanwhile
+            held.callback(self.backend.close)
+            if self.finder is not None:
+                held.callback(self.finder.close)
 
     def __enter__(self) -> Self:
         return self

@@ -52,7 +52,7 @@ CPU_BACKENDS = ("onnxruntime-cpu", "openvino")
 """Backends that leave a GPU alone."""
 
 AUTO = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-cpu")
-"""What `auto` tries, in this order. ONNX Runtime's TensorRT provider is not among them: it builds at the first request,
+"""What `auto` tries, in this order. ONNX Runtime's TensorRT provider is not among them: it builds as it is loaded,
 for minutes; nor is OpenVINO, which has shown to be faster on one processor only."""
 
 _PROBES: dict[str, Callable[[], object]] = {

@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager, contextmanager
 from threading import Lock, RLock
 
 _locks: dict[int, AbstractContextManager[bool]] = {}
-os.register_at_fork(after_in_child=_locks.clear)  # a thread that is not there would hold them for ever
 
 
 def exclusive(ordinal: int) -> AbstractContextManager[bool]:
@@ -25,6 +24,18 @@ def exclusive(ordinal: int) -> AbstractContextManager[bool]:
 
 _counting = Lock()
 _holding, _was_enabled = 0, False
+
+
+def _start_anew() -> None:
+    """In a forked process no capture goes on, and a thread that is not there would hold the locks for ever."""
+    global _counting, _holding
+    _locks.clear()
+    if _holding and _was_enabled:
+        gc.enable()
+    _counting, _holding = Lock(), 0
+
+
+os.register_at_fork(after_in_child=_start_anew)
 
 
 @contextmanager

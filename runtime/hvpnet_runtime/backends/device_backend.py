@@ -6,7 +6,7 @@ text graph nothing waits on the host; the text graph's stream waits for the even
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from queue import LifoQueue
 from threading import Lock
@@ -196,7 +196,8 @@ class DeviceBackend(ABC):
             try:
                 while len(taken) < len(self._all_lanes):
                     taken.append(self._lanes.get())
-                self._cuda.use()
+                with suppress(BackendError):  # of a device that failed; what needs it says so, and the rest is freed
+                    self._cuda.use()
                 yield taken
             finally:
                 for lane in taken:  # after `close` too, so that a late request fails instead of waiting for ever

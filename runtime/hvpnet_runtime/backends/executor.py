@@ -1,4 +1,4 @@
-"""One TensorRT engine at one shape: its execution context, its buffers on both sides, and its CUDA graph."""
+"""One graph at one shape: its execution context, its buffers on both sides, and its CUDA graph."""
 
 import logging
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ _ON_DEVICE = "prefix"
 """What never visits the host: it goes from one engine to the other."""
 
 _ALIGNMENT = 256
-"""TensorRT wants every tensor's address to be a multiple of this."""
+"""Libraries want every tensor's address to be a multiple of this."""
 
 _RUNS_BEFORE_CAPTURE = 2
 """Runs outside the graph: the first sets the library up, and ONNX Runtime allocates by what it saw in the second."""

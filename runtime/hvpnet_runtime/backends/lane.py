@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 import numpy.typing as npt
 
-from hvpnet_runtime.backends.cuda import Cuda
+from hvpnet_runtime.backends.cuda import Cuda, Stream
 from hvpnet_runtime.backends.engine import EngineLibrary, LoadedEngines
 from hvpnet_runtime.backends.executor import Executor
 from hvpnet_runtime.backends.profiles import Bucket
@@ -15,8 +15,9 @@ from hvpnet_runtime.bundle import GraphName, GraphSpec
 from hvpnet_runtime.errors import BackendError, DeviceMemoryError
 
 _SHARE = 8
-"""A lane's executors take at most the eighth part of the device's memory. Bytes are counted, not executors: those of
-large batches hold a thousand times what those of one text do, which are the common ones and must not go for them."""
+"""Buffers of a lane's executors take at most the eighth part of the device's memory. Bytes are counted, not executors:
+those of large batches hold a thousand times what those of one text do, which are the common ones and must not go for
+them."""
 
 _OVERHEAD = 8 * 2**20
 """Bytes that are counted for an executor beside its buffers: its context and graph, of which nothing tells the size."""
@@ -32,17 +33,28 @@ class Lane:
         api: the engines' library.
         engines: which it runs; the caller closes them, after the lane.
         cuda_graphs: whether to launch CUDA graphs, or kernels one by one.
+        stream: which the caller destroys; by default one of the lane's own.
 
     Raises:
         BackendError: the device refuses.
     """
 
-    def __init__(self, cuda: Cuda, api: EngineLibrary, engines: LoadedEngines, *, cuda_graphs: bool) -> None:
+    def __init__(
+        self,
+        cuda: Cuda,
+        api: EngineLibrary,
+        engines: LoadedEngines,
+        *,
+        cuda_graphs: bool,
+        stream: Stream | None = None,
+    ) -> None:
+        cuda.use()
         self._cuda, self._api, self._engines, self._cuda_graphs = cuda, api, engines, cuda_graphs
         self._most_bytes = cuda.total_memory() // _SHARE
         self._executors: OrderedDict[_Key, Executor] = OrderedDict()  # the one that ran last at the end
         self._scratch = Scratch(cuda)
-        self.stream = cuda.stream()
+        self._owns_stream = stream is None
+        self.stream = cuda.stream() if stream is None else stream
 
     def executor(self, spec: GraphSpec, bucket: Bucket) -> Executor:
         """The executor of a graph and bucket, made when first asked for, free to be filled.
@@ -73,7 +85,8 @@ class Lane:
     def close(self) -> None:
         """Free everything, whatever fails meanwhile."""
         with self._cuda.exclusive(), ExitStack() as held:
-            held.callback(self._cuda.destroy_stream, self.stream)
+            if self._owns_stream:
+                held.callback(self._cuda.destroy_stream, self.stream)
             while self._executors:
                 held.callback(self._executors.popitem()[1].close)
             with suppress(BackendError):  # the device may be what failed

@@ -37,7 +37,7 @@ class OnnxRuntime:
         try:
             return function(*arguments)
         except Exception as error:  # its exception classes are private to the extension
-            raise failure_of(f"{self.engine}: to {what}", error) from error
+            raise failure_of(f"{self.engine}, asked to {what},", error) from error
 
     def create_context(self, engine: "SessionEngine", cache: None = None) -> "SessionContext":  # noqa: ARG002
         """See `EngineLibrary`."""

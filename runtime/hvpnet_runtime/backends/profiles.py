@@ -1,4 +1,4 @@
-"""Which shapes an engine is optimised for: length buckets of texts, and batches of one and of many."""
+"""Which shapes graphs are run at, and engines are built for: lengths of texts, batches of one and of many."""
 
 from dataclasses import dataclass
 

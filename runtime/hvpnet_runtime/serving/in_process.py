@@ -221,8 +221,7 @@ class InProcess:
             for name, path in settings.bundles.items():
                 self._add(name, path, settings, gave_up)
         except BaseException:
-            for batcher in self._batchers.values():
-                batcher.close()
+            self._close_batchers()
             raise
         preparing = settings.threads or os.cpu_count() or 1
         running = sum(batcher.lanes for batcher in self._batchers.values())
@@ -316,5 +315,9 @@ class InProcess:
         _, running = wait(list(self._working), seconds)
         if running:
             raise StuckError("a backend has not come back from a run, so the service ends without it")
-        for batcher in self._batchers.values():
-            batcher.close()
+        self._close_batchers()
+
+    def _close_batchers(self) -> None:
+        with ExitStack() as held:  # all of them, whatever fails meanwhile
+            for batcher in self._batchers.values():
+                held.callback(batcher.close)

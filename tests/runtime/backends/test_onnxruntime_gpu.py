@@ -91,7 +91,7 @@ def test_a_batch_that_does_not_fit_is_halved(load: Load, caplog: pytest.LogCaptu
     assert not caplog.records
     full = load()
     full.room = 0
-    with pytest.raises(DeviceMemoryError, match="to run failed: BFCArena: Failed to allocate"):
+    with pytest.raises(DeviceMemoryError, match="asked to run, failed: BFCArena: Failed to allocate"):
         batch(full, 1, 1)
 
 

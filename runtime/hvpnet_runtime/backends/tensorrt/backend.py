@@ -83,9 +83,11 @@ class TensorRTBackend(DeviceBackend):
             engines = Engines(self._cuda, self._api, self._bundle, self.folder, record, specs, kernels)
             held.callback(engines.close)
             lane = Lane(self._cuda, self._api, engines, cuda_graphs=self._cuda_graphs)
+            held.callback(lane.close)
+            run = GrounderEngines(self._cuda, lane, engines, specs, record.profiles)
+            grounder = Grounder(self.name, self._bundle.grounder.prefer(self.precision), specs, run.run, run.close)
             held.pop_all()
-        run = GrounderEngines(self._cuda, lane, engines, specs, record.profiles)
-        return Grounder(self.name, self._bundle.grounder.prefer(self.precision), specs, run.run, run.close)
+        return grounder
 
     def warm_up(self, shapes: Sequence[WarmUpShape] = ()) -> None:
         """See `DeviceBackend`. What TensorRT for RTX compiles is kept beside the engines, for the next process."""

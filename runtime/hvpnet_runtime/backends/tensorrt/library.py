@@ -99,7 +99,8 @@ class Library:
         if result is None or result is False:
             said = self.errors[heard:]
             reason = said[-1] if said else one_line(cause) if cause else _NO_REASON
-            if error is BackendError and any("out of memory" in line.lower() for line in map(_spaced, said)):
+            told = " ".join(map(_spaced, [*said, reason])).lower()
+            if error is BackendError and (isinstance(cause, MemoryError) or "out of memory" in told):
                 error = DeviceMemoryError
             raise error(f"{self.engine} cannot {what}: {reason}") from cause
         return result

@@ -77,7 +77,7 @@ class Inference:
             raise BackendError(f"the engine of {path} was built for short texts: build it without --max-seq to serve")
         self._pipeline.warm_up()  # before Ray Serve sends requests here
         self._name, self._metrics, self._size = name, Metrics(RayInstruments()), Batching().size
-        self._thread = ThreadPoolExecutor(1, "hvpnet-inference")  # a backend runs one batch at a time
+        self._thread = ThreadPoolExecutor(1, "hvpnet-inference")  # one batch at a time, on a GPU too
         self._failure: Exception | None = None
         self._started, self._answer_seconds = math.inf, answer_seconds  # of the run that goes on
         self._idle = asyncio.Event()

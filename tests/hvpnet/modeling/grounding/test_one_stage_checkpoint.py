@@ -116,7 +116,7 @@ def test_code_is_not_run(load: Callable[[object], OneStageGrounder]) -> None:
 
 
 def test_a_tokeniser_is_needed(tmp_path: Path, state: State) -> None:
-    with pytest.raises(ConfigError, match="--grounder-tokenizer"):
+    with pytest.raises(ConfigError, match="comes without a tokeniser: name the folder of the BERT"):
         load_grounder(tmp_path / "best.pth.tar", None)
 
 

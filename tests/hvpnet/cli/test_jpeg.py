@@ -88,6 +88,7 @@ def test_serve_overrides_its_settings(ner_bundle: Path, tmp_path: Path) -> None:
     for jpeg, expected in (("full", "full"), (None, "scaled")):
         options = serve.Options(
             bundle=[str(ner_bundle)], token_env=None, token_file=None, settings=tmp_path / "settings.toml", debug=False,
-            host="127.0.0.1", port=8000, ray=False, access_log=False, backend=None, precision=None, jpeg=jpeg,
+            host="127.0.0.1", port=8000, ray=False, access_log=False, backend=None, precision=None, device=None,
+            jpeg=jpeg,
         )  # fmt: skip
         assert serve._settings(options).jpeg == expected

@@ -52,7 +52,7 @@ class Subject:
 
     @property
     def gflop(self) -> dict[str, float]:
-        """Of one picture, `vision`, and of a text with its prefixes by its pieces, `32`."""
+        """GFLOP of one picture, `vision`, and of a text with its prefixes by its pieces, `32`."""
         found: dict[str, float] = json.loads((self.folder / "gflop.json").read_text("utf-8"))
         return found
 

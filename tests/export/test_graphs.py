@@ -240,7 +240,7 @@ def test_plain_attention_equals_fused(random_model: Any, request_for: Any) -> No
 
 
 def test_queries_come_out_of_their_projection_scaled(random_model: Any) -> None:
-    """By 1 / sqrt(size) in weights and bias; every other weight is the model's own, in memory too."""
+    """Queries are scaled by 1 / sqrt(size) in weights and bias; every other weight is the same memory."""
     model: HVPNeT = random_model("ner", "text_only", bert={"hidden_size": 32, "num_attention_heads": 2})
     scaled = {
         f"bert.encoder.layer.{layer}.attention.self.query.{weight}" for layer in (0, 1) for weight in ("weight", "bias")

@@ -25,6 +25,11 @@ Pixels: TypeAlias = npt.NDArray[np.uint8]
 Array: TypeAlias = npt.NDArray[Any]
 
 
+def power_of_two(count: int) -> int:
+    """The smallest power of two that is no less than a count, which is at least 1."""
+    return 1 << (count - 1).bit_length()
+
+
 class Prefix(Protocol):
     """What one picture adds to every layer, kept where the backend wants it, for instance a numpy array."""
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hvpnet_runtime.bundle import Axis, GraphName, GraphSpec
+from hvpnet_runtime.bundle.grounder_spec import ADD_AGAIN
 from hvpnet_runtime.errors import BackendError
 from hvpnet_runtime.processes import Origin
 
@@ -100,6 +101,6 @@ class Grounder:
             if output.shape != spec.shape(sizes):
                 raise BackendError(
                     f"{self.name}: {graph}.onnx answers with {spec.name} of the shape {list(output.shape)}, not"
-                    f" {list(spec.shape(sizes))}: add the grounder again with hvpnet ground add"
+                    f" {list(spec.shape(sizes))}: {ADD_AGAIN}"
                 )
         return outputs

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hvpnet_runtime.backends.base import Array, HostBackend
+from hvpnet_runtime.backends.base import Array, HostBackend, power_of_two
 from hvpnet_runtime.backends.grounder import Grounder
 from hvpnet_runtime.bundle import Bundle, FoundTensor, GraphName, GraphSpec
 from hvpnet_runtime.bundle.grounder_spec import remake
@@ -165,11 +165,6 @@ def failure_of(name: str, error: Exception) -> BackendError:
     reason = (str(error).splitlines() or ["it gives no reason"])[0]
     kind = DeviceMemoryError if any(words in str(error).lower() for words in _NO_MEMORY) else BackendError
     return kind(f"{name} failed: {reason}")
-
-
-def power_of_two(count: int) -> int:
-    """The smallest power of two that is no less than a count, which is at least 1."""
-    return 1 << (count - 1).bit_length()
 
 
 def pad_rows(array: Array, rows: int) -> Array:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hvpnet_runtime.backends.base import LENGTHS, MAX_PICTURES
+from hvpnet_runtime.backends.base import LENGTHS, MAX_PICTURES, power_of_two
 from hvpnet_runtime.backends.grounder import MAX_GROUNDED
 from hvpnet_runtime.bundle import GraphName, GraphSpec, GrounderSpec
 from hvpnet_runtime.errors import BackendError
@@ -85,7 +85,7 @@ def choose_bucket(profiles: tuple[Profile, ...], rows: int, length: int | None =
     Raises:
         BackendError: the engine was built for shorter texts or smaller batches.
     """
-    power = 1 << (rows - 1).bit_length()
+    power = power_of_two(rows)
     fitting = [
         (profile.length or 0, min(max(power, least), most), most, index)
         for index, profile in enumerate(profiles)

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hvpnet_runtime.backends.base import LENGTHS, MAX_PICTURES
+from hvpnet_runtime.backends.base import MAX_PICTURES
+from hvpnet_runtime.backends.profiles import text_lengths
 from hvpnet_runtime.backends.tensorrt.record import BuildRecord
 from hvpnet_runtime.bundle import Bundle, GraphName, GraphSpec, Precision
 from hvpnet_runtime.errors import BackendError, RepositoryError
@@ -59,7 +60,7 @@ def find_graphs(
 
 def _onnx(bundle: Bundle, name: str | None, max_batch: int | None) -> Graphs:
     precision = bundle.prefer("fp16", "fp32", "int8", wanted=name)
-    specs, most = bundle.specs(precision), bundle.manifest.limits.max_length
+    specs = bundle.specs(precision)
     files = {graph: bundle.onnx(graph, precision) for graph in specs}
     digests = bundle.manifest.files
     return Graphs(
@@ -68,7 +69,7 @@ def _onnx(bundle: Bundle, name: str | None, max_batch: int | None) -> Graphs:
         specs=specs,
         files={graph: (path, digests[f"onnx/{precision}/{path.name}"].sha256) for graph, path in files.items()},
         profiles={},
-        lengths=(*(length for length in LENGTHS if length < most), most),
+        lengths=text_lengths(bundle.manifest.limits.max_length),
         max_batch=max_batch or MAX_BATCH,
         max_pictures=MAX_PICTURES,
     )

@@ -46,7 +46,7 @@ def test_nothing_is_drawn_where_nothing_was_found(objects: Any, tmp_path: Path) 
 
 
 def test_objects_of_shown_tweets_are_found_if_there_is_a_grounder() -> None:
-    """Of the tweets with entities, whose own objects then are not read."""
+    """Tweets with entities are shown so, and their own objects are not read."""
     entity: Any = Entity
     tweets = [Tweet(words=("a",), image=b"", objects=(b"",), id=number) for number in range(3)]
     results: list[Any] = [SimpleNamespace(entities=entities) for entities in ((entity,), (), (entity,))]

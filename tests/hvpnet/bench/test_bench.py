@@ -230,8 +230,10 @@ def test_no_time_leaves_the_first_case_and_names_the_others(
     assert main(arguments("--seconds", 0)) == 0
     said = capsys.readouterr().err
     results = json.loads((tmp_path / "out" / "results.json").read_text("utf-8"))
-    measured = [(each["case"], each["total"]["count"]) for each in results["measurements"]]
-    assert measured == [({"batch": 1, "length": 64, "pictures": "all new"}, 3)] * 2
+    assert [each["case"] for each in results["measurements"]] == [{"batch": 1, "length": 64, "pictures": "all new"}] * 2
+    counts = {each["total"]["count"] for each in results["measurements"]}
+    assert len(counts) == 1
+    assert min(counts) >= 3  # more where answers come sooner than the first ones let expect
     left_out = ("one new, three seen", "one new, no objects", "all seen")
     names = [f"batch 1, 64 tokens, {pictures}" for pictures in left_out]
     names += [f"batch {batch}, {length} tokens, all new" for batch, length in ((1, 32), (8, 64), (32, 64))]

@@ -9,6 +9,7 @@ from hvpnet.errors import DataError
 from hvpnet.evaluation.metrics import EntityScores, RelationScores, entity_scores, relation_scores, require_scorer
 from hvpnet_runtime.bundle import Task
 from hvpnet_runtime.errors import brief
+from hvpnet_runtime.labels import NO_RELATION
 from hvpnet_runtime.pipeline import Pipeline
 from hvpnet_runtime.preprocessing.encode_text import TextEncoder
 from hvpnet_runtime.types import EntityResult, Rejection
@@ -20,9 +21,6 @@ Scores: TypeAlias = EntityScores | RelationScores
 
 _Seen: TypeAlias = list[bool]
 """Per word of a tweet whether the model sees it; empty for a relation."""
-
-NO_RELATION = "None"
-"""The relation that published scores leave out."""
 
 
 def score_predictions(

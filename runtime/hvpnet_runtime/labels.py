@@ -1,4 +1,4 @@
-"""The labels that entity recognition knows: BIO tags, and those of pieces that are no word."""
+"""The labels that the runtime knows: BIO tags, those of pieces that are no word, and that of pairs without relation."""
 
 from collections.abc import Sequence
 
@@ -8,6 +8,9 @@ OUTSIDE = "O"
 SPECIAL_LABELS = ("PAD", "X", "[CLS]", "[SEP]")
 """Labels of the published models beside BIO tags; words that get one count as O. X marks the pieces of a word after
 its first."""
+
+NO_RELATION = "None"
+"""The relation of pairs that have none, which published scores leave out."""
 
 
 def bio_tag(label: str) -> str:

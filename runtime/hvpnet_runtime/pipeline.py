@@ -330,10 +330,11 @@ class Pipeline:
 
     def _relations(self, batch: Sequence[Prepared], logits: npt.NDArray[np.float32]) -> Iterator[RelationResult]:
         for tweet, probabilities in zip(batch, softmax(logits), strict=True):
-            best = int(probabilities.argmax())
-            relation, score = self.bundle.labels[best], float(probabilities[best])
+            order = np.argsort(-probabilities, kind="stable")
+            by_name = {self.bundle.labels[index]: float(probabilities[index]) for index in order}
+            relation, score = next(iter(by_name.items()))
             head, tail = tweet.mentions
-            yield RelationResult(tweet.tweet.id, relation, score, head, tail, tweet.cut_words, tweet.objects)
+            yield RelationResult(tweet.tweet.id, relation, score, head, tail, tweet.cut_words, tweet.objects, by_name)
 
     def _entity_results(
         self,

@@ -1,7 +1,8 @@
 """What goes into the pipeline and what comes out: plain frozen dataclasses."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -158,6 +159,7 @@ class RelationResult:
         tail: the marked tail.
         cut_words: how many words lay beyond the piece budget and were not read.
         objects: as of `EntityResult`.
+        probabilities: of every relation by name, the most probable first.
     """
 
     id: Any
@@ -167,15 +169,70 @@ class RelationResult:
     tail: Mention
     cut_words: int
     objects: tuple[FoundObject, ...] | None = None
+    probabilities: Mapping[str, float] = field(default_factory=dict, compare=False)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The result as JSON types; `id` as it was given."""
+    def to_dict(self, top_k: int = 0) -> dict[str, Any]:
+        """The result as JSON types; `id` as it was given, and the probabilities of the `top_k` most probable."""
         marked = {"head": self.head.to_dict(), "tail": self.tail.to_dict()}
         values = {"id": self.id, "relation": self.relation, "score": self.score, **marked, "cut_words": self.cut_words}
+        if top_k:
+            values["probabilities"] = dict(islice(self.probabilities.items(), top_k))
         return values | _objects(self.objects)
 
 
 Result: TypeAlias = EntityResult | RelationResult
+
+
+@dataclass(frozen=True)
+class Triple:
+    """A relation between two entities of a post.
+
+    Attributes:
+        head: the entity it begins at.
+        relation: the most probable of those that the entities' types allow; never the none class.
+        tail: the entity it leads to.
+        score: the relation's softmax probability, given the pair, in [0, 1].
+        probabilities: of every relation by name, the most probable first, whether the types allow it or not.
+    """
+
+    head: Entity
+    relation: str
+    tail: Entity
+    score: float
+    probabilities: Mapping[str, float] = field(default_factory=dict, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The triple as JSON types."""
+        ends = {"head": self.head.to_dict(), "relation": self.relation, "tail": self.tail.to_dict()}
+        return {**ends, "score": self.score, "probabilities": dict(self.probabilities)}
+
+
+@dataclass(frozen=True)
+class TripleResult:
+    """Entities of one post, and the relations between them.
+
+    Attributes:
+        id: the post's id.
+        entities: in order of appearance.
+        triples: in the order of their heads, then of their tails; one at most for any two entities.
+        cut_words: how many words lay beyond the piece budget and so have no prediction.
+        cut_pairs: how many pairs of entities were not asked about, because the post has more than the limit, or because
+            head and tail alone take more pieces than the model reads.
+        objects: as of `EntityResult`: those that the model of entities read.
+    """
+
+    id: Any
+    entities: tuple[Entity, ...]
+    triples: tuple[Triple, ...]
+    cut_words: int
+    cut_pairs: int
+    objects: tuple[FoundObject, ...] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON types; `id` as it was given."""
+        found = {name: [each.to_dict() for each in getattr(self, name)] for name in ("entities", "triples")}
+        values = {"id": self.id, **found, "cut_words": self.cut_words, "cut_pairs": self.cut_pairs}
+        return values | _objects(self.objects)
 
 
 def _objects(found: tuple[FoundObject, ...] | None) -> dict[str, Any]:

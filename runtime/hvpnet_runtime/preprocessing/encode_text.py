@@ -135,17 +135,46 @@ class TextEncoder:
             TextError: as `encode_entities`; a span is empty or lies outside the text; a word contains a marker; or the
                 pair lies beyond the budget.
         """
+        return self.mark_pair(self.relation_pieces(words, blank=blank), head, tail, window=window)
+
+    def relation_pieces(self, words: Sequence[str], *, blank: bool = False) -> list[list[int]]:
+        """The pieces of each word, for `mark_pair`.
+
+        Raises:
+            TextError: as `encode_entities`; or a word contains a marker.
+        """
         if not self._markers:
             raise TextError("this bundle has no relation markers: it extracts entities; use one exported for relations")
         pieces = self._pieces(words, blank=blank)
-        head, tail = check_span("head", head, len(words), "words"), check_span("tail", tail, len(words), "words")
         for word, own in zip(words, pieces, strict=True):
             if not set(self._markers).isdisjoint(own):
                 raise TextError(f"the word {brief(word)} contains a relation marker ({', '.join(MARKERS)}); remove it")
+        return pieces
+
+    def mark_pair(
+        self, pieces: list[list[int]], head: Span, tail: Span, *, window: bool = False, without_middle: bool = False
+    ) -> Encoding:
+        """Marks a pair among the `relation_pieces` of words.
+
+        Args:
+            pieces: of each word.
+            head: as of `encode_relation`, and so are `tail` and `window`.
+            tail: see above.
+            window: see above.
+            without_middle: of a pair that does not fit, leave out what lies halfway between head and tail; the encoding
+                has no places for these words.
+
+        Raises:
+            TextError: a span is empty or lies outside the text; or the pair lies beyond the budget.
+        """
+        words = len(pieces)
+        head, tail = check_span("head", head, words, "words"), check_span("tail", tail, words, "words")
+        if without_middle:
+            pieces, head, tail = _without_middle(pieces, head, tail, self._budget - len(MARKERS))
         # As published, markers are put before words only: an end that is the number of words has no closing marker.
         places = list(zip(self._markers, (*head, *tail), strict=True))
-        before = [[marker for marker, place in places if place == word] for word in range(len(words))]
-        shown = (0, len(words))
+        before = [[marker for marker, place in places if place == word] for word in range(len(pieces))]
+        shown = (0, len(pieces))
         if window:
             shown = self._around_pair(pieces, before, (min(head[0], tail[0]), max(head[1], tail[1])))
         encoding = self._assemble(pieces, before, shown)
@@ -239,6 +268,26 @@ class TextEncoder:
                 end += 1
             else:
                 return first, end
+
+
+def _without_middle(pieces: list[list[int]], head: Span, tail: Span, room: int) -> tuple[list[list[int]], Span, Span]:
+    """Words without those halfway between head and tail, as few as need to go for the rest to fit; and both spans."""
+    (first, left), (right, end) = sorted((head, tail))
+    between = pieces[left:right]
+    spare = room - sum(map(len, pieces[first:end])) + sum(map(len, between))  # for what is between
+    if right <= left or sum(map(len, between)) <= spare:
+        return pieces, head, tail
+    kept_left = kept_right = 0  # words
+    while kept_left + kept_right < len(between):
+        is_left = kept_left <= kept_right
+        spare -= len(between[kept_left] if is_left else between[-1 - kept_right])
+        if spare < 0:
+            break
+        kept_left, kept_right = kept_left + is_left, kept_right + (not is_left)
+    gone = len(between) - kept_left - kept_right
+    shorter = [*pieces[: left + kept_left], *pieces[right - kept_right :]]
+    head, tail = (span if span[0] < right else (span[0] - gone, span[1] - gone) for span in (head, tail))
+    return shorter, head, tail
 
 
 def _check_words(words: Sequence[str]) -> None:

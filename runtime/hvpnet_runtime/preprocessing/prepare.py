@@ -3,11 +3,12 @@
 import os
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any, Protocol, TypeVar, get_args
+from typing import Any, Protocol, Self, TypeVar, get_args
 
 import numpy as np
 from PIL import Image
@@ -96,6 +97,8 @@ class Preparer:
         find: finds objects, see `ObjectFinder`; None where nothing does.
 
     Attributes:
+        encoder: tokenises.
+        reader: reads the pictures.
         without_objects: tweets with a picture that came without objects, where nothing finds them.
 
     Raises:
@@ -131,7 +134,7 @@ class Preparer:
         self.without_objects, self._count = 0, Lock()
         self._manifest, pictures, limit = bundle.manifest, bundle.manifest.preprocessing, bundle.manifest.limits
         spec = replace(pictures, max_pixels=min(max_pixels or pictures.max_pixels, pictures.max_pixels))
-        self._reader = PictureReader(spec, jpeg, on_bad_image, known)
+        self.reader = PictureReader(spec, jpeg, on_bad_image, known)
         self.encoder = TextEncoder(
             load_tokenizer(bundle),
             min(max_length or limit.max_length, limit.max_length),
@@ -165,12 +168,12 @@ class Preparer:
         else:
             encoding = self.encoder.encode_entities([word.text for word in words])
             windows = [EntityWindow(encoding, 0, (0, len(words)))]
-        pictures, objects = self._pictures(tweet, words, mentions)
+        pictures, objects = self.pictures(tweet, words, mentions)
         return Prepared(tweet, text, tuple(words), tuple(windows), mentions, pictures, objects)
 
     def forget(self) -> None:
         """Free what is kept for the next tweets: the picture that was decoded last, if boxes were cut of it."""
-        self._reader.forget()
+        self.reader.forget()
 
     def _relation(
         self, tweet: Tweet, text: str, words: list[Word]
@@ -191,12 +194,17 @@ class Preparer:
             return [picture.pixels for picture in pictures]
         return self._at_once([partial(getattr, picture, "pixels") for picture in pictures])
 
-    def _pictures(
+    def pictures(
         self, tweet: Tweet, words: Sequence[Word], mentions: Sequence[Mention]
     ) -> tuple[tuple[PreparedPicture | None, ...], tuple[FoundObject, ...] | None]:
         """Whole picture, then objects, filled up with blanks; and the objects that were found.
 
         Models of the variant only_obj read no whole picture, those of text_only none at all.
+
+        Raises:
+            PictureError: a picture or box cannot be used.
+            InputError: the tweet contradicts itself.
+            BackendError: the grounder failed.
         """
         crops, boxes = items("objects", tweet.objects), items("boxes", tweet.boxes)
         if crops and boxes:
@@ -212,36 +220,49 @@ class Preparer:
         objects = self._manifest.limits.max_objects
         reads_whole = slots > objects
         made: Sequence[PreparedPicture | None]
-        if image is not None and self._find is not None and self._are_missing(tweet):
+        if image is not None and self._find is not None and self._lacks_objects(tweet):
             texts = [word.text for word in words]
             find = partial(self._find, words=texts, mentions=mentions)
-            found, steps = self._reader.parts_found(image, find, whole=reads_whole)
+            found, steps = self.reader.parts_found(image, find, whole=reads_whole)
             made = self._at_once(steps)
         elif boxes and image is not None:
-            made = self._at_once(self._reader.parts(image, [*[None] * reads_whole, *boxes[:objects]]))
+            made = self._at_once(self.reader.parts(image, [*[None] * reads_whole, *boxes[:objects]]))
         else:
             made = self._whole_and_crops([image] * reads_whole, crops[:objects])
             self._note_missing(tweet)
         return (*made, *[None] * (slots - len(made))), found
 
-    def _are_missing(self, tweet: Tweet) -> bool:
+    def _lacks_objects(self, tweet: Tweet) -> bool:
         """Whether the objects of a tweet are to be found."""
         return self._objects == "found" or (self._objects is None and tweet.objects is None and tweet.boxes is None)
 
+    def finds_by_text(self, tweet: Tweet) -> bool:
+        """Whether objects are looked for in the picture of a tweet by what its text says: for relations, the pair."""
+        if self._find is None or tweet.image is None or not self._lacks_objects(tweet):
+            return False
+        grounder = self._manifest.grounder
+        return grounder is not None and grounder.queries == "text"
+
+    def with_reader(self, reader: PictureReader) -> Self:
+        """The same, but for what reads the pictures."""
+        other = copy(self)
+        other.reader = reader
+        return other
+
     def _note_missing(self, tweet: Tweet) -> None:
-        if self._objects is None and tweet.image is not None and self._are_missing(tweet):
+        if self._objects is None and tweet.image is not None and self._lacks_objects(tweet):
             with self._count:
                 self.without_objects += 1
 
     def _whole_and_crops(
         self, whole: Sequence[Picture | None], crops: Sequence[Picture]
     ) -> Sequence[PreparedPicture | None]:
-        if (seen := self._reader.all_seen([*whole, *crops])) is not None:
+        if (seen := self.reader.all_seen([*whole, *crops])) is not None:
             return seen
         steps: list[Step | Callable[[], None]] = [
-            _no_picture if picture is None else partial(self._reader.whole, picture) for picture in whole
+            _no_picture if picture is None else partial(self.reader.whole, picture) for picture in whole
         ]
-        return self._at_once([*steps, *(partial(self._reader.crop, crop) for crop in crops)])
+        return self._at_once([*steps, *(partial(self.reader.crop, crop) for crop in crops)])
 
     def _at_once(self, steps: Sequence[Callable[[], Made]]) -> list[Made]:
         if len(steps) == 1:  # most tweets: a second thread would only cost

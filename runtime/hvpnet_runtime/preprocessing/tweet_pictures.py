@@ -140,6 +140,11 @@ class PictureReader:
         self._last: tuple[bytes, dict[int, Image.Image]] | None = None
         self._locks = [Lock() for _ in range(_LOCKS)]
 
+    def together(self, other: "PictureReader") -> "PictureReader | None":
+        """One reader for two bundles, to which a picture is known if both know it; None if they read it differently."""
+        ours, theirs = ((each._spec, each._jpeg, each._on_bad_image) for each in (self, other))
+        return PictureReader(*ours, _KnownToBoth(self._known, other._known)) if ours == theirs else None
+
     def whole(self, picture: Picture) -> PreparedPicture:
         """The whole picture of a tweet, or what is taken for one that cannot be used.
 
@@ -223,8 +228,11 @@ class PictureReader:
             parts += [each.box for each in found]
             return found, [partial(_prepare_image, image, self._spec, box, name) for box in parts]
         file = EncodedPicture.read(picture, self._spec, self._jpeg)
-        (key,), images = self._keys(file, [None]), dict[int, Image.Image]()
+        (key,), last = self._keys(file, [None]), self._last
+        images = last[1] if last is not None and last[0] == file.digest else {}
         found = find(WholePicture(key, self._spec, partial(self._whole, file, images)))
+        if images:  # for other queries
+            self._last = file.digest, images
         parts += [each.box for each in found]
         keys = self._keys(file, [_edges(box, file.name) for box in parts])
         with self._lock_of(file):
@@ -296,6 +304,17 @@ class PictureReader:
     def _keys(self, file: EncodedPicture, all_edges: Sequence[Edges | None]) -> list[bytes]:
         facts = (self._spec.resize, self._spec.crop, self._spec.max_pixels, self._jpeg, self._on_bad_image)
         return [sha256(file.digest + repr((facts, edges)).encode()).digest()[:16] for edges in all_edges]
+
+
+@dataclass(frozen=True)
+class _KnownToBoth:
+    """The keys that stand in both containers."""
+
+    first: Container[bytes]
+    second: Container[bytes]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.first and key in self.second
 
 
 def _edges(box: Box | None, name: str) -> Edges | None:

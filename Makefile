@@ -38,7 +38,7 @@ clean-setup:
 $(VENV)/ready: pyproject.toml CMakeLists.txt $(wildcard runtime/csrc/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --upgrade pip
-	$(BIN)/python -m pip install --editable '.[cpu,train,export,bench,bulk,serve,ray,dev]'
+	$(BIN)/python -m pip install --editable '.[cpu,train,export,bench,bulk,graph,serve,ray,dev]'
 	touch $@
 
 # A Triton server for the tests. Its Python backend reads arrays of NumPy 1 only, which stands beside it.

@@ -24,6 +24,7 @@ VERBS = {
     "inspect": "check a bundle's files and show what it holds",
     "predict": "extract entities or relations from one tweet or from JSON lines",
     "annotate": "extract from a file of any size, on this machine or on a Ray cluster",
+    "triples": "extract entities and the relations between them from a file of any size",
     "evaluate": "score a bundle on a data set",
     "triton": "write a Triton model repository of a bundle",
     "bench": "time a bundle against its checkpoint in PyTorch",
@@ -42,6 +43,7 @@ _EXTRAS = {
     "ground tune": "eval",
     "serve": "serve",
     "train": "train",
+    "triples": "bulk",
 }
 """What brings a verb's packages; every other verb needs `export`."""
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import index
 from typing import Generic, TypeVar
 
+from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.errors import InputError, brief
 from hvpnet_runtime.preprocessing.prepare import Prepared
 from hvpnet_runtime.processes import Origin
@@ -46,6 +47,28 @@ class Answering(ABC, Generic[Answer]):
             InputError: as `run`.
             BackendError: as `run`, and so does what is returned.
         """
+
+    @property
+    @abstractmethod
+    def bundle(self) -> Bundle:
+        """The bundle whose labels and objects the answers have."""
+
+    @property
+    @abstractmethod
+    def backends(self) -> tuple[str, ...]:
+        """Names of what really loaded to run the graphs."""
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Forget the pictures that were seen: what comes next is answered, to the last digit, as if it came first.
+
+        Which pictures share a run of the vision graph depends on those that are known, and so do the last digits of a
+        score. So it is with the grounder, whose runs depend on timing unless a run is one picture: from now on it is.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free backends, grounders and caches."""
 
     def __call__(self, tweets: Iterable[Tweet], batch_size: int = BATCH_SIZE) -> list[Answer]:
         """Extract from tweets: one result each, in order.

@@ -36,8 +36,7 @@ class Pipeline(Answering[Result]):
     """A loaded bundle. Thread-safe; make it with `Pipeline.load`.
 
     Attributes:
-        bundle: what was loaded.
-        backend: what runs it; `backend.name` says which backend really loaded.
+        backend: what runs the bundle; `backend.name` says which backend really loaded.
         cache: prefixes of pictures seen before.
         finder: what finds objects; None where nothing does.
         preparer: makes of tweets what the graphs read.
@@ -52,7 +51,7 @@ class Pipeline(Answering[Result]):
         threads: int | None = None,
         finder: ObjectFinder | None = None,
     ) -> None:
-        self.bundle, self.backend, self.cache, self.finder = bundle, backend, cache, finder
+        self.backend, self.cache, self.finder, self._bundle = backend, cache, finder, bundle
         super().__init__(threads or os.cpu_count() or 1, backend.lanes)
         self.preparer = preparer
         self._entities: EntityDecoder | None = None
@@ -203,6 +202,23 @@ class Pipeline(Answering[Result]):
         if self._entities is None:
             return list(self._relations(batch, outputs))
         return list(self._entity_results(self._entities, batch, outputs, text.attention_mask))
+
+    @property
+    def bundle(self) -> Bundle:
+        """What was loaded."""
+        return self._bundle
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """See `Answering`."""
+        return (self.backend.name,)
+
+    def forget(self) -> None:
+        """See `Answering`."""
+        self.cache.clear()
+        if self.finder is not None:
+            self.finder.forget()
+            self.finder.batch = 1
 
     @property
     def text_encoder(self) -> TextEncoder:

@@ -21,7 +21,7 @@ class Naming:
         (self.folder / str(os.getpid())).touch()
         while len(list(self.folder.iterdir())) < self.processes:
             time.sleep(0.01)
-        return Done(part.number, os.environ.get("CUDA_VISIBLE_DEVICES", "none").encode(), b"", 0, str(os.getpid()))
+        return Done(part.number, os.environ.get("CUDA_VISIBLE_DEVICES", "none").encode(), b"", 0, (str(os.getpid()),))
 
 
 @dataclass(frozen=True)
@@ -36,4 +36,4 @@ class Failing:
             if self.exit_code is not None:
                 os._exit(self.exit_code)
             raise StaleEngineError("built for another GPU")
-        return Done(part.number, b"", b"", 0, "fake")
+        return Done(part.number, b"", b"", 0, ("fake",))

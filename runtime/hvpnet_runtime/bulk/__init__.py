@@ -14,8 +14,8 @@ for _package in ("pyarrow", "filelock", "tqdm"):
     if find_spec(_package) is None:
         raise MissingExtraError(_package, "bulk", "bulk annotation")
 
-from hvpnet_runtime.bulk.job import Job, Report  # noqa: E402  the check comes first
+from hvpnet_runtime.bulk.job import Job, Report, TripleJob  # noqa: E402  the check comes first
 from hvpnet_runtime.bulk.local import Local  # noqa: E402
 from hvpnet_runtime.bulk.run import annotate  # noqa: E402
 
-__all__ = ["Job", "Local", "Report", "annotate"]
+__all__ = ["Job", "Local", "Report", "TripleJob", "annotate"]

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, Literal, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,12 +14,17 @@ from hvpnet_runtime.bulk.source import JSON_LINES, PARQUET
 from hvpnet_runtime.bundle import Task
 from hvpnet_runtime.errors import InputError
 from hvpnet_runtime.jsonl import json_line
+from hvpnet_runtime.triples.graph import GraphFormat, graph_writer
 
 _GROUP_ROWS = 65_536  # small row groups make a Parquet file slow to read
 _ENCODED_ROWS = 1024  # of a part, which are Python objects at the same time
 
 
-def answers_for(output: Path, task: Task, id_type: pa.DataType, *, with_objects: bool = False) -> "Answers":
+AnswerKind: TypeAlias = Task | Literal["triples"]
+"""What is extracted, which decides on columns."""
+
+
+def answers_for(output: Path, task: AnswerKind, id_type: pa.DataType, *, with_objects: bool = False) -> "Answers":
     """The format that the name's ending asks for; with a column of the objects that were found, or without.
 
     Raises:
@@ -33,7 +38,13 @@ def answers_for(output: Path, task: Task, id_type: pa.DataType, *, with_objects:
 
 
 class JsonLinesAnswers:
-    """Answers as JSON lines, the same as those of `hvpnet predict`; and what was rejected."""
+    """Answers as JSON lines, the same as those of `hvpnet predict`; and what was rejected.
+
+    Attributes:
+        with_rows: whether rows are to have the number of their row in the input, as `row`.
+    """
+
+    with_rows = False
 
     def encode(self, rows: Iterable[Mapping[str, Any]]) -> bytes:
         """A file of these rows, which are JSON types."""
@@ -45,14 +56,16 @@ class JsonLinesAnswers:
         """How many rows a file holds."""
         return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(2**20), b""))
 
-    def join(self, contents: Iterable[bytes], out: Path) -> None:
-        """Write all rows of several files, in order, as one file."""
+    def join(self, contents: Iterable[bytes], out: Path) -> int:
+        """Write all rows of several files, in order, as one file; how many rows stand there then."""
         with out.open("wb") as joined:
             joined.writelines(contents)
+        with out.open("rb") as joined_rows:
+            return self.count(joined_rows)
 
 
 class ParquetAnswers:
-    """Answers as Parquet. Columns are named as the keys of JSON lines.
+    """Answers as Parquet; see `JsonLinesAnswers`. Columns are named as the keys of JSON lines.
 
     Args:
         task: which columns there are.
@@ -60,7 +73,9 @@ class ParquetAnswers:
         with_objects: whether there is a column of the objects that were found.
     """
 
-    def __init__(self, task: Task, id_type: pa.DataType, *, with_objects: bool = False) -> None:
+    with_rows = False
+
+    def __init__(self, task: AnswerKind, id_type: pa.DataType, *, with_objects: bool = False) -> None:
         self._schema = _schema(task, id_type)
         if with_objects:
             self._schema = self._schema.append(pa.field("objects", pa.list_(_OBJECT)))
@@ -68,6 +83,7 @@ class ParquetAnswers:
 
     def encode(self, rows: Iterable[Mapping[str, Any]]) -> bytes:
         """See `JsonLinesAnswers`."""
+        rows = map(_without_maps, rows)
         if self._id_is_text:
             rows = ({**row, "id": _id_text(row["id"])} for row in rows)
         file, rest = BytesIO(), iter(rows)
@@ -80,7 +96,7 @@ class ParquetAnswers:
         """See `JsonLinesAnswers`."""
         return int(pq.read_metadata(file).num_rows)
 
-    def join(self, contents: Iterable[bytes], out: Path) -> None:
+    def join(self, contents: Iterable[bytes], out: Path) -> int:
         """See `JsonLinesAnswers`."""
         waiting: list[pa.Table] = []
         with pq.ParquetWriter(out, self._schema) as writer:
@@ -91,15 +107,38 @@ class ParquetAnswers:
                     waiting = []
             if waiting:
                 writer.write_table(pa.concat_tables(waiting))
+        with out.open("rb") as joined:
+            return self.count(joined)
 
 
 _OBJECT = pa.struct([("box", pa.list_(pa.int32(), 4)), ("query", pa.string()), ("score", pa.float64())])
+
+
+class GraphAnswers(JsonLinesAnswers):
+    """Triples of all posts as one graph. Parts are JSON lines.
+
+    Args:
+        form: how the graph is written.
+
+    Raises:
+        MissingExtraError: what writes it is not installed.
+    """
+
+    with_rows = True  # it names a post without an id
+
+    def __init__(self, form: GraphFormat) -> None:
+        self._writer = graph_writer(form)
+
+    def join(self, contents: Iterable[bytes], out: Path) -> int:
+        """Write the graph."""
+        return self._writer((json.loads(line) for content in contents for line in content.splitlines()), out)
+
 
 Answers: TypeAlias = JsonLinesAnswers | ParquetAnswers
 """Formats of results."""
 
 
-def _schema(task: Task, id_type: pa.DataType) -> pa.Schema:
+def _schema(task: AnswerKind, id_type: pa.DataType) -> pa.Schema:
     cut_words = ("cut_words", pa.int32())
     offsets = [("start", pa.int32()), ("end", pa.int32())]
     if task == "re":
@@ -108,7 +147,21 @@ def _schema(task: Task, id_type: pa.DataType) -> pa.Schema:
         return pa.schema([("id", id_type), *relation, cut_words])
     places = [*offsets, ("first_word", pa.int32()), ("last_word", pa.int32())]
     entity = pa.struct([("text", pa.string()), ("type", pa.string()), *places, ("score", pa.float64())])
+    if task == "triples":
+        probabilities = pa.map_(pa.string(), pa.float64())
+        scored = [("score", pa.float64()), ("probabilities", probabilities)]
+        triple = pa.struct([("head", entity), ("relation", pa.string()), ("tail", entity), *scored])
+        found = [("entities", pa.list_(entity)), ("triples", pa.list_(triple))]
+        return pa.schema([("id", id_type), *found, cut_words, ("cut_pairs", pa.int32())])
     return pa.schema([("id", id_type), ("entities", pa.list_(entity)), ("tags", pa.list_(pa.string())), cut_words])
+
+
+def _without_maps(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A row with lists of pairs for what are columns of maps."""
+    if "triples" not in row:
+        return row
+    triples = [{**triple, "probabilities": [*triple["probabilities"].items()]} for triple in row["triples"]]
+    return {**row, "triples": triples}
 
 
 def _id_text(value: object) -> str | None:

@@ -1,10 +1,24 @@
 """What a bulk run is asked to do, and what it did."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
+from typing import Any, Self
 
+import pyarrow as pa
+
+from hvpnet_runtime.answering import Answering
+from hvpnet_runtime.bulk.answers import Answers, GraphAnswers, answers_for
+from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.bundle import sha256 as file_digest
+from hvpnet_runtime.pipeline import Pipeline, finds_objects
 from hvpnet_runtime.preprocessing.pictures import Jpeg, OnBadImage
+from hvpnet_runtime.triples import TriplePipeline
+from hvpnet_runtime.triples.graph import GraphFormat
+from hvpnet_runtime.triples.pairs import MAX_PAIRS
+from hvpnet_runtime.triples.pipeline import check_bundles
 from hvpnet_runtime.types import ObjectSource
 
 
@@ -41,6 +55,106 @@ class Job:
     def rejected(self) -> Path:
         """Where rows that cannot be processed go, as JSON lines."""
         return self.output.with_name(f"{self.output.name}.rejected.jsonl")
+
+    def absolute(self) -> Self:
+        """The same with absolute paths."""
+        return replace(self, bundle=self.bundle.absolute(), input=self.input.absolute(), output=self.output.absolute())
+
+    def check(self) -> Bundle:
+        """The bundle whose objects answers list, once everything is found to be there and whole.
+
+        Raises:
+            BundleError: a bundle is damaged.
+            InputError: bundles do not go together.
+        """
+        return Bundle.load(self.bundle)
+
+    def digest(self) -> str:
+        """Tells bundles apart: a manifest has the digests of all other files."""
+        return file_digest(self.bundle / "manifest.json")
+
+    def answers(self, bundle: Bundle, id_type: pa.DataType) -> Answers:
+        """How answers are written.
+
+        Raises:
+            InputError: the output's ending says nothing about it.
+            MissingExtraError: what writes them is not installed.
+        """
+        return answers_for(self.output, bundle.task, id_type, with_objects=finds_objects(bundle, self.objects))
+
+    def load(self, threads: int | None, device: int | None) -> Answering[Any]:
+        """What answers.
+
+        Raises:
+            HvpnetError: as `Pipeline.load`.
+        """
+        return self._load(self.bundle, window=self.window, threads=threads, device=device)
+
+    def _load(self, bundle: Path, *, window: bool, threads: int | None, device: int | None) -> Pipeline:
+        return Pipeline.load(
+            bundle,
+            self.backend,
+            precision=self.precision,
+            window=window,
+            on_bad_image=self.on_bad_image,
+            threads=threads,
+            device=device,
+            jpeg=self.jpeg,
+            objects=self.objects,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TripleJob(Job):
+    """A job of triples. `bundle` is that of entities, whose long texts are always read in windows.
+
+    Attributes:
+        relations: the folder of the bundle for relations.
+        threshold: as of `TriplePipeline`.
+        any_types: as of `TriplePipeline`.
+        max_pairs: as of `TriplePipeline`.
+        format: write one graph of all posts, as a folder for `neo4j`, and not an answer to each post.
+    """
+
+    relations: Path
+    threshold: float = 0.0
+    any_types: bool = False
+    max_pairs: int = MAX_PAIRS
+    format: GraphFormat | None = None
+
+    def absolute(self) -> Self:
+        """See `Job`."""
+        return replace(super().absolute(), relations=self.relations.absolute())
+
+    def check(self) -> Bundle:
+        """See `Job`."""
+        entities, relations = Bundle.load(self.bundle), Bundle.load(self.relations)
+        check_bundles(entities, relations, any_types=self.any_types)
+        return entities
+
+    def digest(self) -> str:
+        """See `Job`."""
+        return sha256((super().digest() + file_digest(self.relations / "manifest.json")).encode()).hexdigest()
+
+    def answers(self, bundle: Bundle, id_type: pa.DataType) -> Answers:
+        """See `Job`."""
+        if self.format is not None:
+            return GraphAnswers(self.format)
+        with_objects = finds_objects(bundle, self.objects)
+        return answers_for(self.output, "triples", id_type, with_objects=with_objects)
+
+    def load(self, threads: int | None, device: int | None) -> Answering[Any]:
+        """See `Job`."""
+        with ExitStack() as loaded:
+            entities, relations = (
+                loaded.enter_context(self._load(path, window=True, threads=threads, device=device))
+                for path in (self.bundle, self.relations)
+            )
+            pipeline = TriplePipeline(
+                entities, relations, threshold=self.threshold, any_types=self.any_types, max_pairs=self.max_pairs
+            )
+            loaded.pop_all()
+            return pipeline
 
 
 @dataclass(frozen=True)

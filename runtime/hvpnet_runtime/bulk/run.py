@@ -2,21 +2,19 @@
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from hvpnet_runtime.bulk.answers import answers_for
 from hvpnet_runtime.bulk.job import Job, Report
 from hvpnet_runtime.bulk.local import Local
 from hvpnet_runtime.bulk.source import Part, Source, open_source
 from hvpnet_runtime.bulk.work import WorkFolder
-from hvpnet_runtime.bulk.worker import Workers, manifest_digest
-from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.bulk.worker import Workers
 from hvpnet_runtime.errors import BulkError
-from hvpnet_runtime.pipeline import finds_objects
 
 
 def annotate(job: Job, workers: Workers = Local(), *, progress: TextIO | None = None) -> Report:  # noqa: B008  frozen
@@ -42,17 +40,16 @@ def annotate(job: Job, workers: Workers = Local(), *, progress: TextIO | None = 
         ResumeError: an interrupted run of another bundle, input or options stands in the way.
         BulkError: the output exists, the input changed, a process or Ray ended or cannot begin, or rows were lost.
     """
-    job = replace(job, bundle=job.bundle.absolute(), input=job.input.absolute(), output=job.output.absolute())
-    bundle, source = Bundle.load(job.bundle), open_source(job.input)
-    finds = finds_objects(bundle, job.objects)
-    answers = answers_for(job.output, bundle.task, source.id_type, with_objects=finds)
+    job = job.absolute()
+    bundle, source = job.check(), open_source(job.input)
+    answers = job.answers(bundle, source.id_type)
     with WorkFolder.hold(job.output, job.rejected) as work:
         identity = _identity(job)
         work.begin(identity, lambda: _index(source, job.part_rows, progress))
         todo = work.unfinished()
         backends = _annotate(job, work, todo, workers, progress=progress) if todo else ()
         if _identity(job) != identity:
-            raise BulkError(f"{job.input} or {job.bundle} changed during the run: remove {work.path} to begin anew")
+            raise BulkError(f"{job.input} or a bundle changed during the run: remove {work.path} to begin anew")
         annotated, rejected = work.join(answers, job.output, job.rejected)
         work.remove()
     rows = _rows(work.parts)
@@ -66,13 +63,13 @@ def _annotate(
     backends: set[str] = set()
     parts = {part.number: part for part in todo}
     with (
-        closing(workers(job, manifest_digest(job.bundle), todo)) as finished,
+        closing(workers(job, job.digest(), todo)) as finished,
         tqdm(total=total, initial=total - _rows(todo), unit=" tweets", smoothing=0.05, **_shown(progress)) as bar,
     ):
         for done in finished:
             work.finish(parts[done.number], done.answers, done.rejected)
             rejections += done.rejections
-            backends.add(done.backend)
+            backends.update(done.backends)
             bar.set_postfix(rejected=rejections, refresh=False)
             bar.update(parts[done.number].rows)
     return tuple(sorted(backends))
@@ -90,13 +87,12 @@ def _shown(progress: TextIO | None) -> dict[str, Any]:
 def _identity(job: Job) -> dict[str, Any]:
     """What answers depend on. A digest of the input would take as long to read again as the input does."""
     facts = job.input.stat()
-    identity = asdict(job) | {
+    settings = {name: value for name, value in asdict(job).items() if not isinstance(value, Path)}
+    return settings | {
         "hvpnet": version("hvpnet"),
-        "bundle": manifest_digest(job.bundle),
+        "bundle": job.digest(),
         "input": [str(job.input), facts.st_size, facts.st_mtime_ns],
-    }
-    del identity["output"]  # it may be moved, with the work folder beside it
-    return identity
+    }  # the output may be moved, with the work folder beside it
 
 
 def _rows(parts: Sequence[Part]) -> int:

@@ -130,10 +130,10 @@ class WorkFolder:
                     reasons.update(json.loads(line)["error"]["type"] for line in rejections.splitlines())
                     yield content
 
-            answers.join(contents(), joined)
+            found = answers.join(contents(), joined)
         rows = sum(part.rows for part in self.parts)
-        with joined.open("rb") as answered, side.open("rb") as refused:
-            found = answers.count(answered) + _LINES.count(refused)
+        with side.open("rb") as refused:
+            found += _LINES.count(refused)
         if found != rows:
             raise BulkError(f"{joined} and what was rejected are {found} rows of {rows}: run again to join them anew")
         flush(joined)

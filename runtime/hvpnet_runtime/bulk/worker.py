@@ -7,16 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from itertools import tee
-from pathlib import Path
 from typing import Any, TypeAlias
 
-from hvpnet_runtime.bulk.answers import answers_for
+from hvpnet_runtime.answering import Answering
 from hvpnet_runtime.bulk.job import Job
 from hvpnet_runtime.bulk.source import Part, open_source
-from hvpnet_runtime.bundle import sha256
 from hvpnet_runtime.errors import BulkError, BundleError, HvpnetError, one_line
 from hvpnet_runtime.jsonl import LineRow, json_line
-from hvpnet_runtime.pipeline import Pipeline, finds_objects
 from hvpnet_runtime.stream import Row
 from hvpnet_runtime.types import Rejection
 
@@ -32,7 +29,7 @@ class Done:
     answers: bytes
     rejected: bytes
     rejections: int
-    backend: str
+    backends: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class Failed:
 
 
 Workers: TypeAlias = Callable[[Job, str, Sequence[Part]], Generator[Done]]
-"""Where a bulk run runs: what annotates the parts of a job, whose bundle has this `manifest_digest`.
+"""Where a bulk run runs: what annotates the parts of a job, whose bundle has this `Job.digest`.
 
 Finished parts come in any order, and answers do not depend on where they were made. It raises HvpnetError: what an
 `Annotator` raised, or BulkError where it cannot begin or go on.
@@ -56,7 +53,7 @@ class Annotator:
 
     Args:
         job: what to do; its paths are read where this runs.
-        digest: `manifest_digest` of the bundle.
+        digest: `Job.digest`, where the run began.
         threads: CPUs to use; by default all.
         device: number of the GPU to use; by default the first that the process sees.
     """
@@ -85,15 +82,9 @@ class Annotator:
 
     def _annotate(self, part: Part) -> Done:
         pipeline = self._pipeline
-        # Which pictures share a run of the vision graph must not depend on the parts that came before here, or the last
-        # digits of a score would. So it is with the grounder, whose runs depend on timing unless a run is one picture.
-        pipeline.cache.clear()
-        if pipeline.finder is not None:
-            pipeline.finder.forget()
-            pipeline.finder.batch = 1
+        pipeline.forget()  # answers must not depend on the parts that came before here
         source = open_source(self._job.input)
-        finds = finds_objects(pipeline.bundle, self._job.objects)
-        answers = answers_for(self._job.output, pipeline.bundle.task, source.id_type, with_objects=finds)
+        answers = self._job.answers(pipeline.bundle, source.id_type)
         rejected, found = BytesIO(), Counter[type]()
 
         def results() -> Iterator[dict[str, Any]]:
@@ -103,41 +94,26 @@ class Annotator:
                 if isinstance(outcome, Rejection):
                     rejected.write(f"{json_line(outcome.to_dict() | _line(row))}\n".encode())
                 else:
-                    yield outcome.to_dict()
+                    yield outcome.to_dict() | ({"row": row.number} if answers.with_rows else {})
 
         content = answers.encode(results())
         if found.total() != part.rows:
             raise BulkError(f"{self._job.input} has changed since the run began: remove the work folder to begin anew")
-        return Done(part.number, content, rejected.getvalue(), found[Rejection], pipeline.backend.name)
+        return Done(part.number, content, rejected.getvalue(), found[Rejection], pipeline.backends)
 
     @cached_property
-    def _pipeline(self) -> Pipeline:
+    def _pipeline(self) -> Answering[Any]:
         job = self._job
-        if manifest_digest(job.bundle) != self._digest:
+        if job.digest() != self._digest:
             raise BundleError(
                 f"{job.bundle} has changed since the run began, or differs between nodes: copy the same bundle to all"
             )
-        return Pipeline.load(
-            job.bundle,
-            job.backend,
-            precision=job.precision,
-            window=job.window,
-            on_bad_image=job.on_bad_image,
-            threads=self._threads,
-            device=self._device,
-            jpeg=job.jpeg,
-            objects=job.objects,
-        )
+        return job.load(self._threads, self._device)
 
 
 def _line(row: Row) -> dict[str, str]:
     """The line of a rejected row, as a key of its own."""
     return {"line": row.line} if isinstance(row, LineRow) and len(row.line) <= MOST_LINE else {}
-
-
-def manifest_digest(bundle: Path) -> str:
-    """Tells bundles apart: the manifest has the digests of all other files."""
-    return sha256(bundle / "manifest.json")
 
 
 def outcome_of(annotate: Callable[[Part], Done], part: Part) -> Done | Failed:

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from typing import Any, Self
 
 from hvpnet_runtime.answering import BATCH_SIZE, Answering, check_prepared, whole_number
+from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.errors import InputError, brief
 from hvpnet_runtime.pipeline import Pipeline
 from hvpnet_runtime.preprocessing.prepare import Prepared
@@ -47,19 +48,13 @@ class TriplePipeline(Answering[TripleResult]):
         any_types: bool = False,
         max_pairs: int = MAX_PAIRS,
     ) -> None:
-        for name, pipeline, task in (("entities", entities, "ner"), ("relations", relations, "re")):
-            if pipeline.bundle.task != task:
-                raise InputError(
-                    f"the bundle of {name} is for the task {pipeline.bundle.task}: give one for {task}, and mind the"
-                    " order: entities, then relations"
-                )
+        agreement = check_bundles(entities.bundle, relations.bundle, any_types=any_types)
         super().__init__(entities.threads, 1)
         self.entities, self.relations = entities, relations
-        types = entity_types(entities.bundle.labels)
         self.posts = PostPreparer(
             entities.preparer,
             relations.preparer,
-            Agreement(relations.bundle.labels, types, any_types=any_types),
+            agreement,
             max_pairs=whole_number("max_pairs", max_pairs, 1),
             threshold=share("threshold", threshold),
         )
@@ -128,6 +123,21 @@ class TriplePipeline(Answering[TripleResult]):
         return [self.posts.settle(each, [next(rest) for _ in each.pairs]) for each in asked]
 
     @property
+    def bundle(self) -> Bundle:
+        """The bundle of entities, whose objects answers list."""
+        return self.entities.bundle
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """See `Answering`."""
+        return tuple(dict.fromkeys((*self.entities.backends, *self.relations.backends)))
+
+    def forget(self) -> None:
+        """See `Answering`."""
+        self.entities.forget()
+        self.relations.forget()
+
+    @property
     def without_objects(self) -> int:
         """See `Pipeline.without_objects`."""
         return self.posts.without_objects
@@ -152,6 +162,21 @@ class TriplePipeline(Answering[TripleResult]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def check_bundles(entities: Bundle, relations: Bundle, *, any_types: bool = False) -> Agreement:
+    """What the labels of two bundles say of each other.
+
+    Raises:
+        InputError: one is for the other task, or the relations' types are not those of the entities.
+    """
+    for name, bundle, task in (("entities", entities, "ner"), ("relations", relations, "re")):
+        if bundle.task != task:
+            raise InputError(
+                f"the bundle of {name}, {bundle.path}, is for the task {bundle.task}: give one for {task}, and mind"
+                " the order: entities, then relations"
+            )
+    return Agreement(relations.labels, entity_types(entities.labels), any_types=any_types)
 
 
 def share(name: str, value: object) -> float:

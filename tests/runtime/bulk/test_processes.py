@@ -27,7 +27,7 @@ def test_every_process_has_its_gpu_and_every_part_is_done_once(tmp_path: Path, m
     done = list(annotate_in_processes(Naming(tmp_path, len(gpus)), parts(12), gpus))
     assert sorted(each.number for each in done) == list(range(12))
     assert {each.answers for each in done} == {b"2", b"GPU-8f", b"7"}
-    assert len({(each.answers, each.backend) for each in done}) == len(gpus)  # a GPU is of one process
+    assert len({(each.answers, each.backends) for each in done}) == len(gpus)  # a GPU is of one process
 
 
 def test_an_error_is_raised_as_it_was() -> None:

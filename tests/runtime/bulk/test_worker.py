@@ -19,7 +19,7 @@ from PIL import Image
 from hvpnet_runtime import BackendError, BundleError, InputError, MissingExtraError, Pipeline
 from hvpnet_runtime.bulk import Job
 from hvpnet_runtime.bulk.source import Part, open_source
-from hvpnet_runtime.bulk.worker import Annotator, Done, Failed, manifest_digest, outcome_of
+from hvpnet_runtime.bulk.worker import Annotator, Done, Failed, outcome_of
 from hvpnet_runtime.errors import BulkError
 from hvpnet_runtime.jsonl import tweet_from_dict
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.heavy
 
 
 def annotator(job: Job, threads: int = 1, digest: str | None = None) -> Annotator:
-    return Annotator(job, digest or manifest_digest(job.bundle), threads)
+    return Annotator(job, digest or job.digest(), threads)
 
 
 def parts_of(job: Job) -> list[Part]:
@@ -188,7 +188,7 @@ def test_memory_that_runs_out_is_no_bad_row(ner_bundle: Path, bad_rows: Path, mo
 def test_what_cannot_be_done_is_said(ner_bundle: Path, re_bundle: Path, bad_rows: Path) -> None:
     job = Job(ner_bundle, bad_rows, bad_rows.with_name("out.jsonl"))
     (part,) = parts_of(job)
-    outcome = failed(annotator(job, digest=manifest_digest(re_bundle)), part)
+    outcome = failed(annotator(job, digest=replace(job, bundle=re_bundle).digest()), part)
     assert isinstance(outcome.error, BundleError)
     assert "copy the same bundle to all" in str(outcome.error)
     outcome = failed(annotator(replace(job, backend="tensorrt")), part)

@@ -4,7 +4,7 @@ import pickle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from io import BytesIO
-from itertools import cycle, permutations
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,7 @@ from hvpnet_runtime import (
     TriplePipeline,
     TripleResult,
     Tweet,
-    Word,
 )
-from hvpnet_runtime.decoding.entities import EntityDecoder
 from hvpnet_runtime.preprocessing.encoded_picture import EncodedPicture
 from hvpnet_runtime.triples.agreement import relation_types
 from hvpnet_runtime.triples.pairs import same_node
@@ -40,20 +38,6 @@ def pipeline(ner_bundle: Path, re_bundle: Path) -> Iterator[TriplePipeline]:
         Pipeline.load(ner_bundle, "onnxruntime-cpu", window=True), Pipeline.load(re_bundle, "onnxruntime-cpu")
     ) as made:
         yield made
-
-
-@pytest.fixture
-def capitals(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every word that begins with a capital is an entity: a model with random weights finds few."""
-
-    def entities(_: object, windows: object, text: str, words: Sequence[Word]) -> tuple[Entity, ...]:
-        names = [place for place, word in enumerate(words) if word.text[:1].isupper()]
-        return tuple(
-            Entity(text[words[place].start : words[place].end], kind, *words[place][1:], place, place, 0.5)
-            for place, kind in zip(names, cycle(("PER", "ORG", "PER", "LOC", "MISC")), strict=False)
-        )
-
-    monkeypatch.setattr(EntityDecoder, "entities", entities)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """The client for programs with an event loop."""
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from typing import Self, TypeVar
 
 import anyio
@@ -9,9 +9,9 @@ from anyio.to_thread import run_sync
 
 from hvpnet_runtime.answering import many
 from hvpnet_runtime.client.conversation import Pause, Talk, raise_rejection, unreachable
-from hvpnet_runtime.client.requests import Batch, Limits, encode
+from hvpnet_runtime.client.requests import Batch, Item, Limits, encode
 from hvpnet_runtime.client.settings import RETRIES, RETRY_SECONDS, TIMEOUT_SECONDS, ClientSettings
-from hvpnet_runtime.types import Rejection, Result, Tweet
+from hvpnet_runtime.types import Rejection, Result, TripleResult, Tweet
 
 _T = TypeVar("_T")
 
@@ -63,21 +63,39 @@ class AsyncClient:
 
     def stream(self, tweets: Iterable[Tweet] | AsyncIterable[Tweet]) -> AsyncIterator[Result | Rejection]:
         """Extract from any number of tweets: one result or rejection each, in order; see `Client.stream`."""
-        return self._stream(tweets if isinstance(tweets, AsyncIterable) else _one_by_one(many(tweets)))
+        given = tweets if isinstance(tweets, AsyncIterable) else _one_by_one(many(tweets))
+        return self._stream(given, self._conversation.answers)
 
-    async def _stream(self, tweets: AsyncIterable[Tweet]) -> AsyncIterator[Result | Rejection]:
+    async def triples(self, posts: Iterable[Tweet] | AsyncIterable[Tweet]) -> list[TripleResult]:
+        """Entities of posts and the relations between them; see `Client.triples`."""
+        results: list[TripleResult] = []
+        async for outcome in self.stream_triples(posts):
+            if isinstance(outcome, Rejection):
+                raise_rejection(outcome)
+            else:
+                results.append(outcome)
+        return results
+
+    def stream_triples(self, posts: Iterable[Tweet] | AsyncIterable[Tweet]) -> AsyncIterator[TripleResult | Rejection]:
+        """As `triples`, for any number of posts; see `Client.stream`."""
+        given = posts if isinstance(posts, AsyncIterable) else _one_by_one(many(posts))
+        return self._stream(given, self._conversation.triples)
+
+    async def _stream(
+        self, tweets: AsyncIterable[Tweet], ask: Callable[[Sequence[Item]], Talk[list[_T | Rejection]]]
+    ) -> AsyncIterator[_T | Rejection]:
         if self._limits is None:
             self._limits = await self._have(self._conversation.limits())
         batch, row = Batch(self._limits), 0
         async for tweet in tweets:
             item = await run_sync(encode, row, tweet, self._limits.body_bytes)
             if not batch.has_room(item):
-                for outcome in await self._have(self._conversation.answers(batch.items)):
+                for outcome in await self._have(ask(batch.items)):
                     yield outcome
                 batch = Batch(self._limits)
             batch.add(item)
             row += 1
-        for outcome in await self._have(self._conversation.answers(batch.items)):
+        for outcome in await self._have(ask(batch.items)):
             yield outcome
 
     async def _have(self, talk: Talk[_T]) -> _T:

@@ -4,7 +4,7 @@ A `Talk` yields what is to be done next, a `Call` or a `Pause`, is sent the answ
 with, and returns what came of it. `Client` and `AsyncClient` do it, each in its way.
 """
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -22,9 +22,19 @@ from hvpnet_runtime.serving.errors import (
     TweetsError,
     UnavailableError,
 )
-from hvpnet_runtime.types import Entity, EntityResult, FoundObject, Mention, Rejection, RelationResult, Result
+from hvpnet_runtime.types import (
+    Entity,
+    EntityResult,
+    FoundObject,
+    Mention,
+    Rejection,
+    RelationResult,
+    Result,
+    Triple,
+    TripleResult,
+)
 
-EXTRACT, SERVICE = "/v1/extract", "/v1/service"
+EXTRACT, TRIPLES, SERVICE = "/v1/extract", "/v1/triples", "/v1/service"
 
 _OK, _LATER = 200, (OverloadedError.status, UnavailableError.status)
 _DROPPED = (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError)
@@ -86,21 +96,31 @@ class Conversation:
             raise self._stranger(response) from error
 
     def answers(self, items: Sequence[Item]) -> Talk[list[Result | Rejection]]:
-        """Ask for one request's tweets: a result or rejection each, in order.
+        """Ask for one request's tweets: a result or rejection each, in order; see `_answers`."""
+        return self._answers(items, EXTRACT, {} if self.bundle is None else {"bundle": self.bundle}, _result)
+
+    def triples(self, items: Sequence[Item]) -> Talk[list[TripleResult | Rejection]]:
+        """Ask for one request's posts: their triples or a rejection each, in order; see `_answers`."""
+        return self._answers(items, TRIPLES, {}, _triples)
+
+    def _answers(
+        self, items: Sequence[Item], path: str, names: Mapping[str, str], read: Callable[[Any, Mapping[str, Any]], _T]
+    ) -> Talk[list[_T | Rejection]]:
+        """Ask for one request's tweets: what `read` makes of an answer, or a rejection each, in order.
 
         A service refuses a request for one bad tweet. It says which, and the others are sent again; where it does not,
         as for values that no tweet can have, halves are, until the bad one is alone. So are halves of what took
         too long.
         """
-        outcomes: dict[int, Result | Rejection] = {item.row: item for item in items if isinstance(item, Rejection)}
+        outcomes: dict[int, _T | Rejection] = {item.row: item for item in items if isinstance(item, Rejection)}
         groups = [[item for item in items if isinstance(item, Encoded)]]
         while groups:
             group = groups.pop()
             if not group:
                 continue
-            response = yield from self._ask(Call("POST", EXTRACT, body(self.bundle, group)))
+            response = yield from self._ask(Call("POST", path, body(names, group)))
             if response.status_code == _OK:
-                outcomes |= self._results(response, group)
+                outcomes |= self._results(response, group, read)
                 continue
             error = self._error(response)
             if not isinstance(error, InputError | BodyTooLargeError | DeadlineError):
@@ -142,16 +162,18 @@ class Conversation:
             attempt += 1
             yield Pause(pause)
 
-    def _results(self, response: httpx2.Response, group: Sequence[Encoded]) -> dict[int, Result]:
+    def _results(
+        self, response: httpx2.Response, group: Sequence[Encoded], read: Callable[[Any, Mapping[str, Any]], _T]
+    ) -> dict[int, _T]:
         try:
             results = response.json()["results"]
-            return {item.row: _result(item.id, values) for item, values in zip(group, results, strict=True)}
+            return {item.row: read(item.id, values) for item, values in zip(group, results, strict=True)}
         except (ValueError, TypeError, KeyError) as error:
             raise self._stranger(response) from error
 
-    def _rejections(self, response: httpx2.Response, group: Sequence[Encoded]) -> dict[int, Result | Rejection]:
+    def _rejections(self, response: httpx2.Response, group: Sequence[Encoded]) -> dict[int, Rejection]:
         """Rejections by row, where the problem lists them."""
-        found: dict[int, Result | Rejection] = {}
+        found: dict[int, Rejection] = {}
         try:
             for listed in _problem(response).get("errors", []):
                 item, reason = group[listed["row"]], listed["error"]
@@ -207,11 +229,24 @@ def _retry_after(response: httpx2.Response) -> float:
 
 
 def _result(id_: Any, values: Mapping[str, Any]) -> Result:  # noqa: ANN401  whatever the tweet has
-    objects = None
-    if "objects" in values:
-        objects = tuple(FoundObject(tuple(each["box"]), each["query"], each["score"]) for each in values["objects"])
     if "entities" in values:
         entities = tuple(Entity(**entity) for entity in values["entities"])
-        return EntityResult(id_, entities, tuple(values["tags"]), values["cut_words"], objects)
+        return EntityResult(id_, entities, tuple(values["tags"]), values["cut_words"], _objects(values))
     head, tail = (Mention(**values[name]) for name in ("head", "tail"))
-    return RelationResult(id_, values["relation"], values["score"], head, tail, values["cut_words"], objects)
+    score, cut_words = values["score"], values["cut_words"]
+    return RelationResult(id_, values["relation"], score, head, tail, cut_words, _objects(values))
+
+
+def _triples(id_: Any, values: Mapping[str, Any]) -> TripleResult:  # noqa: ANN401  whatever the post has
+    entities = tuple(Entity(**entity) for entity in values["entities"])
+    triples = tuple(
+        Triple(Entity(**each["head"]), each["relation"], Entity(**each["tail"]), each["score"], each["probabilities"])
+        for each in values["triples"]
+    )
+    return TripleResult(id_, entities, triples, values["cut_words"], values["cut_pairs"], _objects(values))
+
+
+def _objects(values: Mapping[str, Any]) -> tuple[FoundObject, ...] | None:
+    if "objects" not in values:
+        return None
+    return tuple(FoundObject(tuple(each["box"]), each["query"], each["score"]) for each in values["objects"])

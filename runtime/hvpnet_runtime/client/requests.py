@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, TypeAlias
@@ -129,8 +129,8 @@ def _encode(row: int, tweet: Tweet, most_bytes: int) -> Encoded:
     return encoded
 
 
-def body(bundle: str | None, tweets: Sequence[Encoded]) -> dict[str, Any]:
-    """The body, as arguments of httpx."""
+def body(asked: Mapping[str, str], tweets: Sequence[Encoded]) -> dict[str, Any]:
+    """The body, as arguments of httpx; `asked` are names of bundles."""
     names: dict[bytes, str] = {}
     for tweet in tweets:
         for picture in tweet.pictures:
@@ -141,7 +141,7 @@ def body(bundle: str | None, tweets: Sequence[Encoded]) -> dict[str, Any]:
         | ({} if tweet.objects is None else {"objects": [names[crop] for crop in tweet.objects]})
         for tweet in tweets
     ]
-    request = _json(({} if bundle is None else {"bundle": bundle}) | {"tweets": messages})
+    request = _json({**asked, "tweets": messages})
     if not names:
         return {"content": request, "headers": {"Content-Type": "application/json"}}
     files = {name: (name, picture, "application/octet-stream") for picture, name in names.items()}

@@ -1,16 +1,16 @@
 """The client for programs without an event loop."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Self, TypeVar
 
 import httpx2
 
 from hvpnet_runtime.answering import many
 from hvpnet_runtime.client.conversation import Pause, Talk, raise_rejection, unreachable
-from hvpnet_runtime.client.requests import Batch, Limits, encode
+from hvpnet_runtime.client.requests import Batch, Item, Limits, encode
 from hvpnet_runtime.client.settings import RETRIES, RETRY_SECONDS, TIMEOUT_SECONDS, ClientSettings
-from hvpnet_runtime.types import Rejection, Result, Tweet
+from hvpnet_runtime.types import Rejection, Result, TripleResult, Tweet
 
 _T = TypeVar("_T")
 
@@ -86,19 +86,41 @@ class Client:
             InputError: `tweets` is one tweet, text or dict.
             HvpnetError: what ends a stream as it ends `extract`; tweets are rejected, not raised for.
         """
-        return self._stream(many(tweets))
+        return self._stream(many(tweets), self._conversation.answers)
 
-    def _stream(self, tweets: Iterable[Tweet]) -> Iterator[Result | Rejection]:
+    def triples(self, posts: Iterable[Tweet]) -> list[TripleResult]:
+        """Entities of posts and the relations between them; see `extract`.
+
+        The service's first bundle for entities and its first for relations answer.
+
+        Raises:
+            HvpnetError: as `extract`; UnknownBundleError where it does not serve both.
+        """
+        results: list[TripleResult] = []
+        for outcome in self.stream_triples(posts):
+            if isinstance(outcome, Rejection):
+                raise_rejection(outcome)
+            else:
+                results.append(outcome)
+        return results
+
+    def stream_triples(self, posts: Iterable[Tweet]) -> Iterator[TripleResult | Rejection]:
+        """As `triples`, for any number of posts; see `stream`."""
+        return self._stream(many(posts), self._conversation.triples)
+
+    def _stream(
+        self, tweets: Iterable[Tweet], ask: Callable[[Sequence[Item]], Talk[list[_T | Rejection]]]
+    ) -> Iterator[_T | Rejection]:
         if self._limits is None:
             self._limits = self._have(self._conversation.limits())
         batch = Batch(self._limits)
         for row, tweet in enumerate(tweets):
             item = encode(row, tweet, self._limits.body_bytes)
             if not batch.has_room(item):
-                yield from self._have(self._conversation.answers(batch.items))
+                yield from self._have(ask(batch.items))
                 batch = Batch(self._limits)
             batch.add(item)
-        yield from self._have(self._conversation.answers(batch.items))
+        yield from self._have(ask(batch.items))
 
     def _have(self, talk: Talk[_T]) -> _T:
         """Do what the talk asks for."""

@@ -69,6 +69,10 @@ class Prepared:
         """Memory that its pictures may take."""
         return sum(picture.nbytes for picture in self.pictures if picture is not None)
 
+    def lightened(self) -> Self:
+        """The same without the tweet's own pictures, which nobody reads any more: they need not travel."""
+        return replace(self, tweet=replace(self.tweet, image=None, objects=None, boxes=None))
+
 
 class Finder(Protocol):
     """Finds objects in the picture of a tweet."""

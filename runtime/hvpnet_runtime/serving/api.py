@@ -2,10 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
-from typing import Any, Protocol, TypeAlias
+from itertools import islice
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
@@ -13,8 +15,8 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from hvpnet_runtime.errors import HvpnetError, brief
-from hvpnet_runtime.serving.admission import Admission, Share
+from hvpnet_runtime.errors import HvpnetError, InputError, brief
+from hvpnet_runtime.serving.admission import Admission
 from hvpnet_runtime.serving.errors import (
     DeadlineError,
     InternalError,
@@ -22,13 +24,16 @@ from hvpnet_runtime.serving.errors import (
     TokenError,
     TweetsError,
     UnavailableError,
-    UnknownBundleError,
     problem,
 )
 from hvpnet_runtime.serving.messages import (
     JSON,
     SCHEMAS,
+    ExtractRequest,
     ExtractResponse,
+    Message,
+    TriplesRequest,
+    TriplesResponse,
     read_request,
     request_body,
     schemas,
@@ -36,9 +41,9 @@ from hvpnet_runtime.serving.messages import (
 )
 from hvpnet_runtime.serving.metrics import Metrics
 from hvpnet_runtime.serving.middleware import DOCS_FILES, ReadBeforeAnswering, RequireToken
-from hvpnet_runtime.serving.page import add_page
+from hvpnet_runtime.serving.page import Service, add_page, describe
 from hvpnet_runtime.serving.settings import ServiceLimits, Settings
-from hvpnet_runtime.types import Rejection, Result, Tweet
+from hvpnet_runtime.types import Rejection, RelationResult, Result, TripleResult, Tweet
 
 PROBLEM = "application/problem+json"
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
@@ -46,12 +51,25 @@ PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 Answers: TypeAlias = Sequence[Result | Rejection]
 """One result per tweet, in order, or the reasons why some of them cannot be processed."""
 
+Triples: TypeAlias = Sequence[TripleResult | Rejection]
+"""Likewise of posts."""
+
+_Answer = TypeVar("_Answer")
+
 
 class Extractor(Protocol):
     """What answers the requests."""
 
     async def extract(self, bundle: str, tweets: Sequence[Tweet]) -> Answers:
         """Answers to tweets. Cancelled, it stops what it can, and ends only when nothing works on them any more."""
+        ...
+
+    async def relate(self, entities: str, relations: str, posts: Sequence[Tweet]) -> Triples:
+        """Triples of posts by a bundle for entities and one for relations; see `extract`.
+
+        Raises:
+            InputError: the two do not go together.
+        """
         ...
 
     async def missing(self) -> list[str]:
@@ -84,8 +102,11 @@ def create_api(
     api = FastAPIOffline(
         title="hvpnet", version=version("hvpnet"), redoc_url=None, static_url=DOCS_FILES, redirect_slashes=False
     )
-    _add_extract(api, settings, extractor, metrics, admission)
-    add_page(api, settings)
+    service = describe(settings)
+    desk = _Desk(settings.limits, admission)
+    _add_extract(api, service, extractor, metrics, desk)
+    _add_triples(api, service, extractor, metrics, desk)
+    add_page(api, service)
     _add_probes(api, extractor, admission)
     _add_error_handlers(api, settings.limits, metrics)
     _add_descriptions(api, settings.limits, protected=token is not None)
@@ -96,52 +117,122 @@ def create_api(
     return api
 
 
-def _add_extract(
-    api: FastAPI, settings: Settings, extractor: Extractor, metrics: Metrics, admission: Admission
-) -> None:
-    @api.post(
-        "/v1/extract",
-        response_model=ExtractResponse,
-        openapi_extra={"requestBody": request_body()},
-        responses=_problems(400, 401, 404, 408, 413, 415, 422, 429, 500, 503, 504),
-    )
-    async def extract(request: Request) -> Response:
-        """Entities or relations of tweets: one result per tweet, in order, or a problem that lists what is wrong."""
-        start = time.perf_counter()
-        share = admission.admit()  # a full service says so before it reads the body
+class _Desk:
+    """Takes requests in, as long as there is room, and hands out the answers that are there in time.
+
+    Args:
+        limits: of a request.
+        admission: counts what is in hand.
+    """
+
+    def __init__(self, limits: ServiceLimits, admission: Admission) -> None:
+        self._limits, self._admission = limits, admission
+
+    async def answers(
+        self,
+        request: Request,
+        kind: type[Message],
+        begin: Callable[[Message, list[Tweet]], Coroutine[Any, Any, Sequence[_Answer | Rejection]]],
+    ) -> list[_Answer]:
+        """Read a request, and answer it.
+
+        Args:
+            request: of this kind.
+            kind: see above.
+            begin: the work on its tweets; it refuses at once what nobody here can answer.
+
+        Raises:
+            TweetsError: some tweets cannot be processed.
+            HvpnetError: see `_outcome`, and whatever `begin` raises.
+        """
+        share = self._admission.admit()  # a full service says so before it reads the body
         try:
-            bundle, tweets = await _read_tweets(request, settings, share)
+            message, pictures = await read_request(request, kind, self._limits, partial(share.add, "bytes"))
+            share.add("tweets", len(message.tweets))
+            request.state.tweets = len(message.tweets)
+            tweets = to_tweets(message.tweets, pictures, self._limits)
+            work = asyncio.ensure_future(begin(message, tweets))
         except BaseException:
             share.give_back()
             raise
-        work = asyncio.ensure_future(extractor.extract(bundle, tweets))
         work.add_done_callback(lambda _: share.give_back())  # which may be after the client got its answer
-        answers = await _outcome(work, request, settings.limits.answer_seconds)
+        answers = await _outcome(work, request, self._limits.answer_seconds)
         if rejections := [answer for answer in answers if isinstance(answer, Rejection)]:
             raise TweetsError(rejections)
-        response = ExtractResponse.model_construct(bundle=bundle, results=list(answers))
-        finds = any(answer.objects is not None for answer in answers if not isinstance(answer, Rejection))
-        body = response.model_dump_json(exclude=None if finds else _FOUND)
-        metrics.answered(bundle, len(tweets), time.perf_counter() - start)
+        return [answer for answer in answers if not isinstance(answer, Rejection)]
+
+
+_REFUSALS = (400, 401, 404, 408, 413, 415, 422, 429, 500, 503, 504)
+
+
+def _add_extract(api: FastAPI, service: Service, extractor: Extractor, metrics: Metrics, desk: _Desk) -> None:
+    @api.post(
+        "/v1/extract",
+        response_model=ExtractResponse,
+        openapi_extra={"requestBody": request_body(ExtractRequest)},
+        responses=_problems(*_REFUSALS),
+    )
+    async def extract(request: Request) -> Response:
+        """Entities or relations of tweets: one result per tweet, in order, or a problem that lists what is wrong."""
+        start, asked = time.perf_counter(), ("", 0)
+
+        def begin(message: ExtractRequest, tweets: list[Tweet]) -> Coroutine[Any, Any, Answers]:
+            nonlocal asked
+            bundle = service.bundle(message.bundle)
+            if message.top_k and bundle.task == "ner":
+                raise InputError(f"top_k is for relations, and {brief(bundle.name)} is a bundle for entities")
+            asked = bundle.name, message.top_k
+            return extractor.extract(bundle.name, tweets)
+
+        answers: list[Result] = await desk.answers(request, ExtractRequest, begin)
+        bundle, top_k = asked
+        left_out = set[str]() if any(answer.objects is not None for answer in answers) else {"objects"}
+        if top_k:
+            answers = [_with_top(answer, top_k) for answer in answers]
+        else:
+            left_out.add("probabilities")
+        body = _json(ExtractResponse.model_construct(bundle=bundle, results=answers), left_out)
+        metrics.answered(bundle, len(answers), time.perf_counter() - start)
         return Response(body, media_type=JSON)
 
 
-_FOUND = {"results": {"__all__": {"objects"}}}
-"""The key of results that a bundle without a grounder does not have."""
+def _add_triples(api: FastAPI, service: Service, extractor: Extractor, metrics: Metrics, desk: _Desk) -> None:
+    @api.post(
+        "/v1/triples",
+        response_model=TriplesResponse,
+        openapi_extra={"requestBody": request_body(TriplesRequest)},
+        responses=_problems(*_REFUSALS),
+    )
+    async def triples(request: Request) -> Response:
+        """Entities of posts and the relations between them: one result per post, in order, or a problem."""
+        start, asked = time.perf_counter(), ("", "")
+
+        def begin(message: TriplesRequest, posts: list[Tweet]) -> Coroutine[Any, Any, Triples]:
+            nonlocal asked
+            asked = service.bundle(message.entities, "ner").name, service.bundle(message.relations, "re").name
+            return extractor.relate(*asked, posts)
+
+        answers = await desk.answers(request, TriplesRequest, begin)
+        entities, relations = asked
+        left_out = set[str]() if any(answer.objects is not None for answer in answers) else {"objects"}
+        response = TriplesResponse.model_construct(entities=entities, relations=relations, results=answers)
+        metrics.answered("+".join(asked), len(answers), time.perf_counter() - start)
+        return Response(_json(response, left_out), media_type=JSON)
 
 
-async def _read_tweets(request: Request, settings: Settings, share: Share) -> tuple[str, list[Tweet]]:
-    """Which bundle is asked, and what; the body itself is not kept."""
-    message, pictures = await read_request(request, settings.limits, partial(share.add, "bytes"))
-    bundle = settings.default_bundle if message.bundle is None else message.bundle
-    if bundle not in settings.bundles:
-        raise UnknownBundleError(f"no bundle {brief(bundle)} is served, only {', '.join(settings.bundles)}")
-    share.add("tweets", len(message.tweets))
-    request.state.tweets = len(message.tweets)
-    return bundle, to_tweets(message.tweets, pictures, settings.limits)
+def _with_top(answer: Result, top_k: int) -> Result:
+    """A relation with no more than so many probabilities."""
+    if isinstance(answer, RelationResult):
+        return replace(answer, probabilities=dict(islice(answer.probabilities.items(), top_k)))
+    return answer
 
 
-async def _outcome(work: "asyncio.Future[Answers]", request: Request, seconds: float) -> Answers:
+def _json(response: ExtractResponse | TriplesResponse, left_out: set[str]) -> str:
+    """A response without these keys of its results."""
+    return response.model_dump_json(exclude={"results": {"__all__": left_out}} if left_out else None)
+
+
+async def _outcome(work: "asyncio.Future[_Answer]", request: Request, seconds: float) -> _Answer:
     """What the work yields, if it does in time and the client waits for it; else it is cancelled.
 
     Raises:

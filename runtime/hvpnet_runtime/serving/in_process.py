@@ -8,12 +8,15 @@ import asyncio
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from threading import Event, Lock, get_ident
+from typing import Any, Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, generate_latest
 
@@ -25,7 +28,11 @@ from hvpnet_runtime.serving.health import still_answers, still_finds
 from hvpnet_runtime.serving.metrics import Metrics, PrometheusInstruments
 from hvpnet_runtime.serving.preparation import MeasuredFinder, Preparation
 from hvpnet_runtime.serving.settings import Settings
-from hvpnet_runtime.types import Rejection, Result, Tweet
+from hvpnet_runtime.triples.pipeline import check_bundles
+from hvpnet_runtime.triples.posts import PostPreparer, PreparedPost
+from hvpnet_runtime.types import EntityResult, Rejection, RelationResult, Result, TripleResult, Tweet
+
+_Answer = TypeVar("_Answer")
 
 _CLOSE_SECONDS = 60  # for a run of a backend to end
 
@@ -43,6 +50,7 @@ class Batcher:
     """Runs a pipeline on all that waits, up to `size` tweets at a time, in the backend's lanes. Thread-safe.
 
     Attributes:
+        bundle: what it runs.
         lanes: batches that run at the same time.
 
     Args:
@@ -57,6 +65,7 @@ class Batcher:
         self, name: str, pipeline: Pipeline, size: int, metrics: Metrics, gave_up: Callable[[Exception], None]
     ) -> None:
         self._name, self._pipeline, self._size, self._metrics = name, pipeline, size, metrics
+        self.bundle = pipeline.bundle
         self._gave_up = gave_up
         self.failure: Exception | None = None
         self.lanes = pipeline.backend.lanes
@@ -163,16 +172,23 @@ class Batcher:
             return self._counted[0] - hits, self._counted[1] - misses
 
 
-class _Request:
+class _Request(Generic[_Answer]):
     """Tweets of one request, and the future of their answers, which threads work on."""
 
     def __init__(self, tweets: Sequence[Tweet]) -> None:
         self.tweets, self.stop = tweets, Event()
-        self.answers: Future[Sequence[Result | Rejection]] = Future()
-        self._parts: Sequence[Future[list[Result]]] = ()
+        self.answers: Future[Sequence[_Answer | Rejection]] = Future()
+        self._parts: Sequence[Future[list[_Answer]]] = ()
+        self._steps: Sequence[Future[Any]] = ()
         self._lock, self._missing = Lock(), 0
 
-    def follow(self, parts: "Sequence[Future[list[Result]]]") -> None:
+    def wait_for(self, steps: "Sequence[Future[Any]]") -> None:
+        """Cancel these, too, if the request is cancelled while they wait."""
+        self._steps = steps
+        if self.stop.is_set():
+            self.cancel()
+
+    def follow(self, parts: "Sequence[Future[list[_Answer]]]") -> None:
         """Answer when all parts are there."""
         self._parts, self._missing = parts, len(parts)
         if not parts:
@@ -185,10 +201,10 @@ class _Request:
     def cancel(self) -> None:
         """Stop what can be stopped; the answers are an error once nothing works on them any more."""
         self.stop.set()
-        for part in self._parts:
+        for part in (*self._parts, *self._steps):
             part.cancel()
 
-    def _note(self, _: "Future[list[Result]]") -> None:
+    def _note(self, _: "Future[list[_Answer]]") -> None:
         with self._lock:
             self._missing -= 1
             if self._missing:
@@ -215,6 +231,8 @@ class InProcess:
         self._registry, self._answer_seconds = CollectorRegistry(), settings.limits.answer_seconds
         self.own_metrics = Metrics(PrometheusInstruments(self._registry))
         self._working: set[Future[None]] = set()
+        self._triples, self._together, self._making = settings.triples, dict[tuple[str, str], PostPreparer](), Lock()
+        self._preparers: dict[str, Preparer] = {}
         self._preparations: dict[str, Preparation] = {}
         self._batchers: dict[str, Batcher] = {}
         try:
@@ -250,6 +268,7 @@ class InProcess:
                 known=pipeline.cache,
                 find=None if finder is None else MeasuredFinder(name, finder, self.own_metrics),
             )
+            self._preparers[name] = preparer
             self._preparations[name] = Preparation(name, preparer, self.own_metrics)
             self._batchers[name] = Batcher(name, pipeline, settings.batching.size, self.own_metrics, gave_up)
             undo.pop_all()
@@ -261,8 +280,22 @@ class InProcess:
             UnavailableError: the backend has failed for good.
             BackendError: the backend failed.
         """
-        request = _Request(tweets)
-        work = self._threads.submit(self._work, bundle, request)
+        return await self._answered(_Request[Result](tweets), partial(self._work, bundle))
+
+    async def relate(self, entities: str, relations: str, posts: Sequence[Tweet]) -> Sequence[TripleResult | Rejection]:
+        """See `Extractor`.
+
+        Raises:
+            InputError: the two do not go together.
+            UnavailableError: a backend has failed for good.
+            BackendError: a backend failed.
+        """
+        return await self._answered(_Request[TripleResult](posts), partial(self._relate, entities, relations))
+
+    async def _answered(
+        self, request: "_Request[_Answer]", work_on: "Callable[[_Request[_Answer]], None]"
+    ) -> Sequence[_Answer | Rejection]:
+        work = self._threads.submit(work_on, request)
         self._working.add(work)
         work.add_done_callback(self._working.discard)
         answers = asyncio.wrap_future(request.answers)
@@ -277,7 +310,7 @@ class InProcess:
             raise
         return answers.result()
 
-    def _work(self, bundle: str, request: _Request) -> None:
+    def _work(self, bundle: str, request: "_Request[Result]") -> None:
         """Prepare a request; run it, and what waits with it, unless another thread runs the backend."""
         try:
             prepared = self._preparations[bundle](request.tweets, request.stop.is_set)
@@ -292,6 +325,62 @@ class InProcess:
                 self._batchers[bundle].not_prepared(error)
             return
         self._batchers[bundle].run()
+
+    def _relate(self, entities: str, relations: str, request: "_Request[TripleResult]") -> None:
+        """Prepare posts, run them, then the pairs of their entities, and answer; both with what waits."""
+        try:
+            posts = self._posts(entities, relations)
+            with self._grounder_of(entities, relations):
+                prepared = Preparation(entities, posts, self.own_metrics)(request.tweets, request.stop.is_set)
+            ready = [each for each in prepared if isinstance(each, PreparedPost)]
+            if len(ready) < len(prepared):
+                request.answers.set_result([each for each in prepared if isinstance(each, Rejection)])
+                return
+            found = self._run_now(entities, ready, request)
+            with self._grounder_of(entities, relations):
+                asked = [
+                    posts.ask(post, each)
+                    for post, each in zip(ready, found, strict=True)
+                    if isinstance(each, EntityResult)
+                ]
+            pairs = [pair for each in asked for pair in each.prepared]
+            told = (each for each in self._run_now(relations, pairs, request) if isinstance(each, RelationResult))
+            answers = [posts.settle(each, islice(told, len(each.pairs))) for each in asked]
+            request.answers.set_result(answers)
+        except Exception as error:
+            request.answers.set_exception(error)
+
+    def _posts(self, entities: str, relations: str) -> PostPreparer:
+        """What prepares for two bundles; made when it is first asked for."""
+        with self._making:
+            if (entities, relations) not in self._together:
+                preparers = self._preparers[entities], self._preparers[relations]
+                bundles = (self._batchers[name].bundle for name in (entities, relations))
+                agreement = check_bundles(*bundles, any_types=self._triples.any_types)
+                self._together[entities, relations] = PostPreparer(
+                    *preparers,
+                    agreement,
+                    max_pairs=self._triples.max_pairs,
+                    threshold=self._triples.threshold,
+                )
+            return self._together[entities, relations]
+
+    def _run_now(self, bundle: str, tweets: Sequence[Prepared], request: "_Request[TripleResult]") -> list[Result]:
+        """The results of tweets, which this thread runs or waits for."""
+        parts = self._batchers[bundle].submit(tweets)
+        request.wait_for(parts)
+        self._batchers[bundle].run()
+        return [result for part in parts for result in part.result()]
+
+    @contextmanager
+    def _grounder_of(self, *bundles: str) -> Iterator[None]:
+        """Tell the batchers of these bundles what a grounder fails with."""
+        try:
+            yield
+        except BackendError as error:
+            for bundle in bundles:
+                self._batchers[bundle].not_prepared(error)
+            raise
 
     async def missing(self) -> list[str]:
         """See `Extractor`: bundles whose backend has failed for good, or has not come back from a run."""

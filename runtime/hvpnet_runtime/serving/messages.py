@@ -23,7 +23,7 @@ from hvpnet_runtime.serving.errors import (
     TweetsError,
 )
 from hvpnet_runtime.serving.settings import ServiceLimits, first_error
-from hvpnet_runtime.types import EntityResult, Rejection, RelationResult, Tweet
+from hvpnet_runtime.types import EntityResult, Rejection, RelationResult, TripleResult, Tweet
 
 JSON, MULTIPART = "application/json", "multipart/form-data"
 REQUEST_PART = "request"
@@ -92,12 +92,24 @@ class ExtractRequest(_Message):
     """Tweets for one bundle."""
 
     bundle: str | None = Field(None, description="the bundle's name; by default the first one served")
+    top_k: int = Field(0, ge=0, description="relations: how many of the most probable to list with their probabilities")
     tweets: list[TweetMessage]
 
 
+class TriplesRequest(_Message):
+    """Posts for two bundles, one for entities and one for relations. `head` and `tail` of a post are not read."""
+
+    entities: str | None = Field(None, description="the bundle for entities; by default the first one served")
+    relations: str | None = Field(None, description="the bundle for relations; by default the first one served")
+    tweets: list[TweetMessage]
+
+
+Message = TypeVar("Message", ExtractRequest, TriplesRequest)
+
+
 @cache
-def request_model(limits: ServiceLimits) -> type[ExtractRequest]:
-    """`ExtractRequest`, which stops to read a list at the first item that is wrong or one too many."""
+def request_model(limits: ServiceLimits, kind: type[ExtractRequest | TriplesRequest]) -> Any:  # noqa: ANN401  a class
+    """A request that stops to read a list at the first item that is wrong or one too many."""
     description = TweetMessage.model_fields["words"].description
     words = Field(None, max_length=limits.text_characters, fail_fast=True, description=description)
     tweet: Any = create_model(
@@ -107,9 +119,7 @@ def request_model(limits: ServiceLimits) -> type[ExtractRequest]:
         words=(list[str] | None, words),
     )
     tweets = Field(min_length=1, max_length=limits.tweets, fail_fast=True)
-    return create_model(
-        "ExtractRequest", __base__=ExtractRequest, __doc__=ExtractRequest.__doc__, tweets=(list[tweet], tweets)
-    )
+    return create_model(kind.__name__, __base__=kind, __doc__=kind.__doc__, tweets=(list[tweet], tweets))
 
 
 class ExtractResponse(BaseModel):
@@ -117,6 +127,14 @@ class ExtractResponse(BaseModel):
 
     bundle: str
     results: list[EntityResult | RelationResult]
+
+
+class TriplesResponse(BaseModel):
+    """One result per post, in order, and the bundles that were asked."""
+
+    entities: str
+    relations: str
+    results: list[TripleResult]
 
 
 class Reason(BaseModel):
@@ -145,12 +163,13 @@ class Problem(BaseModel):
 
 
 async def read_request(
-    request: Request, limits: ServiceLimits, count_bytes: Callable[[int], None]
-) -> tuple[ExtractRequest, Pictures]:
+    request: Request, kind: type[Message], limits: ServiceLimits, count_bytes: Callable[[int], None]
+) -> tuple[Message, Pictures]:
     """Read a body as its content type says, and no further than the limits allow.
 
     Args:
         request: whose body.
+        kind: of the request.
         limits: on it.
         count_bytes: called with the length of each piece that arrives; may refuse it.
 
@@ -158,15 +177,15 @@ async def read_request(
         ServiceError: its type is unknown, it is too large, too slow or malformed.
         InputError: it is JSON, but no request.
     """
-    kind = _content_type(request)
+    content_type = _content_type(request)
     try:
         async with asyncio.timeout(limits.body_seconds):
             body = await _read_body(request, limits.body_bytes, count_bytes)
     except TimeoutError as error:
         raise RequestTimeoutError(f"the body did not arrive within {limits.body_seconds:g} seconds") from error
-    if kind == JSON:
-        return _parse(body, limits), _from_base64
-    return await _read_parts(request, body, limits)
+    if content_type == JSON:
+        return _parse(body, kind, limits), _from_base64
+    return await _read_parts(request, body, kind, limits)
 
 
 def to_tweets(messages: list[TweetMessage], pictures: Pictures, limits: ServiceLimits) -> list[Tweet]:
@@ -230,7 +249,9 @@ class _Parser(MultiPartParser):
         super().on_header_end()
 
 
-async def _read_parts(request: Request, body: bytes, limits: ServiceLimits) -> tuple[ExtractRequest, Pictures]:
+async def _read_parts(
+    request: Request, body: bytes, kind: type[Message], limits: ServiceLimits
+) -> tuple[Message, Pictures]:
     async def whole() -> AsyncGenerator[bytes, None]:
         yield body  # in one piece: the parser joins a part's headers anew for every piece
 
@@ -253,18 +274,19 @@ async def _read_parts(request: Request, body: bytes, limits: ServiceLimits) -> t
     message = fields.get(REQUEST_PART, files.get(REQUEST_PART))
     if message is None:
         raise RequestError(f"the multipart body has no part {REQUEST_PART!r}, which holds the JSON")
-    return _parse(message, limits), _from_parts(files)
+    return _parse(message, kind, limits), _from_parts(files)
 
 
-def _parse(body: bytes, limits: ServiceLimits) -> ExtractRequest:
+def _parse(body: bytes, kind: type[Message], limits: ServiceLimits) -> Message:
     # Every value in JSON takes two bytes, but a hundred when it was read: too many are refused before that.
     if body.count(b",") > limits.tweets * (limits.text_characters + _MORE_COMMAS):
         raise InputError(f"the request has more values than {limits.tweets} tweets can have; split it")
     try:
-        return request_model(limits).model_validate_json(body)
+        message: Message = request_model(limits, kind).model_validate_json(body)
     except ValidationError as error:
-        kind, line = first_error(error, "request")
-        raise (RequestError if kind == "json_invalid" else InputError)(line) from error
+        what, line = first_error(error, "request")
+        raise (RequestError if what == "json_invalid" else InputError)(line) from error
+    return message
 
 
 def _from_base64(text: str) -> bytes:
@@ -285,15 +307,15 @@ def _from_parts(parts: Mapping[str, bytes]) -> Pictures:
 
 def schemas(limits: ServiceLimits) -> dict[str, Any]:
     """The schemas, by name, of requests and problems, which OpenAPI descriptions refer to under `SCHEMAS`."""
-    _, schema = models_json_schema(
-        [(request_model(limits), "validation"), (Problem, "serialization")], ref_template=SCHEMAS + "{model}"
-    )
+    requests = [(request_model(limits, kind), "validation") for kind in (ExtractRequest, TriplesRequest)]
+    models: Any = [*requests, (Problem, "serialization")]
+    _, schema = models_json_schema(models, ref_template=SCHEMAS + "{model}")
     return dict(schema["$defs"])
 
 
-def request_body() -> dict[str, Any]:
+def request_body(kind: type[ExtractRequest | TriplesRequest]) -> dict[str, Any]:
     """The body's description for OpenAPI, in both content types."""
-    request = {"$ref": f"{SCHEMAS}ExtractRequest"}
+    request = {"$ref": f"{SCHEMAS}{kind.__name__}"}
     parts = {
         "type": "object",
         "required": [REQUEST_PART],

@@ -10,6 +10,8 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, Field
 
 from hvpnet_runtime.bundle import Task, read_manifest
+from hvpnet_runtime.errors import InputError, brief
+from hvpnet_runtime.serving.errors import UnknownBundleError
 from hvpnet_runtime.serving.settings import ServiceLimits, Settings
 
 PAGE = Path(__file__).with_name("page.html")
@@ -37,13 +39,37 @@ class Service(BaseModel):
     bundles: list[ServedBundle] = Field(description="the first is asked where a request names none")
     limits: RequestLimits
 
+    def bundle(self, name: str | None, task: Task | None = None) -> ServedBundle:
+        """The bundle of this name, or the first, that is for the task.
 
-def add_page(api: FastAPI, settings: Settings) -> None:
+        Raises:
+            UnknownBundleError: there is none.
+            InputError: it is for the other task.
+        """
+        if name is None:
+            fitting = [each for each in self.bundles if task in (None, each.task)]
+            if not fitting:
+                raise UnknownBundleError(f"no bundle for the task {task} is served; serve one beside the others")
+            return fitting[0]
+        found = next((each for each in self.bundles if each.name == name), None)
+        if found is None:
+            known = ", ".join(each.name for each in self.bundles)
+            raise UnknownBundleError(f"no bundle {brief(name)} is served, only {known}")
+        if task not in (None, found.task):
+            raise InputError(f"the bundle {brief(name)} is for the task {found.task}: name one for {task}")
+        return found
+
+
+def describe(settings: Settings) -> Service:
+    """What the service is to be."""
+    bundles = [ServedBundle(name=name, task=read_manifest(path).task) for name, path in settings.bundles.items()]
+    return Service(bundles=bundles, limits=_limits(settings.limits))
+
+
+def add_page(api: FastAPI, served: Service) -> None:
     """Add `/`, and `/v1/service`, which it and clients read first."""
     html = PAGE.read_text("utf-8")
     headers = page_headers(html)
-    bundles = [ServedBundle(name=name, task=read_manifest(path).task) for name, path in settings.bundles.items()]
-    served = Service(bundles=bundles, limits=_limits(settings.limits))
 
     @api.get("/", include_in_schema=False)
     async def page() -> Response:

@@ -3,12 +3,12 @@
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
-from dataclasses import replace
 from threading import Lock
+from typing import Protocol
 
 from hvpnet_runtime.errors import InputError
 from hvpnet_runtime.grounding.finder import ObjectFinder
-from hvpnet_runtime.preprocessing.prepare import Prepared, Preparer
+from hvpnet_runtime.preprocessing.prepare import Prepared
 from hvpnet_runtime.preprocessing.tweet_pictures import WholePicture
 from hvpnet_runtime.serving.metrics import Metrics
 from hvpnet_runtime.types import FoundObject, Mention, Rejection, Tweet
@@ -42,6 +42,18 @@ class MeasuredFinder:
             self._metrics.grounded(self._name, hits, misses, seconds)
 
 
+class Prepare(Protocol):
+    """Prepares one tweet, for one bundle or for two."""
+
+    def __call__(self, tweet: Tweet, /) -> Prepared:
+        """See `Preparer`."""
+        ...
+
+    def forget(self) -> None:
+        """See `Preparer`."""
+        ...
+
+
 class Preparation:
     """Tweets of one bundle to what the backend reads.
 
@@ -51,7 +63,7 @@ class Preparation:
         metrics: where the time it takes is counted.
     """
 
-    def __init__(self, name: str, prepare: Preparer, metrics: Metrics) -> None:
+    def __init__(self, name: str, prepare: Prepare, metrics: Metrics) -> None:
         self._name, self._prepare, self._metrics = name, prepare, metrics
 
     def __call__(
@@ -92,5 +104,4 @@ class Preparation:
             prepared = self._prepare(tweet)
         except InputError as error:
             return Rejection.of(number, tweet.id, error)
-        # The backend reads the prepared pictures; the tweet's own need not travel to it.
-        return replace(prepared, tweet=replace(tweet, image=None, objects=None, boxes=None))
+        return prepared.lightened()

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from hvpnet_runtime.pipeline import CACHE_BYTES
 from hvpnet_runtime.preprocessing.pictures import Jpeg
 from hvpnet_runtime.serving.errors import SettingsError
+from hvpnet_runtime.triples.pairs import MAX_PAIRS
 
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -143,6 +144,20 @@ class Token(_Table):
         return token
 
 
+class Triples(_Table):
+    """How `/v1/triples` answers; see `TriplePipeline`.
+
+    Attributes:
+        threshold: triples with a smaller score are dropped.
+        any_types: ask about relations whose names carry other types than the entities have, too.
+        max_pairs: of one post.
+    """
+
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.0
+    any_types: bool = False
+    max_pairs: Count = MAX_PAIRS
+
+
 class Settings(_Table):
     """The whole service.
 
@@ -171,6 +186,7 @@ class Settings(_Table):
     limits: ServiceLimits = ServiceLimits()
     connections: Connections = Connections()
     batching: Batching = Batching()
+    triples: Triples = Triples()
     ingress: Replicas = Replicas()
     preparation: Replicas = Replicas()
     inference: Replicas = Replicas()

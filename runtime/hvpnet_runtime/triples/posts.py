@@ -6,6 +6,7 @@ texts included. Only what does not depend on the pair is done once: words are to
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 from hvpnet_runtime.errors import InputError, TextError
 from hvpnet_runtime.labels import NO_RELATION
@@ -36,6 +37,10 @@ class PreparedPost(Prepared):
         """See `Prepared`; a picture that both models read counts once."""
         pictures = {id(each): each.nbytes for each in (*self.pictures, *(self.pair_pictures or ())) if each is not None}
         return sum(pictures.values())
+
+    def lightened(self) -> Self:
+        """See `Prepared`; where each pair has objects of its own, the picture is still to be searched for them."""
+        return self if self.pair_pictures is None else super().lightened()
 
 
 @dataclass(frozen=True)

@@ -196,6 +196,8 @@ class Pipeline:
     def warm_up(self, shapes: Iterable[WarmUpShape] | None = None) -> None:
         """Do what would make the first requests slow before they come, and return when it is done.
 
+        A grounder is warmed up for all batches of pictures, whatever the shapes.
+
         Args:
             shapes: batches to be ready for; by default all shapes that a GPU backend pads batches to, which may take
                 seconds, and one small batch on a CPU.
@@ -211,6 +213,8 @@ class Pipeline:
             if shape.length > most:
                 raise InputError(f"{shape} is longer than the longest text, which has {most} pieces")
         self.backend.warm_up(wanted)
+        if self.finder is not None:
+            self.finder.grounder.warm_up()
 
     def run(self, batch: Sequence[Prepared]) -> list[Result]:
         """Run prepared tweets as one batch: one result each, in order.

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from hvpnet_runtime.backends import Backend, BundleBackend, Prefix, TextInputs, WarmUpShape, load_backend
 from hvpnet_runtime.backends.base import MAX_PICTURES
-from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.bundle import Bundle, Manifest
 from hvpnet_runtime.decoding.crf import CrfDecoder
 from hvpnet_runtime.decoding.entities import EntityDecoder, TaggedWindow, softmax
 from hvpnet_runtime.errors import BackendError, BundleError, InputError, brief
@@ -356,9 +356,9 @@ class Pipeline:
             yield EntityResult(tweet.tweet.id, entities, decoder.word_tags(windows), tweet.cut_words, tweet.objects)
 
 
-def finds_objects(bundle: Bundle, objects: ObjectSource | None) -> bool:
+def finds_objects(manifest: Manifest, objects: ObjectSource | None) -> bool:
     """Whether objects are found in pictures, for `Pipeline.load`'s argument of that name; answers list them then."""
-    return objects in (None, "found") and bundle.manifest.grounder is not None
+    return objects in (None, "found") and manifest.grounder is not None
 
 
 def load_finder(bundle: Bundle, backend: BundleBackend, objects: ObjectSource | None = None) -> ObjectFinder | None:
@@ -369,7 +369,7 @@ def load_finder(bundle: Bundle, backend: BundleBackend, objects: ObjectSource | 
         BackendError: the backend cannot load it.
         MissingExtraError: a package that finding objects needs is not installed.
     """
-    if not finds_objects(bundle, objects):
+    if not finds_objects(bundle.manifest, objects):
         return None
     grounder = backend.load_grounder()
     try:

@@ -44,7 +44,7 @@ def annotate(job: Job, workers: Workers = Local(), *, progress: TextIO | None = 
     """
     job = replace(job, bundle=job.bundle.absolute(), input=job.input.absolute(), output=job.output.absolute())
     bundle, source = Bundle.load(job.bundle), open_source(job.input)
-    finds = finds_objects(bundle, job.objects)
+    finds = finds_objects(bundle.manifest, job.objects)
     answers = answers_for(job.output, bundle.task, source.id_type, with_objects=finds)
     with WorkFolder.hold(job.output, job.rejected) as work:
         identity = _identity(job)

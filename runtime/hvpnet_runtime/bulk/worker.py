@@ -92,7 +92,7 @@ class Annotator:
             pipeline.finder.forget()
             pipeline.finder.batch = 1
         source = open_source(self._job.input)
-        finds = finds_objects(pipeline.bundle, self._job.objects)
+        finds = finds_objects(pipeline.bundle.manifest, self._job.objects)
         answers = answers_for(self._job.output, pipeline.bundle.task, source.id_type, with_objects=finds)
         rejected, found = BytesIO(), Counter[type]()
 

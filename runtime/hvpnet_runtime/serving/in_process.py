@@ -236,6 +236,7 @@ class InProcess:
             cache_bytes=settings.cache_bytes,
             threads=settings.threads,
             device=settings.device,
+            objects=settings.objects,
         )
         with ExitStack() as undo:
             undo.callback(pipeline.close)
@@ -248,6 +249,7 @@ class InProcess:
                 max_length=pipeline.backend.max_length,
                 jpeg=settings.jpeg,
                 known=pipeline.cache,
+                objects=settings.objects,
                 find=None if finder is None else MeasuredFinder(name, finder, self.own_metrics),
             )
             self._preparations[name] = Preparation(name, preparer, self.own_metrics)

@@ -1,4 +1,4 @@
-"""The Ray Serve application: an ingress, and for each bundle a preparation and an inference.
+"""The Ray Serve application: an ingress, and for each bundle a preparation, an inference, and a grounder if it has one.
 
 `build` makes it from `Settings`, for `hvpnet serve` on this machine and for `serve deploy` on a cluster alike.
 """
@@ -12,41 +12,25 @@ import ray
 from fastapi import FastAPI
 from prometheus_client import generate_latest
 from ray import serve
-from ray.exceptions import (
-    NodeDiedError,
-    ObjectLostError,
-    OutOfMemoryError,
-    RayActorError,
-    RayError,
-    RayTaskError,
-)
-from ray.serve.exceptions import DeploymentUnavailableError, RayServeException, ReplicaUnavailableError
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from hvpnet_runtime.backends.grounder import MAX_GROUNDED
+from hvpnet_runtime.bundle import read_manifest
+from hvpnet_runtime.pipeline import finds_objects
 from hvpnet_runtime.ray_processes import PICTURE_PROCESS
 from hvpnet_runtime.serving.admission import Admission
 from hvpnet_runtime.serving.api import create_api
 from hvpnet_runtime.serving.errors import SettingsError, UnavailableError
 from hvpnet_runtime.serving.metrics import Metrics
+from hvpnet_runtime.serving.on_ray.deaths import PAUSES, death
+from hvpnet_runtime.serving.on_ray.grounding import Grounding
 from hvpnet_runtime.serving.on_ray.inference import Inference
 from hvpnet_runtime.serving.on_ray.metrics import NodeMetrics, RayInstruments
 from hvpnet_runtime.serving.on_ray.preparation import RayPreparation
 from hvpnet_runtime.serving.settings import Replicas, Settings
 from hvpnet_runtime.types import Rejection, Result, Tweet
-
-PAUSES = (0.3, 3)
-"""Seconds between the attempts at a request whose replicas die; extraction changes nothing, so repeating it is safe.
-An attempt waits by itself for a replica that starts. They are so few that a request that kills replicas kills three."""
-
-DEATHS = (
-    RayActorError,
-    NodeDiedError,
-    ObjectLostError,
-    OutOfMemoryError,
-    DeploymentUnavailableError,
-    ReplicaUnavailableError,
-)
-"""What the death of a replica, or of its node, looks like to those who wait for it."""
 
 _HEALTH_SECONDS = 5  # between questions to a backend's replica; one that stands still is replaced after twice as many
 _START_ATTEMPTS = 3  # a replica that cannot load its bundle will not at the twentieth attempt either, Ray's default
@@ -96,10 +80,7 @@ class Ingress:
                 prepared = self._preparations[bundle].remote(list(tweets))
                 answers: Sequence[Result | Rejection] = await self._inferences[bundle].remote(prepared)
             except (RayError, RayServeException) as error:
-                cause = error.cause if isinstance(error, RayTaskError) else error
-                # Where the preparation died under the inference, Serve only chains its death.
-                if not isinstance(cause, DEATHS) and not isinstance(cause.__cause__, DEATHS):
-                    raise cause  # noqa: B904  what the replica itself raised
+                cause = death(error)
             else:
                 return answers
         raise UnavailableError("replicas died under every attempt; try again later") from cause
@@ -133,6 +114,7 @@ def build(args: Settings) -> serve.Application:
     """The application, for `serve.run` and as the `import_path` of a Serve config file.
 
     Raises:
+        BundleError: a bundle's manifest cannot be read here, where it says whether there is a grounder to deploy.
         SettingsError: a GPU is chosen, which is for Ray to do.
     """
     if args.device is not None:
@@ -160,7 +142,32 @@ def _preparation(name: str, path: Path, settings: Settings) -> serve.Application
         **_replicas(settings.preparation, target=2, environment=PICTURE_PROCESS),
     )
     return deployment.bind(
-        name, path, window=settings.window, max_pixels=settings.limits.picture_pixels, jpeg=settings.jpeg
+        name,
+        path,
+        _grounding(name, path, settings) if finds_objects(read_manifest(path), settings.objects) else None,
+        window=settings.window,
+        max_pixels=settings.limits.picture_pixels,
+        jpeg=settings.jpeg,
+        objects=settings.objects,
+    )
+
+
+def _grounding(name: str, path: Path, settings: Settings) -> serve.Application:
+    deployment = serve.deployment(
+        Grounding,
+        name=f"grounding-{name}",
+        max_ongoing_requests=2 * MAX_GROUNDED,  # a batch that runs, and one that gathers
+        health_check_period_s=_HEALTH_SECONDS,
+        health_check_timeout_s=2 * _HEALTH_SECONDS,
+        **_replicas(settings.grounding, target=MAX_GROUNDED),
+    )
+    return deployment.bind(
+        name,
+        path,
+        backend=settings.backend,
+        precision=settings.precision,
+        threads=settings.threads,
+        answer_seconds=settings.limits.answer_seconds,
     )
 
 

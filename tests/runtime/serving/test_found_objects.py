@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 from tiny_grounder import COLOURS, add_grounder
 from waiting import eventually
 
-from hvpnet_runtime import BackendError, Pipeline, Tweet
+from hvpnet_runtime import BackendError, BundleError, Pipeline, Tweet
 from hvpnet_runtime.backends import Grounder
 from hvpnet_runtime.client.conversation import _result
 from hvpnet_runtime.client.requests import Encoded, body, encode
@@ -198,6 +198,17 @@ def test_the_service_reads_the_objects_that_it_is_told_to(path: Path, close_to: 
         (expected,) = pipeline([Tweet(text=TEXT, image=photo(), boxes=[(0, 0, 64, 64)])])
     assert close_to(answer, json.loads(json.dumps(expected.to_dict())))
     assert found == (tuple(tuple(each["box"]) for each in answer["objects"]) if "objects" in answer else None)
+
+
+def test_on_ray_objects_to_find_need_a_grounder(ner_bundle: Path, free_port: Any) -> None:
+    from hvpnet_runtime.serving.on_ray.start import ray_service
+
+    settings = Settings.parse({"bundles": {"plain": ner_bundle}, "objects": "found"})
+    with (
+        pytest.raises(BundleError, match="has no grounder, which finds objects: "),
+        ray_service(settings, "127.0.0.1", free_port()),
+    ):
+        pytest.fail("it starts")
 
 
 @pytest.mark.parametrize("failures", [1, 100])

@@ -16,9 +16,9 @@ from hvpnet_runtime.serving.on_ray.metrics import RayInstruments
 from hvpnet_runtime.serving.preparation import MeasuredFinder, Preparation
 from hvpnet_runtime.types import ObjectSource
 
-_SEARCHES = 2 * MAX_GROUNDED
+_PICTURES = MAX_GROUNDED
 """Pictures of one replica that are prepared at the same time where objects are found, so that their searches share
-runs: one that goes on, and one that gathers."""
+runs. Each of them is held decoded until its search is answered: 48 MB for one of 16 megapixels."""
 
 
 class RayPreparation(Preparation):
@@ -52,6 +52,6 @@ class RayPreparation(Preparation):
         bundle, metrics, find, threads = Bundle.load(path), Metrics(RayInstruments()), None, None
         if grounding is not None:
             find = MeasuredFinder(name, RemoteFinder(bundle, grounding), metrics)
-            threads = ThreadPoolExecutor(_SEARCHES, "hvpnet-searches")
+            threads = ThreadPoolExecutor(_PICTURES, "hvpnet-pictures-found")
         preparer = Preparer(bundle, window=window, max_pixels=max_pixels, jpeg=jpeg, objects=objects, find=find)
         super().__init__(name, preparer, metrics, threads)

@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from hvpnet.errors import CheckpointError, ConfigError
 from hvpnet_runtime.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -26,6 +27,28 @@ DATA_SET = 64 * MIB
 """Most bytes of a split's text or lists; the largest published one has 5 MB."""
 
 _BYTEARRAY = b"\nbytearray\n"  # PyTorch lets a pickle make one of any size
+
+
+def require_grounder(grounder: Path, tokenizer: Path | None) -> None:
+    """Refuse the checkpoint of a grounder, or its tokeniser, that is not there, before anything is loaded.
+
+    Args:
+        grounder: file of a one-stage grounder, or folder of an OWL-ViT.
+        tokenizer: folder of the tokeniser, which only an OWL-ViT has itself.
+
+    Raises:
+        CheckpointError: there is no such file or folder.
+        ConfigError: there is no such tokeniser, or a file came without one.
+    """
+    if not grounder.exists():
+        raise CheckpointError(f"the grounder {grounder} is not there: name the file or folder of its checkpoint")
+    if tokenizer is None and not grounder.is_dir():
+        raise ConfigError(
+            f"the grounder {grounder} comes without a tokenizer: name the folder of the BERT that it was trained on"
+            " (--grounder-tokenizer, or tokenizer in Python)"
+        )
+    if tokenizer is not None and not tokenizer.is_dir():
+        raise ConfigError(f"the grounder's tokenizer {tokenizer} is not there: name the folder of the tokenizer")
 
 
 def read_text(path: Path, most: int) -> str:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from hvpnet.cli.grounder_options import GrounderOptions, grounder_option, require_checkpoint
+from hvpnet.cli.grounder_options import GrounderOptions, grounder_option
 from hvpnet.cli.options import PictureOptions, ShownOptions, argument, option, progress, show
 from hvpnet.errors import ConfigError, DataError
+from hvpnet.files import require_grounder
 from hvpnet_runtime.bundle import Precision, Task, Variant
 from hvpnet_runtime.errors import brief
 
@@ -32,7 +33,7 @@ class Options(GrounderOptions, PictureOptions, ShownOptions):
     """What `hvpnet export` was asked to do.
 
     Raises:
-        ConfigError: a grounder is described and not given.
+        ConfigError: a grounder is described and not given, or given to a model that reads no pictures.
         DataError: INT8 was asked for without data to calibrate on, or the other way round.
     """
 
@@ -59,6 +60,8 @@ class Options(GrounderOptions, PictureOptions, ShownOptions):
     def __post_init__(self) -> None:
         if self.grounder is None and (self.grounder_tokenizer or self.queries):
             raise ConfigError("--grounder-tokenizer and --queries describe a grounder: give --grounder too")
+        if self.grounder is not None and self.variant == "text_only":
+            raise ConfigError("--variant text_only reads no pictures: a grounder finds nothing for it")
         if ("int8" in self.precision) != (self.calibration is not None):
             raise DataError("--precision int8 and --calibration DATA, the folder of the training data, go together")
 
@@ -66,7 +69,7 @@ class Options(GrounderOptions, PictureOptions, ShownOptions):
 def run(options: Options) -> int:
     """Export, verify, write."""
     if options.grounder is not None:
-        require_checkpoint(options.grounder, options.grounder_tokenizer)
+        require_grounder(options.grounder, options.grounder_tokenizer)
     progress("loading PyTorch and the checkpoint")
     from hvpnet.modeling.grounding import load_grounder
     from hvpnet_export import export_bundle

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from hvpnet.cli.grounder_options import GrounderOptions, grounder_option, require_checkpoint
+from hvpnet.cli.grounder_options import GrounderOptions, grounder_option
 from hvpnet.cli.options import ShownOptions, argument, progress, show
+from hvpnet.files import require_grounder
 from hvpnet_runtime.bundle import read_manifest, require_pictures
 
 
@@ -20,7 +21,7 @@ def run(options: Options) -> int:
     """Load, export, verify, rewrite."""
     manifest = read_manifest(options.bundle)
     require_pictures(manifest)
-    require_checkpoint(options.grounder, options.grounder_tokenizer)
+    require_grounder(options.grounder, options.grounder_tokenizer)
     progress("loading PyTorch and the grounder")
     from hvpnet.modeling.grounding import load_grounder
     from hvpnet_export import add_grounder

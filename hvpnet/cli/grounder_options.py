@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from hvpnet.cli.options import VerbOptions, option
-from hvpnet.errors import CheckpointError, ConfigError
 from hvpnet_runtime.bundle import Task
 from hvpnet_runtime.errors import brief
 
@@ -29,24 +28,6 @@ def grounder_tokenizer_option() -> Any:  # noqa: ANN401
         "folder of the BERT that a one-stage grounder was trained on, or of an OWL-ViT's tokenizer (default: the"
         " OWL-ViT's own folder)"
     )
-
-
-def require_checkpoint(grounder: Path, tokenizer: Path | None) -> None:
-    """Refuse `--grounder` and `--grounder-tokenizer` that name nothing, before anything is loaded.
-
-    Raises:
-        CheckpointError: there is no such file or folder.
-        ConfigError: there is no such tokenizer, or a file came without one.
-    """
-    if not grounder.exists():
-        raise CheckpointError(f"--grounder {grounder}: there is no such file or folder")
-    if tokenizer is None and not grounder.is_dir():
-        raise ConfigError(
-            f"{grounder} comes without a tokenizer: give --grounder-tokenizer, the folder of the BERT that it was"
-            " trained on"
-        )
-    if tokenizer is not None and not tokenizer.is_dir():
-        raise ConfigError(f"--grounder-tokenizer {tokenizer}: there is no such folder")
 
 
 def _queries(value: str) -> str:

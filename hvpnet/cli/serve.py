@@ -14,12 +14,14 @@ from hvpnet.cli.options import (
     backend_option,
     device_option,
     jpeg_option,
+    objects_option,
     option,
     precision_option,
     progress,
 )
 from hvpnet_runtime.errors import InputError, brief
 from hvpnet_runtime.preprocessing.pictures import Jpeg
+from hvpnet_runtime.types import ObjectSource
 
 if TYPE_CHECKING:
     from hvpnet_runtime.serving import Settings
@@ -51,6 +53,7 @@ class Options(VerbOptions):
     precision: str | None = precision_option()
     device: int | None = device_option()
     jpeg: Jpeg | None = jpeg_option(default=None)
+    objects: ObjectSource | None = objects_option()
 
     def __post_init__(self) -> None:
         if self.ray and self.access_log:
@@ -102,7 +105,7 @@ def _settings(options: Options) -> "Settings":
     from hvpnet_runtime.serving.settings import Settings, read_settings
 
     values: dict[str, Any] = read_settings(options.settings) if options.settings else {}
-    given = {name: getattr(options, name) for name in ("backend", "precision", "device", "jpeg")}
+    given = {name: getattr(options, name) for name in ("backend", "precision", "device", "jpeg", "objects")}
     values |= {"bundles": bundles} | {name: value for name, value in given.items() if value is not None}
     token = {"env": options.token_env, "file": options.token_file}
     if any(value is not None for value in token.values()):  # an empty one is refused, not ignored

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from hvpnet.cli.grounder_options import grounder_tokenizer_option, require_checkpoint
+from hvpnet.cli.grounder_options import grounder_tokenizer_option
 from hvpnet.cli.options import PictureOptions, ShownOptions, argument, option, progress, show
 from hvpnet.data.examples import SplitName
 from hvpnet.errors import DataError
 from hvpnet.evaluation.scoring import check_split
+from hvpnet.files import require_grounder
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.preprocessing.tokenizer import load_tokenizer
 
@@ -27,7 +28,7 @@ class Options(PictureOptions, ShownOptions):
 def run(options: Options) -> int:
     """Compare every precision; exit code 1 if one fails."""
     if options.grounder:
-        require_checkpoint(options.grounder, options.grounder_tokenizer)
+        require_grounder(options.grounder, options.grounder_tokenizer)
     progress("checking the bundle's files")
     bundle = Bundle.load(options.bundle)
     spec = bundle.grounder if options.grounder else None  # an error before PyTorch is loaded, if it has none

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from hvpnet_runtime.answering import Answering, check_prepared, whole_number
 from hvpnet_runtime.backends import Backend, BundleBackend, Prefix, TextInputs, WarmUpShape, load_backend
 from hvpnet_runtime.backends.base import MAX_PICTURES
-from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.bundle import Bundle, Manifest
 from hvpnet_runtime.decoding.crf import CrfDecoder
 from hvpnet_runtime.decoding.entities import EntityDecoder, TaggedWindow, softmax
 from hvpnet_runtime.errors import BackendError, BundleError, InputError, brief
@@ -145,6 +145,8 @@ class Pipeline(Answering[Result]):
     def warm_up(self, shapes: Iterable[WarmUpShape] | None = None) -> None:
         """Do what would make the first requests slow before they come, and return when it is done.
 
+        A grounder is warmed up for all batches of pictures, whatever the shapes.
+
         Args:
             shapes: batches to be ready for; by default all shapes that a GPU backend pads batches to, which may take
                 seconds, and one small batch on a CPU.
@@ -160,6 +162,8 @@ class Pipeline(Answering[Result]):
             if shape.length > most:
                 raise InputError(f"{shape} is longer than the longest text, which has {most} pieces")
         self.backend.warm_up(wanted)
+        if self.finder is not None:
+            self.finder.grounder.warm_up()
 
     def start(self, batch: Sequence[Prepared]) -> Callable[[], list[Result]]:
         """Begin with the pictures of a batch, as `run` does; what is returned does the rest, and may do so elsewhere.
@@ -301,9 +305,9 @@ class Pipeline(Answering[Result]):
             yield EntityResult(tweet.tweet.id, entities, decoder.word_tags(windows), tweet.cut_words, tweet.objects)
 
 
-def finds_objects(bundle: Bundle, objects: ObjectSource | None) -> bool:
+def finds_objects(manifest: Manifest, objects: ObjectSource | None) -> bool:
     """Whether objects are found in pictures, for `Pipeline.load`'s argument of that name; answers list them then."""
-    return objects in (None, "found") and bundle.manifest.grounder is not None
+    return objects in (None, "found") and manifest.grounder is not None
 
 
 def load_finder(bundle: Bundle, backend: BundleBackend, objects: ObjectSource | None = None) -> ObjectFinder | None:
@@ -314,7 +318,7 @@ def load_finder(bundle: Bundle, backend: BundleBackend, objects: ObjectSource | 
         BackendError: the backend cannot load it.
         MissingExtraError: a package that finding objects needs is not installed.
     """
-    if not finds_objects(bundle, objects):
+    if not finds_objects(bundle.manifest, objects):
         return None
     grounder = backend.load_grounder()
     try:

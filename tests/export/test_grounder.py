@@ -308,19 +308,22 @@ def test_the_command_takes_the_folder_of_an_owl_vit(
     np.testing.assert_allclose(bundle.grounder_queries(), eager.encode(words).numpy(), atol=1e-6)
 
 
-_NOWHERE = "--grounder nowhere.pth: there is no such file or folder"
-_TOKENIZER = "give --grounder-tokenizer, the folder of the BERT that it was trained on"
+_NOWHERE = "the grounder nowhere.pth is not there: name the file or folder of its checkpoint"
+_TOKENIZER = "name the folder of the BERT that it was trained on (--grounder-tokenizer, or tokenizer in Python)"
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["ground", "add", "BUNDLE", "--grounder", "nowhere.pth", "--grounder-tokenizer", "."], _NOWHERE),
-        (["ground", "add", "BUNDLE", "--grounder", "nowhere"], "--grounder nowhere: there is no such file or folder"),
-        (["ground", "add", "BUNDLE", "--grounder", __file__], f"{__file__} comes without a tokenizer: {_TOKENIZER}"),
+        (["ground", "add", "BUNDLE", "--grounder", "nowhere"], "the grounder nowhere is not there: "),
+        (
+            ["ground", "add", "BUNDLE", "--grounder", __file__],
+            f"the grounder {__file__} comes without a tokenizer: {_TOKENIZER}",
+        ),
         (
             ["ground", "add", "BUNDLE", "--grounder", __file__, "--grounder-tokenizer", "nowhere"],
-            "--grounder-tokenizer nowhere: there is no such folder",
+            "the grounder's tokenizer nowhere is not there: name the folder of the tokenizer",
         ),
         (
             ["ground", "add", "TEXT_ONLY", "--grounder", "nowhere"],
@@ -329,6 +332,10 @@ _TOKENIZER = "give --grounder-tokenizer, the folder of the BERT that it was trai
         (["ground", "add", "nowhere", "--grounder", "nowhere.pth"], "nowhere is not a bundle: "),
         (["export", "x.pth", "--out", "new", "--grounder", "nowhere.pth"], _NOWHERE),
         (["verify", "BUNDLE", "--checkpoint", "x.pth", "--grounder", "nowhere.pth"], _NOWHERE),
+        (
+            ["export", "x.pth", "--out", "new", "--variant", "text_only", "--grounder", "nowhere.pth"],
+            "--variant text_only reads no pictures: a grounder finds nothing for it",
+        ),
         (
             ["export", "x.pth", "--out", "new", "--queries", "text"],
             "--grounder-tokenizer and --queries describe a grounder: give --grounder too",

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hvpnet.errors import ConfigError
+from hvpnet.files import require_grounder
 from hvpnet.modeling.grounding.base import Grounder
 from hvpnet.modeling.grounding.one_stage_checkpoint import load_one_stage
 
@@ -22,12 +22,9 @@ def load_grounder(path: Path, tokenizer: Path | None = None) -> Grounder:
             `load_owl_vit`.
         ConfigError: no tokeniser was given or found, or it is of another vocabulary.
     """
-    if path.is_dir():
-        from hvpnet.modeling.grounding.owl_vit import load_owl_vit  # which imports much of transformers
+    require_grounder(path, tokenizer)
+    if tokenizer is not None and not path.is_dir():
+        return load_one_stage(path, tokenizer)
+    from hvpnet.modeling.grounding.owl_vit import load_owl_vit  # which imports much of transformers
 
-        return load_owl_vit(path, tokenizer)
-    if tokenizer is None:
-        raise ConfigError(
-            f"{path} comes without a tokeniser: name the folder of the BERT that it was trained on as its tokenizer"
-        )
-    return load_one_stage(path, tokenizer)
+    return load_owl_vit(path, tokenizer)

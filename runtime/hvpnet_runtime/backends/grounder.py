@@ -4,7 +4,8 @@ It is loaded apart from the backend's other graphs (`BundleBackend.load_grounder
 are prepared, and who gives the objects does without it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -27,6 +28,9 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 Run: TypeAlias = Callable[[GraphName, Mapping[str, Array]], Sequence[Array]]
 """Runs a loaded graph: its outputs, in the order of its `GraphSpec`."""
 
+Shapes: TypeAlias = Iterable[tuple[int, int]]
+"""Rows and length of runs, as `GraphSpec.sizes` takes them: pictures and queries, or queries and pieces."""
+
 
 class Grounder:
     """Runs a grounder's graphs on arrays of the host; thread-safe.
@@ -41,6 +45,7 @@ class Grounder:
         specs: of the graphs.
         run: runs one; may be called from several threads at once.
         free: called once, when the grounder is closed.
+        slow_at_first: shapes of each graph whose first run is slow; by default the smallest, for the first of any is.
     """
 
     def __init__(
@@ -50,8 +55,10 @@ class Grounder:
         specs: Mapping[GraphName, GraphSpec],
         run: Run,
         free: Callable[[], None] = lambda: None,
+        slow_at_first: Mapping[GraphName, Shapes] | None = None,
     ) -> None:
         self.name, self.precision = name, precision
+        self._slow_at_first = slow_at_first or {}
         self._specs, self._free = specs, free
         self._run: Run | None = run
         self._origin = Origin()
@@ -83,6 +90,19 @@ class Grounder:
         rows, length = input_ids.shape
         (vectors,) = self._outputs("queries", feeds, {"queries": rows, "length": length})
         return vectors
+
+    def warm_up(self) -> None:
+        """Run what is slow the first time, the largest before the others, on pictures and texts that mean nothing.
+
+        Raises:
+            BackendError: as `find_objects`.
+        """
+        for graph, spec in self._specs.items():
+            shapes = self._slow_at_first.get(graph, [(1, 1)])
+            for rows, length in sorted(shapes, key=prod, reverse=True):
+                sizes = spec.sizes(rows, length)
+                feeds = {each.name: np.ones(each.shape(sizes), each.dtype) for each in spec.inputs}
+                self._outputs(graph, feeds, sizes)
 
     def close(self) -> None:
         """Free the graphs; the grounder cannot be used afterwards."""

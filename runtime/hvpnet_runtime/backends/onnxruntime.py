@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hvpnet_runtime.backends.base import Array, HostBackend, power_of_two
-from hvpnet_runtime.backends.grounder import Grounder
+from hvpnet_runtime.backends.grounder import MAX_GROUNDED, Grounder
+from hvpnet_runtime.backends.halving import Halving
 from hvpnet_runtime.bundle import Bundle, FoundTensor, GraphName, GraphSpec
 from hvpnet_runtime.bundle.grounder_spec import remake
 from hvpnet_runtime.errors import BackendError, BundleError, DeviceMemoryError, MissingExtraError
@@ -121,7 +122,8 @@ def load_grounder(
 ) -> Grounder:
     """The grounder of a bundle, for the backend of this name and precision; the rest is as of `load_session`.
 
-    With `few_shapes`, pictures are padded to a power of two, for libraries that search for a kernel for every count.
+    With `few_shapes`, pictures are padded to a power of two, for libraries that search for a kernel for every count;
+    and a batch that the device's memory does not suffice for is run in halves.
     """
     specs, chosen = bundle.grounder_specs(), bundle.grounder.prefer(precision)
     sessions = {
@@ -138,13 +140,28 @@ def load_grounder(
     }
 
     def run(graph: GraphName, feeds: Mapping[str, Array]) -> list[Array]:
-        if graph != "grounder" or not few_shapes:
-            return run_session(name, sessions[graph], specs[graph], feeds)
-        count = len(feeds["images"])
-        padded = {name: pad_rows(array, power_of_two(count)) for name, array in feeds.items()}
-        return [output[:count] for output in run_session(name, sessions[graph], specs[graph], padded)]
+        return run_session(name, sessions[graph], specs[graph], feeds)
 
-    return Grounder(name, chosen, specs, run)
+    if not few_shapes:
+        return Grounder(name, chosen, specs, run)
+    halving = Halving(f"the grounder of {name}")
+
+    def run_in_parts(graph: GraphName, feeds: Mapping[str, Array]) -> list[Array]:
+        if graph != "grounder":
+            return run(graph, feeds)
+
+        def run_part(part: slice) -> list[Array]:
+            count = part.stop - part.start
+            padded = {each: pad_rows(array[part], power_of_two(count)) for each, array in feeds.items()}
+            return [output[:count] for output in run(graph, padded)]
+
+        pictures, queries = feeds["queries"].shape[:2]
+        parts = halving.run(queries, pictures, MAX_GROUNDED, run_part)
+        return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
+
+    words = len(bundle.grounder.words) or 1
+    every = [(count, words) for count in range(1, MAX_GROUNDED + 1) if count == power_of_two(count)]
+    return Grounder(name, chosen, specs, run_in_parts, slow_at_first={"grounder": every})
 
 
 def run_session(name: str, session: Any, spec: GraphSpec, feeds: Mapping[str, Array]) -> list[Array]:  # noqa: ANN401

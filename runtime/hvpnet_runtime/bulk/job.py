@@ -80,7 +80,7 @@ class Job:
             InputError: the output's ending says nothing about it.
             MissingExtraError: what writes them is not installed.
         """
-        return answers_for(self.output, bundle.task, id_type, with_objects=finds_objects(bundle, self.objects))
+        return answers_for(self.output, bundle.task, id_type, with_objects=finds_objects(bundle.manifest, self.objects))
 
     def load(self, threads: int | None, device: int | None) -> Answering[Any]:
         """What answers.
@@ -140,7 +140,7 @@ class TripleJob(Job):
         """See `Job`."""
         if self.format is not None:
             return GraphAnswers(self.format)
-        with_objects = finds_objects(bundle, self.objects)
+        with_objects = finds_objects(bundle.manifest, self.objects)
         return answers_for(self.output, "triples", id_type, with_objects=with_objects)
 
     def load(self, threads: int | None, device: int | None) -> Answering[Any]:

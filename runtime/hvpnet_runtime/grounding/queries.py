@@ -1,6 +1,6 @@
-"""What a picture is searched for: the bundle's fixed words, or words of the tweet; and their vectors."""
+"""What a picture is searched for: the bundle's fixed words, or words of the tweet; and what makes vectors of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -23,53 +23,69 @@ _UNKNOWN = "\U00012000"
 Vectors: TypeAlias = npt.NDArray[np.float32]
 
 
+Encode: TypeAlias = Callable[[tuple[str, ...]], Vectors]
+"""Makes vectors float32 [Q, D] of queries; thread-safe."""
+
+
 class Queries(Protocol):
     """Where the queries of a tweet come from; thread-safe."""
 
-    def of(self, words: Sequence[str], mentions: Sequence[Mention]) -> tuple[str, ...]:
+    def __call__(self, words: Sequence[str], mentions: Sequence[Mention]) -> tuple[str, ...]:
         """The queries of a tweet with these words and, for relations, head and tail; maybe none."""
         ...
 
-    def vectors(self, queries: tuple[str, ...]) -> Vectors:
-        """Their vectors, float32 [Q, D]."""
-        ...
 
-
-def load_queries(bundle: Bundle, grounder: Grounder) -> Queries:
+def load_queries(bundle: Bundle) -> Queries:
     """The queries of a bundle's grounder.
 
     Raises:
-        BundleError: it has none, or what makes them is damaged or another's.
+        BundleError: it has none.
         MissingExtraError: textblob, which finds noun phrases, is not installed.
     """
     if bundle.grounder.queries == "fixed":
-        return FixedQueries(bundle.grounder.words, bundle.grounder_queries())
+        return FixedQueries(bundle.grounder.words)
     if bundle.task == "ner":
         load_tagger()
+    return text_queries
+
+
+def load_encoder(bundle: Bundle, grounder: Grounder) -> Encode:
+    """What encodes the queries of a bundle's grounder.
+
+    Raises:
+        BundleError: the bundle has no grounder, or what encodes its queries is damaged or another's.
+    """
+    if bundle.grounder.queries == "fixed":
+        vectors = bundle.grounder_queries()
+        return lambda _: vectors
     tokenizer = _load_tokenizer(bundle)
     _check_pieces(bundle, tokenizer, grounder)
-    return TextQueries(tokenizer, grounder)
+    return TextEncoder(tokenizer, grounder)
 
 
 class FixedQueries:
-    """The same words for every tweet, encoded once at export; see `Queries`."""
+    """The same words for every tweet; see `Queries`."""
 
-    def __init__(self, words: tuple[str, ...], vectors: Vectors) -> None:
-        self._words, self._vectors = words, vectors
+    def __init__(self, words: tuple[str, ...]) -> None:
+        self._words = words
 
-    def of(self, words: Sequence[str], mentions: Sequence[Mention]) -> tuple[str, ...]:  # noqa: ARG002  the protocol's
+    def __call__(self, words: Sequence[str], mentions: Sequence[Mention]) -> tuple[str, ...]:  # noqa: ARG002  the protocol's
         """See `Queries`."""
         return self._words
 
-    def vectors(self, queries: tuple[str, ...]) -> Vectors:  # noqa: ARG002
-        """See `Queries`."""
-        return self._vectors
 
-
-class TextQueries:
+def text_queries(words: Sequence[str], mentions: Sequence[Mention]) -> tuple[str, ...]:
     """Head and tail of a relation, as published for MNRE, or else the noun phrases of the text; see `Queries`.
 
     They are lower-cased, as the published grounder reads them, cut at `MAX_CHARACTERS`, and each is asked once.
+    """
+    phrases = [mention.text for mention in mentions] if mentions else noun_phrases(words)
+    plain = (" ".join(phrase.lower().split())[:MAX_CHARACTERS].rstrip() for phrase in phrases)
+    return tuple(dict.fromkeys(phrase for phrase in plain if phrase))[:MAX_QUERIES]
+
+
+class TextEncoder:
+    """Encodes queries of the text; see `Encode`.
 
     Args:
         tokenizer: cuts queries at the bundle's limit of pieces.
@@ -79,14 +95,8 @@ class TextQueries:
     def __init__(self, tokenizer: Tokenizer, grounder: Grounder) -> None:
         self._tokenizer, self._grounder = tokenizer, grounder
 
-    def of(self, words: Sequence[str], mentions: Sequence[Mention]) -> tuple[str, ...]:
-        """See `Queries`."""
-        phrases = [mention.text for mention in mentions] if mentions else noun_phrases(words)
-        plain = (" ".join(phrase.lower().split())[:MAX_CHARACTERS].rstrip() for phrase in phrases)
-        return tuple(dict.fromkeys(phrase for phrase in plain if phrase))[:MAX_QUERIES]
-
-    def vectors(self, queries: tuple[str, ...]) -> Vectors:
-        """See `Queries`. Padding is piece 0, which the mask hides."""
+    def __call__(self, queries: tuple[str, ...]) -> Vectors:
+        """See `Encode`. Padding is piece 0, which the mask hides."""
         rows = [encoding.ids for encoding in self._tokenizer.encode_batch(list(queries))]
         input_ids = np.zeros((len(rows), max(map(len, rows))), np.int64)  # [Q, L]
         attention_mask = np.zeros_like(input_ids)  # [Q, L]

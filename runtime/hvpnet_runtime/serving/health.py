@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 from hvpnet_runtime.grounding.finder import ObjectFinder
+from hvpnet_runtime.grounding.search import Searcher
 from hvpnet_runtime.pipeline import Pipeline
 from hvpnet_runtime.types import Tweet
 
@@ -19,7 +20,7 @@ def still_answers(pipeline: Pipeline) -> bool:
     return _succeeds(f"the backend {pipeline.backend.name}", lambda: pipeline.run([pipeline.prepare(tweet)]))
 
 
-def still_finds(finder: ObjectFinder) -> bool:
+def still_finds(finder: ObjectFinder | Searcher) -> bool:
     """Search a black picture, up to three times; see `still_answers`."""
     return _succeeds("the grounder", finder.probe)
 

@@ -6,170 +6,33 @@ What comes while all are busy gathers; whoever runs the backend goes on with it,
 
 import asyncio
 import os
-import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from threading import Event, Lock, get_ident
+from threading import Event, Lock
 from typing import Any, Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, generate_latest
 
+from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.errors import BackendError
 from hvpnet_runtime.pipeline import Pipeline
 from hvpnet_runtime.preprocessing.prepare import Prepared, Preparer
-from hvpnet_runtime.serving.errors import StuckError, UnavailableError
-from hvpnet_runtime.serving.health import still_answers, still_finds
+from hvpnet_runtime.serving.batcher import Batcher
+from hvpnet_runtime.serving.errors import StuckError
 from hvpnet_runtime.serving.metrics import Metrics, PrometheusInstruments
+from hvpnet_runtime.serving.posts import PostPreparers
 from hvpnet_runtime.serving.preparation import MeasuredFinder, Preparation
 from hvpnet_runtime.serving.settings import Settings
-from hvpnet_runtime.triples.pipeline import check_bundles
-from hvpnet_runtime.triples.posts import PostPreparer, PreparedPost
+from hvpnet_runtime.triples.posts import PreparedPost
 from hvpnet_runtime.types import EntityResult, Rejection, RelationResult, Result, TripleResult, Tweet
 
 _Answer = TypeVar("_Answer")
 
 _CLOSE_SECONDS = 60  # for a run of a backend to end
-
-
-@dataclass(frozen=True)
-class _Call:
-    """Prepared tweets, and since when (`time.perf_counter`) they have been waiting for the backend."""
-
-    tweets: Sequence[Prepared]
-    since: float = field(default_factory=time.perf_counter)
-    results: "Future[list[Result]]" = field(default_factory=Future)
-
-
-class Batcher:
-    """Runs a pipeline on all that waits, up to `size` tweets at a time, in the backend's lanes. Thread-safe.
-
-    Attributes:
-        bundle: what it runs.
-        lanes: batches that run at the same time.
-
-    Args:
-        name: of the bundle.
-        pipeline: closed at the end.
-        size: tweets in one run.
-        metrics: where runs are counted.
-        gave_up: called with the error, in the thread that runs, once backend or grounder fails whatever it is asked.
-    """
-
-    def __init__(
-        self, name: str, pipeline: Pipeline, size: int, metrics: Metrics, gave_up: Callable[[Exception], None]
-    ) -> None:
-        self._name, self._pipeline, self._size, self._metrics = name, pipeline, size, metrics
-        self.bundle = pipeline.bundle
-        self._gave_up = gave_up
-        self.failure: Exception | None = None
-        self.lanes = pipeline.backend.lanes
-        self._started: dict[int, float] = {}  # of the runs that go on, by thread
-        self._waiting: deque[_Call] = deque()
-        self._lock, self._running, self._judging = Lock(), 0, Lock()
-        self._counted = (0, 0)  # hits and misses of the cache that the metrics have
-
-    def submit(self, tweets: Sequence[Prepared]) -> "list[Future[list[Result]]]":
-        """Let tweets wait for `run`: their results in order, one list for each part that fits a batch.
-
-        Raises:
-            UnavailableError: the backend has failed for good.
-        """
-        self._check()
-        calls = [_Call(tweets[first : first + self._size]) for first in range(0, len(tweets), self._size)]
-        with self._lock:
-            self._waiting += calls
-        return [call.results for call in calls]
-
-    def run(self) -> None:
-        """Run what waits, until nothing does; if threads in all lanes do so already, they take over what waits."""
-        while calls := self._take():
-            try:
-                self._answer(calls)
-            finally:
-                with self._lock:
-                    self._running -= 1
-
-    def stuck(self, seconds: float) -> bool:
-        """Whether a run has been going on for longer."""
-        with self._lock:
-            return any(time.perf_counter() - started > seconds for started in self._started.values())
-
-    def close(self) -> None:
-        """Free the backend, once no thread runs it."""
-        self._pipeline.close()
-
-    def _take(self) -> list[_Call]:
-        """The next batch, which this thread has to run; none if nothing waits, or no lane is free."""
-        calls: list[_Call] = []
-        with self._lock:
-            if self._running == self.lanes:
-                return []
-            room = self._size
-            while self._waiting and len(self._waiting[0].tweets) <= room:
-                call = self._waiting.popleft()
-                if call.results.set_running_or_notify_cancel():
-                    calls.append(call)
-                    room -= len(call.tweets)
-            self._running += bool(calls)
-        return calls
-
-    def _answer(self, calls: Sequence[_Call]) -> None:
-        thread = get_ident()
-        with self._lock:
-            self._started[thread] = time.perf_counter()
-        try:
-            self._check()
-            results = iter(self._results(calls))
-            for call in calls:
-                call.results.set_result([next(results) for _ in call.tweets])
-        except Exception as error:
-            for call in calls:
-                if not call.results.done():
-                    call.results.set_exception(error)
-            self._judge("backend", error, lambda: still_answers(self._pipeline))
-        finally:
-            with self._lock:
-                del self._started[thread]
-
-    def not_prepared(self, error: BackendError) -> None:
-        """Note that preparing tweets failed, which is the grounder's fault."""
-        if (finder := self._pipeline.finder) is not None:
-            self._judge("grounder", error, lambda: still_finds(finder))
-
-    def _judge(self, part: str, error: Exception, still_works: Callable[[], bool]) -> None:
-        """Give up, once, if a part that failed does not work any more."""
-        with self._judging:
-            if self.failure is None and not still_works():
-                self.failure = BackendError(f"the {part} of {self._name} failed for good: {error}")
-                self._gave_up(self.failure)
-
-    def _check(self) -> None:
-        """A backend that has failed for good is not asked again."""
-        if self.failure is not None:
-            raise UnavailableError(str(self.failure))
-
-    def _results(self, calls: Sequence[_Call]) -> list[Result]:
-        start = time.perf_counter()
-        for call in calls:
-            self._metrics.stage(self._name, "queue", start - call.since)
-        tweets = [tweet for call in calls for tweet in call.tweets]
-        results = self._pipeline.run(tweets)
-        self._metrics.batch(self._name, len(tweets), *self._looked_up())
-        self._metrics.stage(self._name, "inference", time.perf_counter() - start)
-        return results
-
-    def _looked_up(self) -> tuple[int, int]:
-        """Hits and misses of the cache since this was last asked, whichever lanes they are of."""
-        with self._lock:
-            hits, misses = self._counted
-            self._counted = self._pipeline.cache.hits, self._pipeline.cache.misses
-            return self._counted[0] - hits, self._counted[1] - misses
 
 
 class _Request(Generic[_Answer]):
@@ -231,8 +94,9 @@ class InProcess:
         self._registry, self._answer_seconds = CollectorRegistry(), settings.limits.answer_seconds
         self.own_metrics = Metrics(PrometheusInstruments(self._registry))
         self._working: set[Future[None]] = set()
-        self._triples, self._together, self._making = settings.triples, dict[tuple[str, str], PostPreparer](), Lock()
         self._preparers: dict[str, Preparer] = {}
+        self._bundles: dict[str, Bundle] = {}
+        self._posts = PostPreparers(self._bundles, self._preparers, settings.triples)
         self._preparations: dict[str, Preparation] = {}
         self._batchers: dict[str, Batcher] = {}
         try:
@@ -254,6 +118,7 @@ class InProcess:
             cache_bytes=settings.cache_bytes,
             threads=settings.threads,
             device=settings.device,
+            objects=settings.objects,
         )
         with ExitStack() as undo:
             undo.callback(pipeline.close)
@@ -266,9 +131,10 @@ class InProcess:
                 max_length=pipeline.backend.max_length,
                 jpeg=settings.jpeg,
                 known=pipeline.cache,
+                objects=settings.objects,
                 find=None if finder is None else MeasuredFinder(name, finder, self.own_metrics),
             )
-            self._preparers[name] = preparer
+            self._bundles[name], self._preparers[name] = pipeline.bundle, preparer
             self._preparations[name] = Preparation(name, preparer, self.own_metrics)
             self._batchers[name] = Batcher(name, pipeline, settings.batching.size, self.own_metrics, gave_up)
             undo.pop_all()
@@ -329,7 +195,7 @@ class InProcess:
     def _relate(self, entities: str, relations: str, request: "_Request[TripleResult]") -> None:
         """Prepare posts, run them, then the pairs of their entities, and answer; both with what waits."""
         try:
-            posts = self._posts(entities, relations)
+            posts = self._posts.of(entities, relations)
             with self._grounder_of(entities, relations):
                 prepared = Preparation(entities, posts, self.own_metrics)(request.tweets, request.stop.is_set)
             ready = [each for each in prepared if isinstance(each, PreparedPost)]
@@ -349,21 +215,6 @@ class InProcess:
             request.answers.set_result(answers)
         except Exception as error:
             request.answers.set_exception(error)
-
-    def _posts(self, entities: str, relations: str) -> PostPreparer:
-        """What prepares for two bundles; made when it is first asked for."""
-        with self._making:
-            if (entities, relations) not in self._together:
-                preparers = self._preparers[entities], self._preparers[relations]
-                bundles = (self._batchers[name].bundle for name in (entities, relations))
-                agreement = check_bundles(*bundles, any_types=self._triples.any_types)
-                self._together[entities, relations] = PostPreparer(
-                    *preparers,
-                    agreement,
-                    max_pairs=self._triples.max_pairs,
-                    threshold=self._triples.threshold,
-                )
-            return self._together[entities, relations]
 
     def _run_now(self, bundle: str, tweets: Sequence[Prepared], request: "_Request[TripleResult]") -> list[Result]:
         """The results of tweets, which this thread runs or waits for."""

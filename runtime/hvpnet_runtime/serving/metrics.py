@@ -48,7 +48,7 @@ class Metrics:
         by_stage, by_bundle = ("bundle", "stage"), ("bundle",)
         says = (
             "Seconds by stage: prepare and total of a request, queue of a call, inference of a batch, and, as a part of"
-            " prepare, ground of a picture"
+            " prepare, ground of a picture; on Ray, in that, its ground_queue, and ground_run of a batch"
         )
         self._stage = instruments.histogram("hvpnet_stage_seconds", says, SECONDS, by_stage)
         self._spent = instruments.counter("hvpnet_stage_spent_seconds", "Sum of the stage's seconds", by_stage)
@@ -62,6 +62,9 @@ class Metrics:
         known, searched = "Pictures whose objects were known", "Pictures that were searched for objects"
         self._ground_hits = instruments.counter("hvpnet_ground_hits", known, by_bundle)
         self._ground_misses = instruments.counter("hvpnet_ground_misses", searched, by_bundle)
+        self._searches = instruments.histogram(
+            "hvpnet_ground_batch_pictures", "Pictures in one run of a grounder on Ray", TWEETS, by_bundle
+        )
         self._errors = instruments.counter("hvpnet_errors", "Requests refused or failed", ("type",))
 
     def stage(self, bundle: str, stage: str, seconds: float) -> None:
@@ -79,6 +82,11 @@ class Metrics:
         """Objects of a picture were looked for."""
         _add(bundle, (self._ground_hits, hits), (self._ground_misses, misses))
         self.stage(bundle, "ground", seconds)
+
+    def searched(self, bundle: str, pictures: int, seconds: float) -> None:
+        """A grounder on Ray ran once."""
+        self._searches(pictures, {"bundle": bundle})
+        self.stage(bundle, "ground_run", seconds)
 
     def answered(self, bundle: str, tweets: int, seconds: float) -> None:
         """A request was answered."""

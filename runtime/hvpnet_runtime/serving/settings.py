@@ -12,6 +12,7 @@ from hvpnet_runtime.pipeline import CACHE_BYTES
 from hvpnet_runtime.preprocessing.pictures import Jpeg
 from hvpnet_runtime.serving.errors import SettingsError
 from hvpnet_runtime.triples.pairs import MAX_PAIRS
+from hvpnet_runtime.types import ObjectSource
 
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -169,6 +170,7 @@ class Settings(_Table):
         threads: CPU threads of one backend; by default all cores.
         window: slide over texts beyond the piece budget instead of cutting them.
         jpeg: see `Pipeline.load`.
+        objects: see `Pipeline.load`.
         cache_bytes: of each backend's prefix cache.
         stop_seconds: for the requests in hand when `hvpnet serve` is told to stop; what comes then gets 503.
         token: where the bearer token is; without it, anyone who reaches the port is served.
@@ -181,6 +183,7 @@ class Settings(_Table):
     threads: Count | None = None
     window: bool = False
     jpeg: Jpeg = "full"
+    objects: ObjectSource | None = None
     cache_bytes: Annotated[int, Field(ge=0)] = CACHE_BYTES
     stop_seconds: Annotated[float, Field(ge=0)] = 20
     limits: ServiceLimits = ServiceLimits()
@@ -189,6 +192,7 @@ class Settings(_Table):
     triples: Triples = Triples()
     ingress: Replicas = Replicas()
     preparation: Replicas = Replicas()
+    grounding: Replicas = Replicas()
     inference: Replicas = Replicas()
     token: Token | None = None
 

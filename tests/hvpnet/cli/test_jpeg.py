@@ -84,11 +84,12 @@ def test_the_service(
 
 
 def test_serve_overrides_its_settings(ner_bundle: Path, tmp_path: Path) -> None:
-    (tmp_path / "settings.toml").write_text('jpeg = "scaled"\n')
-    for jpeg, expected in (("full", "full"), (None, "scaled")):
+    (tmp_path / "settings.toml").write_text('jpeg = "scaled"\nobjects = "given"\n')
+    for jpeg, objects, expected in (("full", "none", ("full", "none")), (None, None, ("scaled", "given"))):
         options = serve.Options(
             bundle=[str(ner_bundle)], token_env=None, token_file=None, settings=tmp_path / "settings.toml", debug=False,
             host="127.0.0.1", port=8000, ray=False, access_log=False, backend=None, precision=None, device=None,
-            jpeg=jpeg,
+            jpeg=jpeg, objects=objects,
         )  # fmt: skip
-        assert serve._settings(options).jpeg == expected
+        settings = serve._settings(options)
+        assert (settings.jpeg, settings.objects) == expected

@@ -4,6 +4,7 @@ import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,8 +16,9 @@ from onnx import helper
 from rewrite import rewrite
 from tiny_grounder import COLOURS, SIDE, add_grounder, vectors
 
-from hvpnet_runtime import BackendError, Bundle, BundleError
+from hvpnet_runtime import BackendError, Bundle, BundleError, Pipeline
 from hvpnet_runtime.backends import Grounder, load_backend
+from hvpnet_runtime.backends import onnxruntime as module
 from hvpnet_runtime.backends.tensorrt.backend import TensorRTBackend
 from hvpnet_runtime.errors import StaleEngineError
 
@@ -66,6 +68,7 @@ def test_boxes_and_scores_of_every_picture_and_query(
     assert grounder.precision == "fp32"
     warned = "objects are found by onnxruntime-cpu on the CPU: " in caplog.text
     assert warned == (place == "tensorrt without its engines")
+    grounder.warm_up()
     images = np.stack([scene(red=(2, 4, 10, 20), blue=(16, 0, 32, 8)), scene(green=(0, 0, 5, 5), red=(31, 31, 32, 32))])
     queries = np.stack([vectors(("red", "green")), vectors(("green", "red"))])
     boxes, scores = grounder.find_objects(images, queries)
@@ -79,6 +82,53 @@ def test_boxes_and_scores_of_every_picture_and_query(
     grounder.close()
     with pytest.raises(BackendError, match="is closed"):
         grounder.find_objects(images, queries)
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Graphs that ONNX Runtime was asked to run, and rows; a GPU has no memory for more than two."""
+    asked, run = list[tuple[str, int]](), module.run_session
+
+    def run_or_fail(name: str, session: Any, spec: Any, feeds: Any) -> Any:
+        rows = len(next(iter(feeds.values())))
+        asked.append((spec.name, rows))
+        if name == "onnxruntime-cuda" and rows > 2:
+            raise module.failure_of(name, RuntimeError("Failed to allocate memory for requested buffer"))
+        return run(name, session, spec, feeds)
+
+    monkeypatch.setattr(module, "run_session", run_or_fail)
+    return asked
+
+
+def test_a_gpu_without_memory_for_a_batch_runs_halves(
+    bundle: Path, runs: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    grounder = on_fake_gpu(bundle, monkeypatch)
+    images = np.stack([scene(red=(0, 0, 4 + each, 8)) for each in range(7)])
+    queries = np.repeat(vectors(("red",))[None], 7, 0)
+    with caplog.at_level(logging.WARNING, "hvpnet_runtime"):
+        boxes, _ = grounder.find_objects(images, queries)
+        again, _ = grounder.find_objects(images, queries)
+    np.testing.assert_array_equal(boxes[:, 0] * SIDE, [(0, 0, 4 + each, 8) for each in range(7)])
+    np.testing.assert_array_equal(again, boxes)
+    assert [rows for _, rows in runs] == [8, 4, 2, 2, 2, 1, 2, 2, 2, 1]
+    (warning,) = (record.getMessage() for record in caplog.records)
+    assert warning.startswith("the grounder of onnxruntime-cuda: ")
+    assert "; batches of 7 run as 2 from now on" in warning
+
+
+def test_what_is_slow_the_first_time_is_run_ahead(
+    bundle: Path, runs: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All batches that a GPU pads to, those that its memory does not suffice for in halves; one picture on a CPU."""
+    with Pipeline.load(bundle, "onnxruntime-cpu") as pipeline:
+        runs.clear()
+        pipeline.warm_up()
+        assert [run for run in runs if run[0] in ("grounder", "queries")] == [("grounder", 1), ("queries", 1)]
+    grounder = on_fake_gpu(bundle, monkeypatch)
+    runs.clear()
+    grounder.warm_up()
+    assert runs == [*(("grounder", rows) for rows in (8, 4, 2, 2, 2, 2, 2, 2, 2, 1)), ("queries", 1)]
 
 
 def test_engines_built_for_fewer_words_are_stale(ner_bundle: Path, tmp_path: Path) -> None:

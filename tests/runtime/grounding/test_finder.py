@@ -159,7 +159,7 @@ def test_threads_share_runs_and_one_picture_is_searched_once(make: Any) -> None:
         first = pool.submit(found, finder, reader, pictures[0], blue)
         assert grounder.begun.wait(60)
         others = [pool.submit(found, finder, reader, pictures[number], words) for number, words in asked]
-        while len(finder._together._waiting) < 4 or waiters(finder) < 1:
+        while len(finder._searcher._together._waiting) < 4 or waiters(finder) < 1:
             pass
         grounder.go_on.set()
         assert described(first.result()) == [("blue sky", (40, 0, 64, 12))]
@@ -178,7 +178,7 @@ def test_an_error_reaches_everyone_and_is_not_remembered(make: Any) -> None:
     grounder.error = BackendError("it broke")
     with ThreadPoolExecutor(8) as pool:
         asked = [pool.submit(found, finder, reader, pictures[number]) for number in (0, 1, 2, 1)]
-        while len(finder._together._waiting) < 2 or waiters(finder) < 1:
+        while len(finder._searcher._together._waiting) < 2 or waiters(finder) < 1:
             pass
         grounder.go_on.set()
         errors = [each.exception() for each in asked]

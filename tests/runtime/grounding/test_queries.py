@@ -19,7 +19,7 @@ from hvpnet_runtime.backends import load_backend
 from hvpnet_runtime.backends.grounder import MAX_QUERIES
 from hvpnet_runtime.grounding import noun_phrases as module
 from hvpnet_runtime.grounding.noun_phrases import noun_phrases
-from hvpnet_runtime.grounding.queries import MAX_CHARACTERS, Queries, load_queries
+from hvpnet_runtime.grounding.queries import MAX_CHARACTERS, Encode, Queries, load_encoder, load_queries
 
 
 def words(text: str) -> list[str]:
@@ -82,9 +82,9 @@ def test_without_textblob_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) ->
         noun_phrases(["New", "York"])
 
 
-def loaded(bundle: Path) -> Queries:
+def loaded(bundle: Path) -> tuple[Queries, Encode]:
     read = Bundle.load(bundle)
-    return load_queries(read, load_backend(read, "onnxruntime-cpu").load_grounder())
+    return load_queries(read), load_encoder(read, load_backend(read, "onnxruntime-cpu").load_grounder())
 
 
 @pytest.fixture
@@ -93,38 +93,38 @@ def copy(ner_bundle: Path, tmp_path: Path) -> Path:
 
 
 def test_fixed_words_whatever_the_text(copy: Path) -> None:
-    queries = loaded(add_grounder(copy, words=("blue", "red")))
-    assert queries.of(["Jordan"], ()) == ("blue", "red")
-    np.testing.assert_array_equal(queries.vectors(("blue", "red")), vectors(("blue", "red")))
+    queries, encode = loaded(add_grounder(copy, words=("blue", "red")))
+    assert queries(["Jordan"], ()) == ("blue", "red")
+    np.testing.assert_array_equal(encode(("blue", "red")), vectors(("blue", "red")))
 
 
 def test_queries_of_the_text(copy: Path) -> None:
     """Lower-cased, each once, encoded in the order asked, padded and cut at eight pieces."""
-    queries = loaded(add_grounder(copy, "text"))
-    assert queries.of(words("Big RED house, a green  Tree and the big red House"), ()) == (
+    queries, encode = loaded(add_grounder(copy, "text"))
+    assert queries(words("Big RED house, a green  Tree and the big red House"), ()) == (
         "big red house",
         "green tree",
     )
-    assert queries.of(["good"], ()) == ()
-    assert len(queries.of(" and ".join(f"thing{n}" for n in range(40)).split(), ())) == MAX_QUERIES
+    assert queries(["good"], ()) == ()
+    assert len(queries(" and ".join(f"thing{n}" for n in range(40)).split(), ())) == MAX_QUERIES
     asked = ("a green tree", "blue", "red red red red red red blue", "house")
     expected = [(0, 1, 0), (0, 0, 1), (1, 0, 0), (0, 0, 0)]
-    np.testing.assert_array_equal(queries.vectors(asked), np.array(expected, np.float32))
+    np.testing.assert_array_equal(encode(asked), np.array(expected, np.float32))
 
 
 def test_a_long_query_is_cut(copy: Path) -> None:
-    queries = loaded(add_grounder(copy, "text"))
-    (query,) = queries.of(["house"] * 10_000, ())
+    queries, _ = loaded(add_grounder(copy, "text"))
+    (query,) = queries(["house"] * 10_000, ())
     assert query == " ".join(["house"] * 33) + " ho"
     assert len(query) == MAX_CHARACTERS
-    assert queries.of((), (Mention("a" * 199 + " bc", 0, 1), Mention("a" * 199 + " Xy", 1, 2))) == ("a" * 199,)
+    assert queries((), (Mention("a" * 199 + " bc", 0, 1), Mention("a" * 199 + " Xy", 1, 2))) == ("a" * 199,)
 
 
 def test_head_and_tail_of_a_relation(re_bundle: Path, tmp_path: Path) -> None:
-    queries = loaded(add_grounder(Path(shutil.copytree(re_bundle, tmp_path / "bundle")), "text"))
+    queries, _ = loaded(add_grounder(Path(shutil.copytree(re_bundle, tmp_path / "bundle")), "text"))
     pair = (Mention("Kim \n West", 0, 9), Mention("Kanye", 10, 15))
-    assert queries.of(["whatever"], pair) == ("kim west", "kanye")
-    assert queries.of(["whatever"], (pair[1], Mention("KANYE", 20, 25))) == ("kanye",)
+    assert queries(["whatever"], pair) == ("kim west", "kanye")
+    assert queries(["whatever"], (pair[1], Mention("KANYE", 20, 25))) == ("kanye",)
 
 
 def test_a_tokeniser_of_another_vocabulary_is_named(copy: Path) -> None:

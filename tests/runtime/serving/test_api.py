@@ -19,7 +19,7 @@ from hvpnet_runtime.preprocessing.prepare import Preparer
 from hvpnet_runtime.serving.admission import Admission
 from hvpnet_runtime.serving.api import create_api
 from hvpnet_runtime.serving.errors import OverloadedError
-from hvpnet_runtime.serving.messages import read_request, request_model
+from hvpnet_runtime.serving.messages import ExtractRequest, read_request, request_model
 from hvpnet_runtime.serving.preparation import Preparation
 from hvpnet_runtime.serving.settings import ServiceLimits
 
@@ -167,7 +167,7 @@ def test_parts_are_limited_by_tweets_alone():
 
     headers = [(b"content-type", b"multipart/form-data; boundary=b")]
     request = Request({"type": "http", "headers": headers}, receive)
-    found, pictures = asyncio.run(read_request(request, ServiceLimits(tweets=20), lambda _: None))
+    found, pictures = asyncio.run(read_request(request, ExtractRequest, ServiceLimits(tweets=20), lambda _: None))
     assert len(found.tweets) == 20
     assert pictures("19 63") == b""
 
@@ -260,7 +260,7 @@ def test_many_small_values(settings, extractor, tweets, metrics):
 )
 def test_a_request_has_one_mistake(tweets, place):
     with pytest.raises(ValidationError) as caught:
-        request_model(ServiceLimits()).model_validate_json(f'{{"tweets": {tweets}}}')
+        request_model(ServiceLimits(), ExtractRequest).model_validate_json(f'{{"tweets": {tweets}}}')
     (error,) = caught.value.errors()
     assert error["loc"] == place
 

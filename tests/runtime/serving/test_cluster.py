@@ -82,7 +82,7 @@ def config(ner_bundle, free_port):
     args = values["applications"][0]["args"]
     args["bundles"]["ner"] = str(ner_bundle)
     args["inference"]["gpus"] = 0
-    for deployment in ("ingress", "preparation", "inference"):
+    for deployment in ("ingress", "preparation", "grounding", "inference"):
         args[deployment] |= {"least": 1, "cpus": 0.1}
     return values
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from PIL import Image
 from prometheus_client import CollectorRegistry
@@ -17,7 +18,7 @@ from starlette.testclient import TestClient
 from tiny_grounder import COLOURS, add_grounder
 from waiting import eventually
 
-from hvpnet_runtime import BackendError, Pipeline, Tweet
+from hvpnet_runtime import BackendError, BundleError, Pipeline, Tweet
 from hvpnet_runtime.backends import Grounder
 from hvpnet_runtime.client.conversation import _result
 from hvpnet_runtime.client.requests import Encoded, body, encode
@@ -30,11 +31,12 @@ pytestmark = pytest.mark.heavy
 
 BOX = (4, 8, 24, 40)
 TEXT = "Jordan was great in Madison today"
+PATIENCE = 120  # seconds for what must happen to happen; nothing is measured
 
 
-def photo(colour: str = "red") -> bytes:
+def photo(colour: str = "red", box: tuple[int, int, int, int] = BOX) -> bytes:
     image, file = Image.new("RGB", (64, 64), "white"), io.BytesIO()
-    image.paste(COLOURS[colour], BOX)
+    image.paste(COLOURS[colour], box)
     image.save(file, "png")
     return file.getvalue()
 
@@ -125,10 +127,88 @@ def test_the_client_sends_what_a_tweet_says_of_its_objects() -> None:
     for tweet in (bare, replace(bare, objects=()), replace(bare, boxes=[]), replace(bare, boxes=[BOX])):
         item = encode(0, tweet, 2**20)
         assert isinstance(item, Encoded)
-        _, request, _ = body(None, [item])["files"]["request"]
+        _, request, _ = body({}, [item])["files"]["request"]
         (message,) = json.loads(request)["tweets"]
         told.append({name: message[name] for name in ("objects", "boxes") if name in message})
     assert told == [{}, {"objects": []}, {"boxes": []}, {"boxes": [list(BOX)]}]
+
+
+def test_on_ray_a_deployment_of_its_own_finds_them(
+    path: Path, ner_bundle: Path, ask: Any, close_to: Any, free_port: Any
+) -> None:
+    """Its runs have pictures of several tweets; known ones are not searched again; a death costs no request."""
+    import ray
+    from ray import serve
+
+    from hvpnet_runtime.serving.on_ray.start import ray_service
+
+    ray.shutdown()  # that of another module
+    settings = Settings.parse({"bundles": {"found": path, "plain": ner_bundle}, "backend": "onnxruntime-cpu"})
+    pictures = [photo(colour, (x, 8, 24, 40)) for x in (2, 4, 6, 8) for colour in ("red", "blue")]
+    tweets = [{"text": TEXT, "image": base64.b64encode(picture).decode()} for picture in pictures]
+    given = tweets[0] | {"boxes": [BOX]}
+
+    with ray_service(settings, "127.0.0.1", free_port()) as url:
+
+        def post(bundle: str, *tweets: dict[str, Any]) -> Any:
+            body = {"bundle": bundle, "tweets": tweets}
+            response = httpx2.post(f"{url}/v1/extract", json=body, timeout=PATIENCE)
+            assert response.status_code == 200, response.text
+            return response.json()["results"]
+
+        def measured() -> dict[str, float]:
+            """Sums by name, and by stage."""
+            sums = dict[str, float]()
+            for family in text_string_to_metric_families(httpx2.get(f"{url}/metrics", timeout=PATIENCE).text):
+                for each in family.samples:
+                    if "le" not in each.labels:
+                        name = each.name.removeprefix("ray_hvpnet_") + each.labels.get("stage", "")
+                        sums[name] = sums.get(name, 0) + each.value
+            return sums
+
+        deployments = set(serve.status().applications["default"].deployments)
+        assert {name for name in deployments if name.startswith("grounding")} == {"grounding-found"}
+        expected = ask("found", *tweets)
+        for _ in range(2):
+            assert close_to(post("found", *tweets, *tweets, given), [*expected, *expected, *ask("found", given)])
+        assert close_to(post("plain", *tweets), ask("plain", *tweets))
+        found = eventually(lambda: (now := measured()).get("ground_hits_total") == 24 and now)
+        assert found["ground_misses_total"] == 8
+        assert found["stage_seconds_countground_queue"] == 8
+        assert 1 <= found["stage_seconds_countground_run"] == found["ground_batch_pictures_count"] < 8
+
+        named = ray.util.list_named_actors(all_namespaces=True)
+        (replica,) = (each for each in named if "grounding-found" in each["name"])
+        ray.kill(ray.get_actor(**replica))
+        more = {"text": TEXT, "image": base64.b64encode(photo("green")).decode()}
+        assert close_to(post("found", more), ask("found", more))
+
+
+@pytest.mark.parametrize(("source", "found"), [("none", None), ("given", None), ("found", (BOX,))])
+def test_the_service_reads_the_objects_that_it_is_told_to(path: Path, close_to: Any, source: str, found: Any) -> None:
+    settings = Settings.parse({"bundles": {"found": path}, "backend": "onnxruntime-cpu", "objects": source})
+    extractor = InProcess(settings, pytest.fail)
+    try:
+        client = TestClient(create_api(settings, extractor, extractor.own_metrics))
+        tweet = {"text": TEXT, "image": base64.b64encode(photo()).decode(), "boxes": [[0, 0, 64, 64]]}
+        (answer,) = client.post("/v1/extract", json={"tweets": [tweet]}).json()["results"]
+    finally:
+        extractor.close()
+    with Pipeline.load(path, "onnxruntime-cpu", objects=source) as pipeline:  # type: ignore[arg-type]
+        (expected,) = pipeline([Tweet(text=TEXT, image=photo(), boxes=[(0, 0, 64, 64)])])
+    assert close_to(answer, json.loads(json.dumps(expected.to_dict())))
+    assert found == (tuple(tuple(each["box"]) for each in answer["objects"]) if "objects" in answer else None)
+
+
+def test_on_ray_objects_to_find_need_a_grounder(ner_bundle: Path, free_port: Any) -> None:
+    from hvpnet_runtime.serving.on_ray.start import ray_service
+
+    settings = Settings.parse({"bundles": {"plain": ner_bundle}, "objects": "found"})
+    with (
+        pytest.raises(BundleError, match="has no grounder, which finds objects: "),
+        ray_service(settings, "127.0.0.1", free_port()),
+    ):
+        pytest.fail("it starts")
 
 
 @pytest.mark.parametrize("failures", [1, 100])

@@ -12,8 +12,9 @@ from waiting import eventually
 from hvpnet_runtime import Pipeline, Tweet
 from hvpnet_runtime.errors import BackendError
 from hvpnet_runtime.serving import health
+from hvpnet_runtime.serving.batcher import Batcher
 from hvpnet_runtime.serving.errors import StuckError, UnavailableError
-from hvpnet_runtime.serving.in_process import Batcher, InProcess, _Request
+from hvpnet_runtime.serving.in_process import InProcess, _Request
 from hvpnet_runtime.serving.metrics import Metrics, PrometheusInstruments
 
 PATIENCE = 60

@@ -85,7 +85,9 @@ class TensorRTBackend(DeviceBackend):
             lane = Lane(self._cuda, self._api, engines, cuda_graphs=self._cuda_graphs)
             held.callback(lane.close)
             run = GrounderEngines(self._cuda, lane, engines, specs, record.profiles)
-            grounder = Grounder(self.name, self._bundle.grounder.prefer(self.precision), specs, run.run, run.close)
+            every = {graph: run.shapes(graph) for graph in specs}
+            precision = self._bundle.grounder.prefer(self.precision)
+            grounder = Grounder(self.name, precision, specs, run.run, run.close, every)
             held.pop_all()
         return grounder
 

@@ -11,7 +11,7 @@ from hvpnet_runtime.backends.base import Array
 from hvpnet_runtime.backends.cuda import Cuda
 from hvpnet_runtime.backends.halving import Halving
 from hvpnet_runtime.backends.lane import Lane, fill
-from hvpnet_runtime.backends.profiles import Profile, choose_bucket, most_rows
+from hvpnet_runtime.backends.profiles import Profile, choose_bucket, every_bucket, most_rows
 from hvpnet_runtime.backends.tensorrt.engines import Engines
 from hvpnet_runtime.bundle import GraphName, GraphSpec
 from hvpnet_runtime.errors import BackendError
@@ -62,6 +62,10 @@ class GrounderEngines:
             most = most_rows(self._profiles[graph])
             parts = self._halving.run((graph, length), rows, most, run_part)
         return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
+
+    def shapes(self, graph: GraphName) -> list[tuple[int, int]]:
+        """Rows and length of every bucket, whose first run is slow."""
+        return [(bucket.rows, bucket.length or 0) for bucket in every_bucket(self._profiles[graph])]
 
     def close(self) -> None:
         """Free everything, once the run under way is done; a forked process has nothing to free."""

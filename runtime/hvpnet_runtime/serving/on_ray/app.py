@@ -1,10 +1,10 @@
-"""The Ray Serve application: an ingress, and for each bundle a preparation and an inference.
+"""The Ray Serve application: an ingress, and for each bundle a preparation, an inference, and a grounder if it has one.
 
 `build` makes it from `Settings`, for `hvpnet serve` on this machine and for `serve deploy` on a cluster alike.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,41 +12,26 @@ import ray
 from fastapi import FastAPI
 from prometheus_client import generate_latest
 from ray import serve
-from ray.exceptions import (
-    NodeDiedError,
-    ObjectLostError,
-    OutOfMemoryError,
-    RayActorError,
-    RayError,
-    RayTaskError,
-)
-from ray.serve.exceptions import DeploymentUnavailableError, RayServeException, ReplicaUnavailableError
-from ray.serve.handle import DeploymentHandle
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
+from hvpnet_runtime.backends.grounder import MAX_GROUNDED
+from hvpnet_runtime.bundle import read_manifest
+from hvpnet_runtime.pipeline import finds_objects
 from hvpnet_runtime.ray_processes import PICTURE_PROCESS
 from hvpnet_runtime.serving.admission import Admission
 from hvpnet_runtime.serving.api import create_api
 from hvpnet_runtime.serving.errors import SettingsError, UnavailableError
 from hvpnet_runtime.serving.metrics import Metrics
+from hvpnet_runtime.serving.on_ray.deaths import PAUSES, death
+from hvpnet_runtime.serving.on_ray.grounding import Grounding
 from hvpnet_runtime.serving.on_ray.inference import Inference
 from hvpnet_runtime.serving.on_ray.metrics import NodeMetrics, RayInstruments
+from hvpnet_runtime.serving.on_ray.posts import RayPosts
 from hvpnet_runtime.serving.on_ray.preparation import RayPreparation
 from hvpnet_runtime.serving.settings import Replicas, Settings
-from hvpnet_runtime.types import Rejection, Result, Tweet
-
-PAUSES = (0.3, 3)
-"""Seconds between the attempts at a request whose replicas die; extraction changes nothing, so repeating it is safe.
-An attempt waits by itself for a replica that starts. They are so few that a request that kills replicas kills three."""
-
-DEATHS = (
-    RayActorError,
-    NodeDiedError,
-    ObjectLostError,
-    OutOfMemoryError,
-    DeploymentUnavailableError,
-    ReplicaUnavailableError,
-)
-"""What the death of a replica, or of its node, looks like to those who wait for it."""
+from hvpnet_runtime.types import Rejection, Result, TripleResult, Tweet
 
 _HEALTH_SECONDS = 5  # between questions to a backend's replica; one that stands still is replaced after twice as many
 _START_ATTEMPTS = 3  # a replica that cannot load its bundle will not at the twentieth attempt either, Ray's default
@@ -60,6 +45,7 @@ class Ingress:
         settings: of the service.
         preparations: by bundle.
         inferences: by bundle.
+        posts: of triples; None where not both kinds of bundle are served.
 
     Raises:
         SettingsError: the bearer token cannot be read.
@@ -70,8 +56,10 @@ class Ingress:
         settings: Settings,
         preparations: Mapping[str, DeploymentHandle[Any]],
         inferences: Mapping[str, DeploymentHandle[Any]],
+        posts: DeploymentHandle[Any] | None,
     ) -> None:
         self._settings, self._preparations, self._inferences = settings, preparations, inferences
+        self._posts = posts
         self._token = settings.token.read() if settings.token else None
         self._admission = Admission(settings.limits)
 
@@ -90,19 +78,34 @@ class Ingress:
             UnavailableError: replicas died under every attempt.
             BackendError: the backend failed.
         """
-        for pause in (0, *PAUSES):
-            await asyncio.sleep(pause)
-            try:
-                prepared = self._preparations[bundle].remote(list(tweets))
-                answers: Sequence[Result | Rejection] = await self._inferences[bundle].remote(prepared)
-            except (RayError, RayServeException) as error:
-                cause = error.cause if isinstance(error, RayTaskError) else error
-                # Where the preparation died under the inference, Serve only chains its death.
-                if not isinstance(cause, DEATHS) and not isinstance(cause.__cause__, DEATHS):
-                    raise cause  # noqa: B904  what the replica itself raised
-            else:
-                return answers
-        raise UnavailableError("replicas died under every attempt; try again later") from cause
+
+        def attempt() -> DeploymentResponse[Any]:
+            return self._inferences[bundle].remote(self._preparations[bundle].remote(list(tweets)))
+
+        answers: Sequence[Result | Rejection] = await _attempted(attempt)
+        return answers
+
+    async def relate(self, entities: str, relations: str, posts: Sequence[Tweet]) -> Sequence[TripleResult | Rejection]:
+        """See `Extractor`. What lies between passes from replica to replica.
+
+        Raises:
+            InputError: the two bundles do not go together.
+            UnavailableError: replicas died under every attempt.
+            BackendError: a backend failed.
+        """
+        making = self._posts
+        if making is None:
+            raise UnavailableError("this service was deployed without what makes triples; deploy it anew")
+
+        def attempt() -> DeploymentResponse[Any]:
+            prepared = making.prepare.remote(entities, relations, list(posts))
+            found = self._inferences[entities].remote(prepared)
+            asked = making.ask.remote(entities, relations, prepared, found)
+            told = self._inferences[relations].remote(making.pairs.remote(asked))
+            return making.settle.remote(entities, relations, asked, told)
+
+        answers: Sequence[TripleResult | Rejection] = await _attempted(attempt)
+        return answers
 
     async def missing(self) -> list[str]:
         """See `Extractor`: deployments without a running replica; or Serve's controller, which knows of them."""
@@ -129,15 +132,39 @@ class Ingress:
         return await asyncio.to_thread(generate_latest, NodeMetrics(urls))
 
 
+async def _attempted(attempt: Callable[[], DeploymentResponse[Any]]) -> Any:  # noqa: ANN401  a deployment's answer
+    """The answer of the first attempt that no replica died under.
+
+    Raises:
+        UnavailableError: there is none.
+        HvpnetError: what a replica raised.
+    """
+    for pause in (0, *PAUSES):
+        await asyncio.sleep(pause)
+        try:
+            return await attempt()
+        except (RayError, RayServeException) as error:
+            cause = death(error)
+    raise UnavailableError("replicas died under every attempt; try again later") from cause
+
+
 def build(args: Settings) -> serve.Application:
     """The application, for `serve.run` and as the `import_path` of a Serve config file.
 
     Raises:
+        BundleError: a bundle's manifest cannot be read here, where it says whether there is a grounder to deploy.
         SettingsError: a GPU is chosen, which is for Ray to do.
     """
     if args.device is not None:
         raise SettingsError(f"device is {args.device}: on Ray, inference.gpus says how many GPUs each replica gets")
-    preparations = {name: _preparation(name, path, args) for name, path in args.bundles.items()}
+    manifests = {name: read_manifest(path) for name, path in args.bundles.items()}
+    groundings = {
+        name: _grounding(name, args.bundles[name], args)
+        for name, manifest in manifests.items()
+        if finds_objects(manifest, args.objects)
+    }
+    preparations = {name: _preparation(name, path, groundings.get(name), args) for name, path in args.bundles.items()}
+    posts = _posts(groundings, args) if {each.task for each in manifests.values()} == {"ner", "re"} else None
     inferences = {name: _inference(name, path, args) for name, path in args.bundles.items()}
     queue = args.limits.queue
     # The ingress itself refuses what is too much, as a problem; Serve's own limits lie above, and only guard it.
@@ -149,10 +176,20 @@ def build(args: Settings) -> serve.Application:
         backpressure_config={"status_code": 429, "retry_after_s": args.limits.retry_after_seconds},
         **_replicas(args.ingress, target=max(1, queue // 2), environment=PICTURE_PROCESS),
     )
-    return ingress.bind(args, preparations, inferences)
+    return ingress.bind(args, preparations, inferences, posts)
 
 
-def _preparation(name: str, path: Path, settings: Settings) -> serve.Application:
+def _posts(groundings: Mapping[str, serve.Application], settings: Settings) -> serve.Application:
+    deployment = serve.deployment(
+        RayPosts,
+        name="triples",
+        max_ongoing_requests=4,
+        **_replicas(settings.preparation, target=2, environment=PICTURE_PROCESS),
+    )
+    return deployment.bind(settings.bundles, groundings, settings)
+
+
+def _preparation(name: str, path: Path, grounding: serve.Application | None, settings: Settings) -> serve.Application:
     deployment = serve.deployment(
         RayPreparation,
         name=f"preparation-{name}",
@@ -160,7 +197,32 @@ def _preparation(name: str, path: Path, settings: Settings) -> serve.Application
         **_replicas(settings.preparation, target=2, environment=PICTURE_PROCESS),
     )
     return deployment.bind(
-        name, path, window=settings.window, max_pixels=settings.limits.picture_pixels, jpeg=settings.jpeg
+        name,
+        path,
+        grounding,
+        window=settings.window,
+        max_pixels=settings.limits.picture_pixels,
+        jpeg=settings.jpeg,
+        objects=settings.objects,
+    )
+
+
+def _grounding(name: str, path: Path, settings: Settings) -> serve.Application:
+    deployment = serve.deployment(
+        Grounding,
+        name=f"grounding-{name}",
+        max_ongoing_requests=2 * MAX_GROUNDED,  # a batch that runs, and one that gathers
+        health_check_period_s=_HEALTH_SECONDS,
+        health_check_timeout_s=2 * _HEALTH_SECONDS,
+        **_replicas(settings.grounding, target=MAX_GROUNDED),
+    )
+    return deployment.bind(
+        name,
+        path,
+        backend=settings.backend,
+        precision=settings.precision,
+        threads=settings.threads,
+        answer_seconds=settings.limits.answer_seconds,
     )
 
 

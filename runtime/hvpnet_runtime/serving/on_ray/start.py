@@ -49,7 +49,9 @@ def ray_service(settings: Settings, host: str, port: int, *, log: bool = False) 
     if settings.token is not None:
         settings.token.read()
     for path in settings.bundles.values():
-        Bundle.load(path)  # here, in one line, what would otherwise go wrong in some process of Ray
+        bundle = Bundle.load(path)  # here, in one line, what would otherwise go wrong in some process of Ray
+        if settings.objects == "found":
+            _ = bundle.grounder  # or else it says what to do
     listen(host, port).close()
     prepare_local_ray()
     import ray

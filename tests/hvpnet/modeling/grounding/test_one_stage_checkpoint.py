@@ -116,8 +116,14 @@ def test_code_is_not_run(load: Callable[[object], OneStageGrounder]) -> None:
 
 
 def test_a_tokeniser_is_needed(tmp_path: Path, state: State) -> None:
-    with pytest.raises(ConfigError, match="comes without a tokeniser: name the folder of the BERT"):
-        load_grounder(tmp_path / "best.pth.tar", None)
+    file = tmp_path / "best.pth.tar"
+    with pytest.raises(CheckpointError, match=r"^the grounder .*best\.pth\.tar is not there: name the file or folder"):
+        load_grounder(file, tmp_path)
+    torch.save(state, file)
+    with pytest.raises(ConfigError, match="comes without a tokenizer: name the folder of the BERT"):
+        load_grounder(file)
+    with pytest.raises(ConfigError, match=r"^the grounder's tokenizer .*bert is not there"):
+        load_grounder(file, tmp_path / "bert")
 
 
 def test_a_tokeniser_of_another_vocabulary(load: Callable[[object], OneStageGrounder], state: State) -> None:

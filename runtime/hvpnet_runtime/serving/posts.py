@@ -1,0 +1,46 @@
+"""What prepares posts for two of the bundles that are served."""
+
+from collections.abc import Mapping
+from threading import Lock
+
+from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.preprocessing.prepare import Preparer
+from hvpnet_runtime.serving.settings import Triples
+from hvpnet_runtime.triples.pipeline import check_bundles
+from hvpnet_runtime.triples.posts import PostPreparer
+
+
+class PostPreparers:
+    """Makes what prepares posts when it is first asked for. Thread-safe.
+
+    Args:
+        bundles: all that are served, by name.
+        preparers: of each; bundles may still be added to both.
+        settings: of triples.
+    """
+
+    def __init__(self, bundles: Mapping[str, Bundle], preparers: Mapping[str, Preparer], settings: Triples) -> None:
+        self._bundles, self._preparers, self._settings = bundles, preparers, settings
+        self._made: dict[tuple[str, str], PostPreparer] = {}
+        self._lock = Lock()
+
+    def of(self, entities: str, relations: str) -> PostPreparer:
+        """For the two bundles of these names.
+
+        Raises:
+            InputError: they do not go together.
+        """
+        with self._lock:
+            if (entities, relations) not in self._made:
+                settings = self._settings
+                agreement = check_bundles(
+                    self._bundles[entities], self._bundles[relations], any_types=settings.any_types
+                )
+                self._made[entities, relations] = PostPreparer(
+                    self._preparers[entities],
+                    self._preparers[relations],
+                    agreement,
+                    max_pairs=settings.max_pairs,
+                    threshold=settings.threshold,
+                )
+            return self._made[entities, relations]

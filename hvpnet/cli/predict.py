@@ -18,9 +18,10 @@ from hvpnet.cli.options import (
     note_missing_objects,
     option,
 )
+from hvpnet_runtime.answering import BATCH_SIZE
 from hvpnet_runtime.errors import InputError
 from hvpnet_runtime.jsonl import FileRow, read_rows
-from hvpnet_runtime.pipeline import BATCH_SIZE, Pipeline
+from hvpnet_runtime.pipeline import Pipeline
 from hvpnet_runtime.types import EntityResult, Rejection, Result, Tweet
 
 

@@ -24,7 +24,8 @@ from hvpnet_runtime.errors import (
 )
 from hvpnet_runtime.pipeline import Pipeline
 from hvpnet_runtime.preprocessing.split_words import Word, split_words
-from hvpnet_runtime.types import Entity, EntityResult, Mention, Rejection, RelationResult, Tweet
+from hvpnet_runtime.triples import TriplePipeline
+from hvpnet_runtime.types import Entity, EntityResult, Mention, Rejection, RelationResult, Triple, TripleResult, Tweet
 
 if TYPE_CHECKING:
     from hvpnet_runtime.client import AsyncClient as AsyncClient
@@ -47,6 +48,9 @@ __all__ = [
     "RelationResult",
     "StaleEngineError",
     "TextError",
+    "Triple",
+    "TriplePipeline",
+    "TripleResult",
     "Tweet",
     "UnreachableError",
     "WarmUpShape",

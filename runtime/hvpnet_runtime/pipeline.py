@@ -2,15 +2,15 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from operator import index
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
+from hvpnet_runtime.answering import Answering, check_prepared, whole_number
 from hvpnet_runtime.backends import Backend, BundleBackend, Prefix, TextInputs, WarmUpShape, load_backend
 from hvpnet_runtime.backends.base import MAX_PICTURES
 from hvpnet_runtime.bundle import Bundle
@@ -22,22 +22,17 @@ from hvpnet_runtime.prefix_cache import PrefixCache
 from hvpnet_runtime.preprocessing.encode_text import Encoding, TextEncoder
 from hvpnet_runtime.preprocessing.pictures import Jpeg, OnBadImage
 from hvpnet_runtime.preprocessing.prepare import Prepared, Preparer
-from hvpnet_runtime.processes import Origin
-from hvpnet_runtime.stream import Row, TweetRow, stream
 from hvpnet_runtime.text_groups import group_by_length
-from hvpnet_runtime.types import EntityResult, ObjectSource, Rejection, RelationResult, Result, Tweet
+from hvpnet_runtime.types import EntityResult, ObjectSource, RelationResult, Result, Tweet
 
 CACHE_BYTES = 256 * 2**20
 """Default limit of the prefix cache; a prefix of bert-base takes 288 KiB."""
-
-BATCH_SIZE = 32
-"""Default of the tweets in one batch."""
 
 MAX_TEXTS = 128
 """Texts, or windows of long ones, in one run of the text graph, which takes memory for all of them."""
 
 
-class Pipeline:
+class Pipeline(Answering[Result]):
     """A loaded bundle. Thread-safe; make it with `Pipeline.load`.
 
     Attributes:
@@ -45,6 +40,7 @@ class Pipeline:
         backend: what runs it; `backend.name` says which backend really loaded.
         cache: prefixes of pictures seen before.
         finder: what finds objects; None where nothing does.
+        preparer: makes of tweets what the graphs read.
     """
 
     def __init__(
@@ -57,8 +53,8 @@ class Pipeline:
         finder: ObjectFinder | None = None,
     ) -> None:
         self.bundle, self.backend, self.cache, self.finder = bundle, backend, cache, finder
-        self._preparer, self._threads = preparer, threads or os.cpu_count() or 1
-        self._origin = Origin()
+        super().__init__(threads or os.cpu_count() or 1, backend.lanes)
+        self.preparer = preparer
         self._entities: EntityDecoder | None = None
         if bundle.task == "ner":
             self._entities = EntityDecoder(bundle.labels, CrfDecoder(**bundle.decoder_scores()))
@@ -111,9 +107,9 @@ class Pipeline:
         """
         if not isinstance(path, str | Path):
             raise BundleError(f"a bundle is the path of a folder, not {brief(path)}")
-        threads = None if threads is None else _count("threads", threads, 1)
-        cache_bytes = _count("cache_bytes", cache_bytes, 0)
-        device = None if device is None else _count("device", device, 0)
+        threads = None if threads is None else whole_number("threads", threads, 1)
+        cache_bytes = whole_number("cache_bytes", cache_bytes, 0)
+        device = None if device is None else whole_number("device", device, 0)
         bundle, cache = Bundle.load(path), PrefixCache(cache_bytes)
         if objects == "found":
             _ = bundle.grounder  # or else it says what to do, before anything is loaded
@@ -138,52 +134,6 @@ class Pipeline:
             loaded.close()
             raise
 
-    def __call__(self, tweets: Iterable[Tweet], batch_size: int = BATCH_SIZE) -> list[Result]:
-        """Extract from tweets: one result each, in order.
-
-        Args:
-            tweets: any number; `stream` neither stops at one that cannot be processed nor holds them all.
-            batch_size: tweets per batch, see `run`.
-
-        Raises:
-            InputError: a tweet cannot be processed, and the message says which; or `tweets` is none, or the batch size
-                below 1.
-            BackendError: the backend failed.
-        """
-        tweets = list(many(tweets))
-        outcomes = self.stream(tweets, batch_size)
-        if len(tweets) == 1:  # a thread would only cost time
-            return self.run([self._prepare(0, tweets[0])])
-        results: list[Result] = []
-        for outcome in outcomes:
-            if isinstance(outcome, Rejection):
-                self._prepare(outcome.row, tweets[outcome.row])  # raises what rejected it
-                raise InputError(f"tweet {outcome.row}: {outcome.message}")
-            results.append(outcome)
-        return results
-
-    def stream(self, tweets: Iterable[Tweet], batch_size: int = BATCH_SIZE) -> Iterator[Result | Rejection]:
-        """Extract from any number of tweets: one result or rejection each, in order.
-
-        Tweets are read lazily and prepared ahead in threads while the backend runs. Texts are batched by length within
-        a window of 16 batches, or fewer where their pictures take more than 64 MiB.
-
-        Args:
-            tweets: any iterable; a tweet that cannot be processed becomes a `Rejection`, whose `row` counts from 0.
-            batch_size: tweets per batch, see `run`.
-
-        Raises:
-            InputError: `tweets` is one tweet, text or dict, or the batch size below 1.
-            BackendError: the backend failed.
-        """
-        return self.stream_rows((TweetRow(number, tweet) for number, tweet in enumerate(many(tweets))), batch_size)
-
-    def stream_rows(self, rows: Iterable[Row], batch_size: int = BATCH_SIZE) -> Iterator[Result | Rejection]:
-        """As `stream`, for rows still to be read, such as lines of a file; what reading raises rejects them."""
-        batch_size = _count("batch_size", batch_size, 1)
-        self._origin.check()
-        return stream(rows, self.prepare, self.start, batch_size, self._threads, self.backend.lanes)
-
     def prepare(self, tweet: Tweet) -> Prepared:
         """Tokenise one tweet, find its objects where that is wanted, and decode those pictures that no cache knows.
 
@@ -191,7 +141,7 @@ class Pipeline:
             InputError: the tweet cannot be processed.
             BackendError: the grounder failed.
         """
-        return self._preparer(tweet)
+        return self.preparer(tweet)
 
     def warm_up(self, shapes: Iterable[WarmUpShape] | None = None) -> None:
         """Do what would make the first requests slow before they come, and return when it is done.
@@ -212,15 +162,6 @@ class Pipeline:
                 raise InputError(f"{shape} is longer than the longest text, which has {most} pieces")
         self.backend.warm_up(wanted)
 
-    def run(self, batch: Sequence[Prepared]) -> list[Result]:
-        """Run prepared tweets as one batch: one result each, in order.
-
-        Raises:
-            InputError: `batch` is no list of what `prepare` returned.
-            BackendError: the backend failed, or answered with NaN.
-        """
-        return self.start(batch)()
-
     def start(self, batch: Sequence[Prepared]) -> Callable[[], list[Result]]:
         """Begin with the pictures of a batch, as `run` does; what is returned does the rest, and may do so elsewhere.
 
@@ -232,8 +173,7 @@ class Pipeline:
             BackendError: as `run`, and so does what is returned.
         """
         self._origin.check()
-        if not isinstance(batch, Sequence) or not all(isinstance(each, Prepared) for each in batch):
-            raise InputError("run takes a list of what prepare returned; for Tweets, call the pipeline itself")
+        check_prepared(batch, Prepared)
         if not batch:
             return list
         prefixes = self._prefixes(batch)
@@ -267,12 +207,12 @@ class Pipeline:
     @property
     def text_encoder(self) -> TextEncoder:
         """How the pipeline tokenises."""
-        return self._preparer.encoder
+        return self.preparer.encoder
 
     @property
     def without_objects(self) -> int:
         """How many tweets came with a picture and without objects so far, where nothing finds them by default."""
-        return self._preparer.without_objects
+        return self.preparer.without_objects
 
     def close(self) -> None:
         """Free backend, grounder and cache. In a forked process there is nothing to free: they are its parent's."""
@@ -290,14 +230,6 @@ class Pipeline:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _prepare(self, row: int, tweet: Tweet) -> Prepared:
-        try:
-            return self.prepare(tweet)
-        except InputError as error:
-            given = getattr(tweet, "id", None)
-            name = f"tweet {row}" if given is None else f"tweet {row} (id {brief(given)})"
-            raise type(error)(f"{name}: {error}") from error
-
     def _prefixes(self, batch: Sequence[Prepared]) -> list[list[Prefix]]:
         """The prefixes of every tweet; each distinct picture that the cache does not know is computed once."""
         if self._blank is None:
@@ -307,7 +239,7 @@ class Pipeline:
         missing = [key for key in pictures if key not in prefixes]
         for start in range(0, len(missing), MAX_PICTURES):
             part = missing[start : start + MAX_PICTURES]
-            images = np.stack(self._preparer.pixels([pictures[key] for key in part]))  # [N, crop, crop, 3]
+            images = np.stack(self.preparer.pixels([pictures[key] for key in part]))  # [N, crop, crop, 3]
             for key, prefix in zip(part, self.backend.encode_pictures(images), strict=True):
                 self.cache.put(key, prefix)
                 prefixes[key] = prefix
@@ -374,25 +306,3 @@ def load_finder(bundle: Bundle, backend: BundleBackend, objects: ObjectSource | 
     except BaseException:
         grounder.close()
         raise
-
-
-def _count(name: str, value: object, least: int) -> int:
-    """A whole number of at least so much."""
-    try:
-        number = index(value)  # type: ignore[arg-type]
-    except TypeError:
-        number = least - 1
-    if isinstance(value, bool) or number < least:
-        raise InputError(f"{name} must be a whole number, at least {least}, not {brief(value)}")
-    return number
-
-
-def many(tweets: Iterable[Tweet]) -> Iterable[Tweet]:
-    """The tweets, if they are several.
-
-    Raises:
-        InputError: they are one tweet, text or dict.
-    """
-    if isinstance(tweets, Tweet | str | bytes | Mapping) or not isinstance(tweets, Iterable):
-        raise InputError(f"give a list of Tweets, or any other iterable of them, not {type(tweets).__name__}")
-    return tweets

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from hvpnet_runtime.errors import BackendError
 from hvpnet_runtime.preprocessing.prepare import Prepared
 from hvpnet_runtime.processes import Origin
-from hvpnet_runtime.types import Rejection, Result, Tweet
+from hvpnet_runtime.types import Rejection, Tweet
 
 WINDOW_BATCHES = 16
 """Batches of a window at most: on the test split of Twitter-2015, batches of 32 in order are padded to 59.8 pieces on
@@ -26,8 +26,8 @@ WINDOW_BYTES = 64 * 2**20
 prepared ahead, and at most a batch more."""
 
 Outcome: TypeAlias = Prepared | Rejection
-Finish: TypeAlias = Callable[[], Sequence[Result]]
-Start: TypeAlias = Callable[[Sequence[Prepared]], Finish]
+Answer = TypeVar("Answer")
+Start: TypeAlias = Callable[[Sequence[Prepared]], Callable[[], Sequence[Answer]]]
 """Begins a batch; what it returns does the rest, in any thread."""
 
 
@@ -86,11 +86,11 @@ def _id_of(row: Row) -> Any:  # noqa: ANN401  whatever the row says
 def stream(
     rows: Iterable[Row],
     prepare: Callable[[Tweet], Prepared],
-    start: Start,
+    start: Start[Answer],
     batch_size: int,
     threads: int,
     lanes: int = 1,
-) -> Iterator[Result | Rejection]:
+) -> Iterator[Answer | Rejection]:
     """Answer rows: one result or rejection each, in order.
 
     Args:
@@ -115,7 +115,7 @@ def stream(
         pool.shutdown(cancel_futures=True)
 
 
-class _Lanes:
+class _Lanes(Generic[Answer]):
     """Runs batches one after the other, some of them ahead in threads.
 
     Args:
@@ -124,15 +124,15 @@ class _Lanes:
         most: batches under way at the same time.
     """
 
-    def __init__(self, start: Start, pool: ThreadPoolExecutor | None, most: int) -> None:
+    def __init__(self, start: Start[Answer], pool: ThreadPoolExecutor | None, most: int) -> None:
         self._start, self._pool, self._most = start, pool, most
 
-    def run(self, batches: Iterable[Sequence[Prepared]]) -> Iterator[Sequence[Result]]:
+    def run(self, batches: Iterable[Sequence[Prepared]]) -> Iterator[Sequence[Answer]]:
         """The results of every batch, in order. Batches are read no earlier than they begin."""
         if self._pool is None:
             yield from (self._start(batch)() for batch in batches)
             return
-        under_way: deque[Future[Sequence[Result]]] = deque()
+        under_way: deque[Future[Sequence[Answer]]] = deque()
         for batch in batches:
             if len(under_way) == self._most:
                 yield under_way.popleft().result()
@@ -142,8 +142,8 @@ class _Lanes:
 
 
 def _answers(
-    window: list[Any], lanes: _Lanes, batch_size: int, between: Callable[[], None]
-) -> Iterator[Result | Rejection]:
+    window: list[Any], lanes: _Lanes[Answer], batch_size: int, between: Callable[[], None]
+) -> Iterator[Answer | Rejection]:
     """Batches are run in the order in which their first tweets are due, and results take the tweets' places."""
     places = [place for place, outcome in enumerate(window) if isinstance(outcome, Prepared)]
     places.sort(key=lambda place: window[place].length, reverse=True)

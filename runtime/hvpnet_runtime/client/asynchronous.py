@@ -7,10 +7,10 @@ import anyio
 import httpx2
 from anyio.to_thread import run_sync
 
+from hvpnet_runtime.answering import many
 from hvpnet_runtime.client.conversation import Pause, Talk, raise_rejection, unreachable
 from hvpnet_runtime.client.requests import Batch, Limits, encode
 from hvpnet_runtime.client.settings import RETRIES, RETRY_SECONDS, TIMEOUT_SECONDS, ClientSettings
-from hvpnet_runtime.pipeline import many
 from hvpnet_runtime.types import Rejection, Result, Tweet
 
 _T = TypeVar("_T")

@@ -126,6 +126,10 @@ Find: TypeAlias = Callable[[WholePicture], tuple[FoundObject, ...]]
 class PictureReader:
     """Prepares pictures, and decodes those whose keys are not known. Thread-safe.
 
+    Attributes:
+        settings: the arguments `spec`, `jpeg` and `on_bad_image`, which decide on pixels and refusals.
+        known: as given.
+
     Args:
         spec: sizes and limits.
         jpeg: `full`, or `scaled`: decode large JPEGs at a fraction of their size.
@@ -134,7 +138,8 @@ class PictureReader:
     """
 
     def __init__(self, spec: PictureSpec, jpeg: Jpeg, on_bad_image: OnBadImage, known: Container[bytes]) -> None:
-        self._spec, self._jpeg, self._on_bad_image, self._known = spec, jpeg, on_bad_image, known
+        self.settings, self.known = (spec, jpeg, on_bad_image), known
+        self._spec, self._jpeg, self._on_bad_image = self.settings
         self._in_use: WeakValueDictionary[bytes, PreparedPicture] = WeakValueDictionary()
         self._refused: OrderedDict[bytes, str] = OrderedDict()
         self._last: tuple[bytes, dict[int, Image.Image]] | None = None
@@ -142,8 +147,9 @@ class PictureReader:
 
     def together(self, other: "PictureReader") -> "PictureReader | None":
         """One reader for two bundles, to which a picture is known if both know it; None if they read it differently."""
-        ours, theirs = ((each._spec, each._jpeg, each._on_bad_image) for each in (self, other))
-        return PictureReader(*ours, _KnownToBoth(self._known, other._known)) if ours == theirs else None
+        if self.settings != other.settings:
+            return None
+        return PictureReader(*self.settings, _KnownToBoth(self.known, other.known))
 
     def whole(self, picture: Picture) -> PreparedPicture:
         """The whole picture of a tweet, or what is taken for one that cannot be used.
@@ -194,7 +200,7 @@ class PictureReader:
     def _seen(self, picture: bytes) -> PreparedPicture | None:
         file = EncodedPicture.read(picture, self._spec, self._jpeg)
         (key,) = self._keys(file, [None])
-        return _prepare_part(file, key, file.pixels, later=True) if key in self._known else None
+        return _prepare_part(file, key, file.pixels, later=True) if key in self.known else None
 
     def parts(self, picture: Picture, boxes: Sequence[Box | None]) -> list[Step]:
         """Boxes of a whole picture, or the whole (None): it is read and decoded now, the steps cut and resize.
@@ -260,7 +266,7 @@ class PictureReader:
         keys: Sequence[bytes],
         images: dict[int, Image.Image] | None = None,
     ) -> list[Step]:
-        is_known = [key in self._known for key in keys]  # once: the answer may change
+        is_known = [key in self.known for key in keys]  # once: the answer may change
         unknown = [box for box, known in zip(boxes, is_known, strict=True) if not known]
         cuts = iter(self._cuts(file, unknown, images) if unknown else [])
         return [

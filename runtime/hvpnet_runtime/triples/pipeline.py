@@ -1,0 +1,165 @@
+"""Posts in, entities and the relations between them out: two pipelines as one."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any, Self
+
+from hvpnet_runtime.answering import BATCH_SIZE, Answering, check_prepared, whole_number
+from hvpnet_runtime.errors import InputError, brief
+from hvpnet_runtime.pipeline import Pipeline
+from hvpnet_runtime.preprocessing.prepare import Prepared
+from hvpnet_runtime.triples.agreement import Agreement, entity_types
+from hvpnet_runtime.triples.pairs import MAX_PAIRS
+from hvpnet_runtime.triples.posts import PostPreparer, PreparedPost, given_entities
+from hvpnet_runtime.types import Entity, EntityResult, Rejection, RelationResult, TripleResult, Tweet
+
+
+class TriplePipeline(Answering[TripleResult]):
+    """A pipeline of entities and one of relations, which share pictures and batches. Thread-safe.
+
+    A picture is decoded once for both models, and each computes its prefix once, however many pairs the post has. Pairs
+    of all posts of a batch are run together. Batches come one after the other, on a GPU too.
+
+    Attributes:
+        entities: what finds entities.
+        relations: what tells relations.
+        posts: makes of posts what both read.
+
+    Args:
+        entities: of a bundle for entities. Load it with `window=True`, or it does not read what lies beyond its piece
+            budget.
+        relations: of a bundle for relations. Of long posts it always reads the window around a pair.
+        threshold: triples with a smaller score are dropped; see `hvpnet triples tune`.
+        any_types: ask about, and answer with, relations whose names carry other types than head and tail have.
+        max_pairs: pairs of one post that are asked about.
+
+    Raises:
+        InputError: a pipeline is for the other task, the relations' types are not those of the entities, or a number is
+            impossible.
+    """
+
+    def __init__(
+        self,
+        entities: Pipeline,
+        relations: Pipeline,
+        *,
+        threshold: float = 0.0,
+        any_types: bool = False,
+        max_pairs: int = MAX_PAIRS,
+    ) -> None:
+        for name, pipeline, task in (("entities", entities, "ner"), ("relations", relations, "re")):
+            if pipeline.bundle.task != task:
+                raise InputError(
+                    f"the bundle of {name} is for the task {pipeline.bundle.task}: give one for {task}, and mind the"
+                    " order: entities, then relations"
+                )
+        super().__init__(entities.threads, 1)
+        self.entities, self.relations = entities, relations
+        types = entity_types(entities.bundle.labels)
+        self.posts = PostPreparer(
+            entities.preparer,
+            relations.preparer,
+            Agreement(relations.bundle.labels, types, any_types=any_types),
+            max_pairs=whole_number("max_pairs", max_pairs, 1),
+            threshold=share("threshold", threshold),
+        )
+
+    def prepare(self, tweet: Tweet) -> PreparedPost:
+        """Tokenise one post and decode those of its pictures that not both caches know; see `Pipeline.prepare`.
+
+        Raises:
+            InputError: the post cannot be processed by one of the models.
+            BackendError: a grounder failed.
+        """
+        return self.posts(tweet)
+
+    def start(self, batch: Sequence[Prepared]) -> Callable[[], list[TripleResult]]:
+        """See `Answering`. What is returned runs the pairs: which there are is known only then."""
+        self._origin.check()
+        check_prepared(batch, PreparedPost)
+        finish = self.entities.start(batch)
+
+        def rest() -> list[TripleResult]:
+            found = [each for each in finish() if isinstance(each, EntityResult)]
+            return self._relate([post for post in batch if isinstance(post, PreparedPost)], found)
+
+        return rest
+
+    def between(
+        self, posts: Iterable[tuple[Tweet, Sequence[Entity]]], batch_size: int = BATCH_SIZE
+    ) -> Iterator[TripleResult | Rejection]:
+        """Relations between entities that are given instead of found: one result or rejection each, in order.
+
+        Args:
+            posts: and the entities of each, whose words count in the post's.
+            batch_size: posts in one batch.
+
+        Raises:
+            InputError: the batch size is below 1.
+            BackendError: a backend failed.
+        """
+        size = whole_number("batch_size", batch_size, 1)
+        waiting: list[Rejection | tuple[PreparedPost, EntityResult]] = []
+        for row, (tweet, entities) in enumerate(posts):
+            try:
+                post = self.prepare(tweet)
+                waiting.append((post, given_entities(post, entities)))
+            except InputError as error:
+                waiting.append(Rejection.of(row, getattr(tweet, "id", None), error))
+            if len(waiting) == size:
+                yield from self._between(waiting)
+                waiting = []
+        yield from self._between(waiting)
+
+    def _between(
+        self, waiting: Sequence[Rejection | tuple[PreparedPost, EntityResult]]
+    ) -> Iterator[TripleResult | Rejection]:
+        good = [each for each in waiting if not isinstance(each, Rejection)]
+        results = iter(self._relate([post for post, _ in good], [found for _, found in good]))
+        return (each if isinstance(each, Rejection) else next(results) for each in waiting)
+
+    def _relate(self, posts: Sequence[PreparedPost], found: Sequence[EntityResult]) -> list[TripleResult]:
+        """Ask about the pairs of all posts at once, those of similar length beside each other."""
+        asked = [self.posts.ask(post, entities) for post, entities in zip(posts, found, strict=True)]
+        pairs = [pair for each in asked for pair in each.prepared]
+        order = sorted(range(len(pairs)), key=lambda place: pairs[place].length)
+        answers: dict[int, Any] = dict(zip(order, self.relations.run([pairs[place] for place in order]), strict=True))
+        rest: Iterator[RelationResult] = (answers[place] for place in range(len(pairs)))
+        return [self.posts.settle(each, [next(rest) for _ in each.pairs]) for each in asked]
+
+    @property
+    def without_objects(self) -> int:
+        """See `Pipeline.without_objects`."""
+        return self.posts.without_objects
+
+    def warm_up(self) -> None:
+        """See `Pipeline.warm_up`.
+
+        Raises:
+            BackendError: a backend failed.
+        """
+        self.entities.warm_up()
+        self.relations.warm_up()
+
+    def close(self) -> None:
+        """Close both pipelines."""
+        with ExitStack() as held:
+            held.callback(self.entities.close)
+            held.callback(self.relations.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def share(name: str, value: object) -> float:
+    """A number from 0 to 1.
+
+    Raises:
+        InputError: the value is none; the message calls it by this name.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise InputError(f"{name} must be a number from 0 to 1, not {brief(value)}")
+    return float(value)

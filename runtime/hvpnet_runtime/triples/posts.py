@@ -1,0 +1,159 @@
+"""One post, from what is given to the pairs that the model of relations reads, and from its answers to triples.
+
+The answers are those that the pipeline of relations gives to the same post with that head and tail, windows for long
+texts included. Only what does not depend on the pair is done once: words are tokenised once, and pictures read once.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from hvpnet_runtime.errors import InputError, TextError
+from hvpnet_runtime.labels import NO_RELATION
+from hvpnet_runtime.preprocessing.encode_text import EntityWindow
+from hvpnet_runtime.preprocessing.prepare import Prepared, Preparer
+from hvpnet_runtime.preprocessing.tweet_pictures import PreparedPicture
+from hvpnet_runtime.triples.agreement import Agreement
+from hvpnet_runtime.triples.pairs import choose_pairs
+from hvpnet_runtime.types import Entity, EntityResult, FoundObject, Mention, RelationResult, Triple, TripleResult, Tweet
+
+
+@dataclass(frozen=True)
+class PreparedPost(Prepared):
+    """One post, ready for the model of entities, and for its pairs.
+
+    Attributes:
+        pieces: of each word, as the model of relations reads it.
+        pair_pictures: what the model of relations reads with every pair; None where each pair has objects of its own.
+        pair_objects: found in the picture for it.
+    """
+
+    pieces: tuple[tuple[int, ...], ...] = ()
+    pair_pictures: tuple[PreparedPicture | None, ...] | None = None
+    pair_objects: tuple[FoundObject, ...] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """See `Prepared`; a picture that both models read counts once."""
+        pictures = {id(each): each.nbytes for each in (*self.pictures, *(self.pair_pictures or ())) if each is not None}
+        return sum(pictures.values())
+
+
+@dataclass(frozen=True)
+class AskedPost:
+    """A post whose entities are known, and what is asked about them.
+
+    Attributes:
+        entities: of the post.
+        pairs: head and tail by index.
+        prepared: a pair each, for the model of relations.
+        cut_pairs: how many more there are.
+    """
+
+    entities: EntityResult
+    pairs: tuple[tuple[int, int], ...]
+    prepared: tuple[Prepared, ...]
+    cut_pairs: int
+
+
+class PostPreparer:
+    """Prepares posts for two models. Thread-safe.
+
+    Args:
+        entities: of the one.
+        relations: of the other.
+        agreement: of their labels.
+        max_pairs: of one post.
+        threshold: triples with a smaller score are dropped.
+    """
+
+    def __init__(
+        self, entities: Preparer, relations: Preparer, agreement: Agreement, *, max_pairs: int, threshold: float
+    ) -> None:
+        reader = entities.reader.together(relations.reader)
+        if reader is not None:  # or each decodes a picture in its own way
+            entities, relations = entities.with_reader(reader), relations.with_reader(reader)
+        self._entities, self._relations, self._agreement = entities, relations, agreement
+        self._max_pairs, self._threshold = max_pairs, threshold
+
+    @property
+    def without_objects(self) -> int:
+        """See `Pipeline.without_objects`."""
+        return self._entities.without_objects
+
+    def forget(self) -> None:
+        """See `Preparer.forget`."""
+        self._entities.forget()
+        self._relations.forget()
+
+    def __call__(self, post: Tweet) -> PreparedPost:
+        """Prepare one post; its `head` and `tail` are not read.
+
+        Raises:
+            InputError: one of the two models cannot read it.
+            BackendError: a grounder failed.
+        """
+        prepared = self._entities(post)
+        pieces = self._relations.encoder.relation_pieces([word.text for word in prepared.words])
+        made = PreparedPost(**vars(prepared), pieces=tuple(map(tuple, pieces)))
+        if self._relations.finds_by_text(post):
+            return made
+        pictures, objects = self._relations.pictures(post, prepared.words, ())
+        return replace(made, pair_pictures=pictures, pair_objects=objects)
+
+    def ask(self, post: PreparedPost, found: EntityResult) -> AskedPost:
+        """The pairs of a post.
+
+        Args:
+            post: as it was prepared.
+            found: its entities.
+
+        Raises:
+            BackendError: a grounder failed.
+        """
+        entities = found.entities
+        pairs, cut = choose_pairs(entities, self._agreement.asks, self._max_pairs)
+        asked: dict[tuple[int, int], Prepared] = {}
+        for head, tail in pairs:
+            try:
+                asked[head, tail] = self._pair(post, entities[head], entities[tail])
+            except TextError:  # head and tail alone are too long to be read
+                cut += 1
+        return AskedPost(found, tuple(asked), tuple(asked.values()), cut)
+
+    def settle(self, asked: AskedPost, answers: Iterable[RelationResult]) -> TripleResult:
+        """The triples of a post, from the answers to its pairs, in their order."""
+        entities, best = asked.entities.entities, dict[tuple[int, int], tuple[tuple[int, int], Triple]]()
+        for (head, tail), answer in zip(asked.pairs, answers, strict=True):
+            ends = entities[head], entities[tail]
+            relation = self._agreement.choose(answer.probabilities, ends[0].type, ends[1].type)
+            score, both = answer.probabilities[relation], (min(head, tail), max(head, tail))
+            if relation == NO_RELATION or score < self._threshold:
+                continue
+            if both not in best or score > best[both][1].score:
+                best[both] = (head, tail), Triple(ends[0], relation, ends[1], score, answer.probabilities)
+        triples = tuple(triple for _, triple in sorted(best.values(), key=lambda found: found[0]))
+        found = asked.entities
+        return TripleResult(found.id, entities, triples, found.cut_words, asked.cut_pairs, found.objects)
+
+    def _pair(self, post: PreparedPost, head: Entity, tail: Entity) -> Prepared:
+        spans = [(entity.first_word, entity.last_word + 1) for entity in (head, tail)]
+        pieces = [list(word) for word in post.pieces]
+        encoding = self._relations.encoder.mark_pair(pieces, spans[0], spans[1], window=True, without_middle=True)
+        mentions = tuple(Mention(entity.text, entity.start, entity.end) for entity in (head, tail))
+        pictures, objects = post.pair_pictures, post.pair_objects
+        if pictures is None:
+            pictures, objects = self._relations.pictures(post.tweet, post.words, mentions)
+        window = EntityWindow(encoding, 0, (0, len(post.words)))
+        return Prepared(post.tweet, post.text, post.words, (window,), mentions, pictures, objects)
+
+
+def given_entities(post: PreparedPost, entities: Sequence[Entity]) -> EntityResult:
+    """Entities that are known, as if they had been found.
+
+    Raises:
+        InputError: one lies outside the words of the post.
+    """
+    for entity in entities:
+        if not 0 <= entity.first_word <= entity.last_word < len(post.words):
+            raise InputError(f"the entity {entity} lies outside the post's {len(post.words)} words")
+    return EntityResult(post.tweet.id, tuple(entities), (), post.cut_words, post.objects)

@@ -32,6 +32,7 @@ VERBS = {
     "ground add": "give a bundle a grounder, which finds objects in pictures",
     "ground": "write a data set with the objects that a bundle's grounder finds in its pictures",
     "ground tune": "choose the threshold of a bundle's grounder on the dev split of a data set",
+    "triples tune": "choose the threshold of triples on the dev split of a data set",
 }
 
 _EXTRAS = {

@@ -1,5 +1,6 @@
 """What a data set is made of: tweets with their gold tags, or with the gold relation of a marked pair."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -63,12 +64,21 @@ class Split:
     @property
     def counts(self) -> dict[str, int]:
         """Tweets, and the files of their whole pictures and of the crops that a model reads, each counted once."""
-        tweets = [example.tweet for example in self.examples]
-        pictures = {tweet.image for tweet in tweets if isinstance(tweet.image, Path)}
-        crops = {crop for tweet in tweets for crop in (tweet.objects or ())[:MAX_OBJECTS] if isinstance(crop, Path)}
-        return {"tweets": len(tweets), "pictures": len(pictures), "crops": len(crops)}
+        return count_files([example.tweet for example in self.examples])
 
     @property
     def summary(self) -> str:
         """The counts in words."""
-        return ", ".join(f"{count} {name}" for name, count in self.counts.items())
+        return in_words(self.counts)
+
+
+def count_files(tweets: Sequence[Tweet]) -> dict[str, int]:
+    """Tweets, and the files of their whole pictures and of the crops that a model reads, each counted once."""
+    pictures = {tweet.image for tweet in tweets if isinstance(tweet.image, Path)}
+    crops = {crop for tweet in tweets for crop in (tweet.objects or ())[:MAX_OBJECTS] if isinstance(crop, Path)}
+    return {"tweets": len(tweets), "pictures": len(pictures), "crops": len(crops)}
+
+
+def in_words(counts: Mapping[str, int]) -> str:
+    """Counts by name, as a list."""
+    return ", ".join(f"{count} {name}" for name, count in counts.items())

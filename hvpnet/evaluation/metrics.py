@@ -1,7 +1,7 @@
 """Scores of the two tasks, as the published code computes them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module
 
 from hvpnet_runtime.bundle import Task
@@ -105,9 +105,14 @@ def relation_scores(gold: Sequence[object], predicted: Sequence[object], none: o
         raise ValueError(f"gold ({len(gold)} instances) and predicted ({len(predicted)}) differ in length")
     hits = [relation for relation, guess in zip(gold, predicted, strict=True) if relation == guess]
     found, wanted, correct = (sum(relation != none for relation in each) for each in (predicted, gold, hits))
-    precision, recall = _ratio(correct, found), _ratio(correct, wanted)
-    f1 = _ratio(2 * precision * recall, precision + recall)
-    return RelationScores(precision, recall, f1, accuracy=_ratio(len(hits), len(gold)))
+    scores = f1_of_counts(correct, found, wanted)
+    return RelationScores(**asdict(scores), accuracy=_ratio(len(hits), len(gold)))
+
+
+def f1_of_counts(correct: int, predicted: int, gold: int) -> F1:
+    """The scores of so many that were predicted, of which so many are correct, and of so many that should have been."""
+    precision, recall = _ratio(correct, predicted), _ratio(correct, gold)
+    return F1(precision, recall, _ratio(2 * precision * recall, precision + recall))
 
 
 def _ratio(numerator: float, denominator: float) -> float:

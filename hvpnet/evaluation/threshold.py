@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_FLOOR, Context
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -21,6 +22,19 @@ QUANTILES = tuple(tenth / 10 for tenth in range(10))
 """Shares of the found objects that a candidate drops; the first drops none."""
 
 _DIGITS = Context(prec=4, rounding=ROUND_FLOOR)
+
+
+class _Scored(Protocol):
+    """What is chosen by its F1."""
+
+    @property
+    def threshold(self) -> float: ...
+
+    @property
+    def f1(self) -> float: ...
+
+
+Scored = TypeVar("Scored", bound=_Scored)
 
 
 @dataclass(frozen=True)
@@ -98,7 +112,7 @@ def thresholds(scores: Sequence[float]) -> list[float]:
     return sorted({0.0, *(float(_DIGITS.create_decimal_from_float(float(each))) for each in deciles)})
 
 
-def best(candidates: Sequence[Candidate]) -> Candidate:
+def best(candidates: Sequence[Scored]) -> Scored:
     """The one with the highest F1; of several, the one with the smallest threshold."""
     return max(candidates, key=lambda each: (each.f1, -each.threshold))
 

@@ -1,29 +1,19 @@
 """picture-tweets, the generated data set: short tweets that only their pictures disambiguate."""
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from hvpnet.data.synthetic.figures import pick
-from hvpnet.data.synthetic.scenes import Drawing, draw_scene
-from hvpnet.data.synthetic.tweet_text import entity_tweet, relation_tweet, word_list
-from hvpnet.errors import DataError
+from hvpnet.data.synthetic.photos import Draw, Photo, draw_photo, new_folder, take_photos
+from hvpnet.data.synthetic.tweet_text import Named, entity_tweet, relation_tweet, word_list
 from hvpnet_runtime.bundle import Task
 
 TYPES = ("PER", "LOC", "ORG", "MISC")
 RELATIONS = ("/per/loc/place_of_residence", "/per/org/member_of", "/per/per/couple", "/per/per/peer", "None")
-
-Draw: TypeAlias = Callable[[str, np.random.Generator], Drawing]
-"""Draws a picture that shows an entity type or a relation; a crop is written for each of its boxes."""
-
-_RETWEETS = 0.1
-_CROP_SIDE = 112
-_JPEG_QUALITY = 80
 
 
 @dataclass(frozen=True)
@@ -33,12 +23,6 @@ class Sizes:
     train: int = 1600
     dev: int = 200
     test: int = 400
-
-
-def draw_photo(kind: str, rng: np.random.Generator) -> Drawing:
-    """A scene of which any number of boxes are given, the one that shows its meaning first, and often none."""
-    drawing = draw_scene(kind, rng)
-    return replace(drawing, boxes=drawing.boxes[: rng.integers(len(drawing.boxes) + 1)])
 
 
 def write_picture_tweets(
@@ -63,26 +47,40 @@ def write_picture_tweets(
     Raises:
         DataError: the folder is not empty.
     """
-    out = Path(out)
-    if out.exists() and any(out.iterdir()):
-        raise DataError(f"{out} is not empty: choose a new folder for picture-tweets, or remove it")
-    for folder in (out, out / "images", out / "crops"):
-        folder.mkdir(parents=True, exist_ok=True)
+    out = new_folder(out)
     if task == "re":
-        indices = {relation: index for index, relation in enumerate(RELATIONS)}
-        (out / "relations.json").write_text(json.dumps(indices) + "\n", encoding="utf-8")
+        write_relations(out)
     for number, (split, size) in enumerate(asdict(sizes or Sizes()).items(), start=1):
         rng = np.random.default_rng([seed, number])
-        photos = _photos(out, TYPES if task == "ner" else RELATIONS, size, number * 1_000_000, rng, draw)
+        photos = take_photos(out, TYPES if task == "ner" else RELATIONS, size, number * 1_000_000, rng, draw)
         if task == "ner":
-            text = "\n".join(_entity_block(photo, rng) for photo in photos)
-            crops = {photo.image: photo.crops for photo in photos if photo.crops}
+            write_entity_rows(out, split, [(photo, *entity_tweet(photo.kind, rng)) for photo in photos])
         else:
-            text = "".join(_relation_line(photo, rng) for photo in photos)
-            crops = {str(row): photo.crops for row, photo in enumerate(photos) if photo.crops}
-        (out / f"{split}.txt").write_text(text, encoding="utf-8")
-        (out / f"{split}_objects.json").write_text(json.dumps(crops, indent=1) + "\n", encoding="utf-8")
+            write_relation_rows(out, split, [(photo, *relation_tweet(rng), photo.kind) for photo in photos])
     return out
+
+
+def write_entity_rows(out: Path, split: str, rows: Sequence[tuple[Photo, Sequence[str], Sequence[str]]]) -> None:
+    """Writes a split's text and crops: of every tweet its picture, words and BIO tags."""
+    lines = [
+        "\n".join([f"IMGID:{photo.number}", *map("\t".join, zip(words, tags, strict=True)), ""])
+        for photo, words, tags in rows
+    ]
+    crops = {photo.image: photo.crops for photo, _, _ in rows if photo.crops}
+    _write_split(out, split, "\n".join(lines), crops)
+
+
+def write_relation_rows(out: Path, split: str, rows: Sequence[tuple[Photo, list[str], Named, Named, str]]) -> None:
+    """Writes a split's text and crops: of every row its picture, words, head, tail and relation."""
+    lines = [f"{_relation_row(*row)}\n" for row in rows]
+    crops = {str(number): photo.crops for number, (photo, *_) in enumerate(rows) if photo.crops}
+    _write_split(out, split, "".join(lines), crops)
+
+
+def write_relations(out: Path) -> None:
+    """Writes the relations by index."""
+    indices = {relation: index for index, relation in enumerate(RELATIONS)}
+    (out / "relations.json").write_text(json.dumps(indices) + "\n", encoding="utf-8")
 
 
 def write_tokenizer(out: Path | str) -> Path:
@@ -97,58 +95,16 @@ def write_tokenizer(out: Path | str) -> Path:
     return out
 
 
-@dataclass(frozen=True)
-class _Photo:
-    """A picture on disk: its number, what it shows, and the file names of its crops."""
-
-    number: int
-    kind: str
-    crops: tuple[str, ...]
-
-    @property
-    def image(self) -> str:
-        return f"{self.number}.jpg"
+def _write_split(out: Path, split: str, text: str, crops: dict[str, tuple[str, ...]]) -> None:
+    (out / f"{split}.txt").write_text(text, encoding="utf-8")
+    (out / f"{split}_objects.json").write_text(json.dumps(crops, indent=1) + "\n", encoding="utf-8")
 
 
-def _photos(
-    out: Path, kinds: tuple[str, ...], count: int, first_number: int, rng: np.random.Generator, draw: Draw
-) -> list[_Photo]:
-    """The picture of every tweet: most are drawn, and some are earlier ones once more."""
-    drawn: list[_Photo] = []
-    shown: list[_Photo] = []
-    for _ in range(count):
-        if drawn and rng.random() < _RETWEETS:
-            shown.append(pick(rng, tuple(drawn)))
-        else:
-            kind = pick(rng, kinds)
-            drawn.append(_save(out, kind, first_number + len(drawn), draw(kind, rng)))
-            shown.append(drawn[-1])
-    return shown
-
-
-def _save(out: Path, kind: str, number: int, drawing: Drawing) -> _Photo:
-    crops = tuple(f"{number}_pred_yolo_crop_{index}.png" for index in range(len(drawing.boxes)))
-    photo = _Photo(number, kind, crops)
-    drawing.picture.save(out / "images" / photo.image, quality=_JPEG_QUALITY)
-    for name, box in zip(photo.crops, drawing.boxes, strict=True):
-        crop = drawing.picture.crop(box)
-        crop.thumbnail((_CROP_SIDE, _CROP_SIDE), Image.Resampling.BOX)
-        crop.save(out / "crops" / name)
-    return photo
-
-
-def _entity_block(photo: _Photo, rng: np.random.Generator) -> str:
-    words, tags = entity_tweet(photo.kind, rng)
-    return "\n".join([f"IMGID:{photo.number}", *map("\t".join, zip(words, tags, strict=True)), ""])
-
-
-def _relation_line(photo: _Photo, rng: np.random.Generator) -> str:
-    words, head, tail = relation_tweet(rng)
-    row = {
+def _relation_row(photo: Photo, words: list[str], head: Named, tail: Named, relation: str) -> dict[str, Any]:
+    return {
         "token": words,
         "h": {"name": head.name, "pos": [head.start, head.end]},
         "t": {"name": tail.name, "pos": [tail.start, tail.end]},
         "img_id": photo.image,
-        "relation": photo.kind,
+        "relation": relation,
     }
-    return f"{row}\n"

@@ -1,6 +1,7 @@
 """The words of picture-tweets: names that mean a person, a place, a firm or a thing, and what is said of them."""
 
 import string
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,11 +75,16 @@ def entity_tweet(kind: str, rng: np.random.Generator) -> tuple[list[str], list[s
     if rng.random() < 0.3:
         template, names = f"{template} {pick(rng, _MORE)}", [*names, pick(rng, tuple(FAMILIAR))]
     words, found = _fill(template, names, rng)
-    tags = ["O"] * len(words)
-    for named in found:
-        tags[named.start : named.end] = [f"I-{types[named.name]}"] * (named.end - named.start)
-        tags[named.start] = f"B-{types[named.name]}"
-    return words, tags
+    return words, bio_tags(len(words), {named: types[named.name] for named in found})
+
+
+def bio_tags(words: int, types: Mapping[Named, str]) -> list[str]:
+    """One tag for each of so many words, from the types of the names among them."""
+    tags = ["O"] * words
+    for named, kind in types.items():
+        tags[named.start : named.end] = [f"I-{kind}"] * (named.end - named.start)
+        tags[named.start] = f"B-{kind}"
+    return tags
 
 
 def relation_tweet(rng: np.random.Generator) -> tuple[list[str], Named, Named]:
@@ -90,6 +96,23 @@ def relation_tweet(rng: np.random.Generator) -> tuple[list[str], Named, Named]:
     first, second = (AMBIGUOUS[index] for index in rng.choice(len(AMBIGUOUS), 2, replace=False))
     words, (head, tail) = _fill(pick(rng, _TWO_NAMES), [first, second], rng)
     return (words, head, tail) if rng.integers(2) else (words, tail, head)
+
+
+def graph_tweet(rng: np.random.Generator) -> tuple[list[str], list[Named]]:
+    """Makes a tweet of two names that its picture may relate, and of up to two familiar ones after them.
+
+    The second name is ambiguous, and so is the first, but one time in four it is a familiar person.
+
+    Returns:
+        The words, and two to four distinct names in order of appearance.
+    """
+    first, second = (AMBIGUOUS[index] for index in rng.choice(len(AMBIGUOUS), 2, replace=False))
+    if rng.random() < 0.25:
+        first = pick(rng, tuple(name for name, kind in FAMILIAR.items() if kind == "PER"))
+    others = [name for name in FAMILIAR if name != first]
+    beside = [others[index] for index in rng.choice(len(others), int(rng.integers(3)), replace=False)]
+    template = " ".join([pick(rng, _TWO_NAMES), *(pick(rng, _MORE) for _ in beside)])
+    return _fill(template, [first, second, *beside], rng)
 
 
 def word_list() -> list[str]:

@@ -1,0 +1,86 @@
+"""Triples end to end on post-graphs: with pictures and without, with types that agree and without, and the threshold.
+
+    python benchmarks/triples.py WORK --out FILE.json
+
+It draws the set, trains both models by the demo's recipe and exports them into WORK, which takes some minutes; a run
+that was cut off goes on.
+"""
+
+import argparse
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hvpnet import Pipeline
+from hvpnet.bench.machine import describe_machine
+from hvpnet.cli.options import progress
+from hvpnet.data import PostExample, posts_file, read_posts
+from hvpnet.data.examples import count_files
+from hvpnet.demo.graph_models import train_graph_models
+from hvpnet.evaluation.threshold import best
+from hvpnet.evaluation.triple_threshold import try_triple_thresholds
+from hvpnet.evaluation.triples import edges, gold_edges, score_triples
+from hvpnet_runtime import TriplePipeline
+
+BACKEND = "onnxruntime-cpu"
+
+
+def scores(pair: tuple[Pipeline, Pipeline], data: Path, threshold: float) -> dict[str, Any]:
+    """Scores of the test split by name: pictures, agreement, whether entities are given, and with the threshold."""
+    found: dict[str, Any] = {}
+    for pictures, shown in ((True, "with pictures"), (False, "without pictures")):
+        posts = read_posts(posts_file(data, "test"), pictures=pictures)
+        for any_types, agreement in ((False, "types agree"), (True, "any types")):
+            pipeline = TriplePipeline(*pair, any_types=any_types)
+            for given, entities in ((False, "end to end"), (True, "given entities")):
+                found[f"{shown}, {agreement}, {entities}"] = asdict(score_triples(pipeline, posts, given=given))
+        chosen = TriplePipeline(*pair, threshold=threshold)
+        found[f"{shown}, types agree, end to end, threshold {threshold:g}"] = asdict(score_triples(chosen, posts))
+    return found
+
+
+def changed_right_answers(pair: tuple[Pipeline, Pipeline], posts: list[PostExample]) -> int:
+    """How many right triples are found with any types, and lost where types must agree."""
+    lost = 0
+    agreeing, free = (TriplePipeline(*pair, any_types=any_types) for any_types in (False, True))
+    for post, with_types, without in zip(
+        posts, *(each([p.tweet for p in posts]) for each in (agreeing, free)), strict=True
+    ):
+        right = set(gold_edges(post))
+        lost += len(right.intersection(edges(without)) - set(edges(with_types)))
+    return lost
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    entities, relations = train_graph_models(options.work.absolute(), progress)
+    data = options.work / "data"
+    with Pipeline.load(entities, BACKEND, window=True) as first, Pipeline.load(relations, BACKEND) as second:
+        candidates = try_triple_thresholds(TriplePipeline(first, second), read_posts(posts_file(data, "dev")))
+        posts = read_posts(posts_file(data, "test"))
+        result: dict[str, Any] = {
+            "machine": describe_machine(),
+            "sizes": asdict(first.bundle.sizes),
+            "data": {
+                "name": "post-graphs",
+                **count_files([post.tweet for post in posts]),
+                "entities": sum(len(post.entities) for post in posts),
+                "triples": sum(len(post.triples) for post in posts),
+            },
+            "thresholds on dev": [asdict(each) for each in candidates],
+            "right answers changed by agreement": changed_right_answers((first, second), posts),
+            "scores": scores((first, second), data, best(candidates).threshold),
+        }
+    options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    for name, each in result["scores"].items():
+        print(f"{name:<60} {each['precision']:.1%} {each['recall']:.1%} {each['f1']:.1%}")
+
+
+if __name__ == "__main__":
+    main()

@@ -4,5 +4,4 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 python=${PYTHON:-$here/../../.venv/bin/python}
 [ -x "$python" ] || python=python3
-export ORT_DISABLE_TELEMETRY=1  # its thread would keep the forked processes of a dry run from ending
 PYTHONPATH=$here:$here/..:$here/../../tests/support${PYTHONPATH:+:$PYTHONPATH} exec "$python" -P "$here/run.py" "$@"

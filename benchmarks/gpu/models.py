@@ -145,12 +145,12 @@ def main() -> None:
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--name", help="only this one")
     options = parser.parse_args()
-    names = [options.name] if options.name else model_names(options.golden, dry_run=options.dry_run)
-    if len(names) == 1:
-        make(names[0], options.work, options.golden, dry_run=options.dry_run)
+    if options.name:
+        make(options.name, options.work, options.golden, dry_run=options.dry_run)
         return
     command = [sys.executable, "-P", *sys.argv]
     with ThreadPoolExecutor() as pool:  # exports run for a minute each, mostly on one core
+        names = model_names(options.golden, dry_run=options.dry_run)
         for done in [pool.submit(subprocess.run, [*command, "--name", name], check=True) for name in names]:
             done.result()
 

@@ -2,14 +2,11 @@
 
     benchmarks/gpu/run.sh OUT
 
-Each step is a process of its own with a time limit (none in a dry run). What it found is written to OUT as soon as it
-is known; a step that fails is noted with its reason, and the others go on.
+Each step is a process of its own with a time limit. What it found is written to OUT as soon as it is known; a step that
+fails is noted with its reason, and the others go on.
 """
 
 import argparse
-import multiprocessing
-import os
-import runpy
 import subprocess
 import sys
 import time
@@ -53,7 +50,7 @@ def stages(options: argparse.Namespace) -> list[dict[str, Step]]:
     return [models, {"machine": (script("machine", options.out / "machine.json"), 60)}, *fires, checks, *tables]
 
 
-def run_step(command: list[str], limit: float, log: Path) -> str | None:
+def run_step(command: list[str], limit: float | None, log: Path) -> str | None:
     """Run one step; why it failed, or None. What it printed stands in its log."""
     with log.open("w", encoding="utf-8") as output:
         try:
@@ -62,35 +59,10 @@ def run_step(command: list[str], limit: float, log: Path) -> str | None:
             )
         except subprocess.TimeoutExpired:
             return f"took longer than {limit:.0f} s"
-    return reason(done.returncode, log)
-
-
-def walk_step(command: list[str], log: Path) -> str | None:
-    """Run one step of a dry run as `run_step` does, forked from this process: PyTorch is imported once for all."""
-    import correctness  # noqa: F401  with all that the others import
-    import fire  # noqa: F401
-    import table  # noqa: F401
-
-    def step() -> None:
-        with log.open("w", encoding="utf-8") as output:
-            for stream in (sys.stdout, sys.stderr):
-                os.dup2(output.fileno(), stream.fileno())
-        _, _, script, *arguments = command
-        sys.argv = [script, *arguments]
-        runpy.run_path(script, run_name="__main__")
-
-    process = multiprocessing.get_context("fork").Process(target=step)
-    process.start()
-    process.join()
-    return reason(process.exitcode, log)
-
-
-def reason(code: int | None, log: Path) -> str | None:
-    """Why a step failed: the last line that it printed; None if it did not."""
-    if code == 0:
+    if done.returncode == 0:
         return None
     lines = [line.strip() for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
-    return lines[-1] if lines else f"ended with {code} and said nothing"
+    return lines[-1] if lines else f"ended with {done.returncode} and said nothing"
 
 
 def main() -> int:
@@ -112,11 +84,9 @@ def main() -> int:
     def run(step: tuple[str, Step]) -> str | None:
         name, (command, limit) = step
         left, start = end - time.perf_counter(), time.perf_counter()
+        most = None if options.dry_run else min(limit, left)  # without a GPU nothing is in a hurry
         log = options.out / f"{name.replace(' ', '-')}.log"
-        if options.dry_run:  # without a GPU nothing is in a hurry
-            failed = walk_step(command, log)
-        else:
-            failed = "no time was left" if left < 5 else run_step(command, min(limit, left), log)
+        failed = "no time was left" if left < 5 else run_step(command, most, log)
         results.step(name, time.perf_counter() - start, failed)
         print(f"{name}: {failed or 'done'} ({time.perf_counter() - start:.0f} s)", flush=True)
         return failed

@@ -1,7 +1,7 @@
 """Write a bundle: staged in a temporary sibling, verified there, and renamed, so that a crash leaves no half bundle."""
 
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from hvpnet_export.parity import ParityReport, compare
 from hvpnet_export.parity_cases import example_cases
 from hvpnet_export.precision import to_precision
 from hvpnet_export.quantise import METHOD, quantise
-from hvpnet_runtime.bundle import Precision, file_digests, require_pictures
+from hvpnet_runtime.bundle import GrounderSpec, Precision, file_digests, require_pictures
 from hvpnet_runtime.bundle.staging import staged
 from hvpnet_runtime.preprocessing.encode_text import MARKERS
 from hvpnet_runtime.types import Progress
@@ -65,13 +65,10 @@ def export_bundle(
         ParityError: a graph does not answer as the eager model does.
         IncompleteError: with `keep_going`, that a precision is missing from the bundle, which is there.
     """
-    _check_vocabulary(model.config, tokenizer)
-    spec = None
-    if grounder is not None:
-        require_pictures(manifest_of(model.config))
-        spec = grounder_spec(grounder, words, 0.0, grounder_precisions(precisions))
     if ("int8" in precisions) != (calibration is not None):
         raise ExportError("int8 needs calibration data, the folder of the training data, and nothing else does")
+    _check_vocabulary(model.config, tokenizer)
+    spec = None if grounder is None else _plan_grounder(model.config, grounder, words, precisions)
     with _staged(out) as stage:
         (stage / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), "utf-8")  # save() raises no OSError
         write_arrays(model, stage)
@@ -80,19 +77,38 @@ def export_bundle(
             spec = replace(spec, precision=grounder_precisions(tuple(reports)))
             spec = write_grounder(stage, grounder, spec, progress)
         progress("writing the manifest")
-        manifest = replace(
-            manifest_of(model.config),
-            precision=tuple(reports),
-            calibration=_calibration(calibration) if calibration and "int8" in reports else None,
-            parity={name: report.to_dict() for name, report in reports.items()},
-            files=file_digests(stage),
-            grounder=spec,
-        )
-        (stage / "manifest.json").write_text(manifest.to_json(), "utf-8")
+        _write_manifest(stage, model.config, reports, calibration, spec)
     if failures:
         reasons = "; ".join(f"{precision}: {error}" for precision, error in failures.items())
         raise IncompleteError(f"{out} holds {', '.join(reports)}, but not {reasons}")
     return reports
+
+
+def _plan_grounder(
+    config: HVPNeTConfig, grounder: Grounder, words: Sequence[str] | None, precisions: Sequence[Precision]
+) -> GrounderSpec:
+    """What the manifest will say of a grounder; a model that reads no pictures has none."""
+    require_pictures(manifest_of(config))
+    return grounder_spec(grounder, words, 0.0, grounder_precisions(precisions))
+
+
+def _write_manifest(
+    stage: Path,
+    config: HVPNeTConfig,
+    reports: Mapping[Precision, ParityReport],
+    calibration: CalibrationData | None,
+    grounder: GrounderSpec | None,
+) -> None:
+    """Describe what lies in the folder: the last of its files."""
+    manifest = replace(
+        manifest_of(config),
+        precision=tuple(reports),
+        calibration=_calibration(calibration) if calibration and "int8" in reports else None,
+        parity={name: report.to_dict() for name, report in reports.items()},
+        files=file_digests(stage),
+        grounder=grounder,
+    )
+    (stage / "manifest.json").write_text(manifest.to_json(), "utf-8")
 
 
 def _graphs(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hvpnet.cli.options import ShownOptions, argument, option, progress, select, show
+from hvpnet.cli.options import ShownOptions, argument, device_option, option, progress, select, show
 from hvpnet_runtime.backends.tensorrt.build import BuildOptions, build_engines
 from hvpnet_runtime.backends.tensorrt.library import EngineName
 from hvpnet_runtime.backends.tensorrt.record import BuildRecord
@@ -39,6 +39,9 @@ class Options(ShownOptions):
         " knows but 7.5, which it builds best by itself)",
         type=_gpus,
         default=(),
+    )
+    device: int | None = device_option(
+        "number of the GPU, from 0, that tensorrt builds on and for (default: the first)"
     )
 
 

@@ -149,10 +149,13 @@ def precision_option() -> Any:  # noqa: ANN401  any field's type
     )
 
 
-def device_option() -> Any:  # noqa: ANN401  any field's type
-    """`--device`: which GPU the graphs run on."""
+def device_option(
+    description: str = "number of the GPU to run on, from 0; auto is then a backend of a GPU (default: the first GPU,"
+    " if any)",
+) -> Any:  # noqa: ANN401  any field's type
+    """`--device`: a GPU by its number."""
     return option(
-        "number of the GPU to run on, from 0; auto is then a backend of a GPU (default: the first GPU, if any)",
+        description,
         type=_gpu_number,
         metavar="N",
     )

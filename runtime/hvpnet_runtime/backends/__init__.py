@@ -34,13 +34,15 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 BACKENDS: dict[str, Callable[[Bundle, int | None, str | None, int | None], BundleBackend]] = {
-    "tensorrt": lambda bundle, _, __, device: TensorRTBackend(bundle, "tensorrt", cuda=_gpu(device)),
-    "tensorrt-rtx": lambda bundle, _, __, device: TensorRTBackend(bundle, "tensorrt-rtx", cuda=_gpu(device)),
+    "tensorrt": lambda bundle, _, __, device: TensorRTBackend(bundle, "tensorrt", cuda=_gpu(device, "tensorrt")),
+    "tensorrt-rtx": lambda bundle, _, __, device: TensorRTBackend(
+        bundle, "tensorrt-rtx", cuda=_gpu(device, "tensorrt-rtx")
+    ),
     "onnxruntime-tensorrt": lambda bundle, _, wanted, device: OnnxRuntimeGpuBackend(
-        bundle, "onnxruntime-tensorrt", wanted, cuda=_gpu(device)
+        bundle, "onnxruntime-tensorrt", wanted, cuda=_gpu(device, "gpu-tensorrt")
     ),
     "onnxruntime-cuda": lambda bundle, _, wanted, device: OnnxRuntimeGpuBackend(
-        bundle, "onnxruntime-cuda", wanted, cuda=_gpu(device)
+        bundle, "onnxruntime-cuda", wanted, cuda=_gpu(device, "gpu")
     ),
     "onnxruntime-cpu": lambda bundle, threads, wanted, _: OnnxRuntimeBackend(bundle, threads, wanted),
     "openvino": lambda bundle, threads, wanted, _: OpenVinoBackend(bundle, threads, wanted),
@@ -56,9 +58,13 @@ AUTO = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-cpu")
 for minutes; nor is OpenVINO, which has shown to be faster on one processor only."""
 
 _PROBES: dict[str, Callable[[], object]] = {
-    "tensorrt": lambda: (load_library("tensorrt"), Cuda()),
-    "tensorrt-rtx": lambda: (load_library("tensorrt-rtx"), Cuda()),
-    "onnxruntime-tensorrt": lambda: (require_provider("TensorrtExecutionProvider", "gpu"), Cuda(), load_tensorrt_10()),
+    "tensorrt": lambda: (load_library("tensorrt"), Cuda(extra="tensorrt")),
+    "tensorrt-rtx": lambda: (load_library("tensorrt-rtx"), Cuda(extra="tensorrt-rtx")),
+    "onnxruntime-tensorrt": lambda: (
+        require_provider("TensorrtExecutionProvider", "gpu-tensorrt"),
+        Cuda(extra="gpu-tensorrt"),
+        load_tensorrt_10(),
+    ),
     "onnxruntime-cuda": lambda: (require_provider("CUDAExecutionProvider", "gpu"), Cuda()),
     "onnxruntime-cpu": lambda: require_provider(CPU, "cpu"),
     "openvino": import_openvino,
@@ -147,8 +153,8 @@ def check_device(name: str, device: int | None) -> None:
         )
 
 
-def _gpu(device: int | None) -> Cuda | None:
-    return None if device is None else Cuda(device)
+def _gpu(device: int | None, extra: str) -> Cuda | None:
+    return None if device is None else Cuda(device, extra)
 
 
 def _load(bundle: Bundle, name: str, threads: int | None, precision: str | None, device: int | None) -> BundleBackend:

@@ -51,6 +51,7 @@ class Cuda:
 
     Args:
         ordinal: see above.
+        extra: which brings cuda-bindings together with the backend that asks.
 
     Raises:
         MissingExtraError: cuda-bindings is not installed.
@@ -60,11 +61,11 @@ class Cuda:
     _first: Origin | None = None
     """The process that used CUDA first, here or in an ancestor."""
 
-    def __init__(self, ordinal: int = 0) -> None:
+    def __init__(self, ordinal: int = 0, extra: str = "gpu") -> None:
         try:
             from cuda.bindings import runtime
         except ImportError as error:
-            raise MissingExtraError("cuda-bindings", "gpu", "running on a GPU") from error
+            raise MissingExtraError("cuda-bindings", extra, "running on a GPU") from error
         if Cuda._first is not None and not Cuda._first.is_here:
             raise BackendError(
                 "CUDA was used before this process was forked, and works in no process forked afterwards: fork first,"

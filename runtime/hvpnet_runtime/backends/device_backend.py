@@ -44,6 +44,8 @@ class DeviceBackend(ABC):
     """
 
     lanes: int
+    longer_texts: str
+    """What a user does to run longer texts than the profiles'."""
     run_tokens: int | None = None
 
     def __init__(
@@ -57,8 +59,8 @@ class DeviceBackend(ABC):
         self.name, self.precision = name, str(precision)
         self._bundle, self._cuda, self._origin = bundle, cuda, Origin()
         self._specs, self._profiles = bundle.specs(precision), profiles
-        longest = max(profile.length or 0 for profile in profiles["text"])
-        self.max_length: int | None = longest if longest < bundle.manifest.limits.max_length else None
+        self._longest = max(profile.length or 0 for profile in profiles["text"])
+        self.max_length: int | None = self._longest if self._longest < bundle.manifest.limits.max_length else None
         self._halving = Halving(self.name)
         self._pool: PrefixPool | None = None
         self._lanes: LifoQueue[Lane] = LifoQueue()
@@ -104,6 +106,10 @@ class DeviceBackend(ABC):
         """See `Backend`."""
         self._origin.check()
         rows, length = text.input_ids.shape
+        if length > self._longest:
+            raise BackendError(
+                f"{self.name} runs texts of up to {self._longest} pieces here, not of {length}: {self.longer_texts}"
+            )
 
         def run(part: slice, bucket: Bucket) -> npt.NDArray[np.float32]:
             return self._encode_rows(text.rows(part), prefixes[part], bucket)

@@ -8,10 +8,10 @@ import ctypes
 import importlib.util
 import logging
 import sys
-from contextlib import redirect_stdout, suppress
+from contextlib import suppress
 from functools import cache
-from io import StringIO
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 from hvpnet_runtime.errors import BackendError
@@ -33,13 +33,18 @@ def load_cuda_libraries(runtime: Any) -> tuple[str, ...]:  # noqa: ANN401  onnxr
         A line about each that it needs and that was not found.
     """
     _load_from_any_folder()
-    said = StringIO()
-    with redirect_stdout(said):  # where results go
-        runtime.preload_dlls()
-    lines = tuple(line for line in said.getvalue().splitlines() if line.startswith("Failed to load"))
+    said: list[str] = []
+    _without_printing(runtime.preload_dlls, said)()
+    lines = tuple(line for line in said if line.startswith("Failed to load"))
     for line in lines:
         _log.info("%s", line)
     return lines
+
+
+def _without_printing(function: FunctionType, said: list[str]) -> FunctionType:
+    """A function whose own prints go to a list; those of other threads stay on standard output, where results go."""
+    names = function.__globals__ | {"print": lambda *words: said.append(" ".join(map(str, words)))}
+    return FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
 
 
 @cache

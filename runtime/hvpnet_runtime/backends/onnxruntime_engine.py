@@ -7,8 +7,17 @@ from typing import Any
 import numpy as np
 
 from hvpnet_runtime.backends.cuda import Address, Stream
-from hvpnet_runtime.backends.onnxruntime import failure_of
+from hvpnet_runtime.backends.onnxruntime import CPU, failure_of
 from hvpnet_runtime.bundle import GraphName, GraphSpec, TensorSpec
+
+RECORD_ASSIGNMENT = ("session.record_ep_graph_assignment_info", "1")
+"""The entry of a session's configuration with which it can tell where its nodes run."""
+
+_OF_SHAPES = {
+    *("Shape", "Size", "Gather", "Concat", "Slice", "Squeeze", "Unsqueeze", "Reshape", "Expand", "ConstantOfShape"),
+    *("Add", "Sub", "Mul", "Div", "ReduceProd", "Cast", "Range", "Equal", "Where"),
+}
+"""Operators that compute with shapes. ONNX Runtime leaves those on the CPU, where shapes are, and copies nothing."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,17 @@ class SessionEngine:
 
     session: Any
     spec: GraphSpec
+
+    def on_cpu(self) -> list[str]:
+        """Operators of the graph that run on the CPU and read or make more than shapes.
+
+        Their tensors are copied from and to the device, and whoever copies waits: no capture can hold such a run.
+        """
+        ask = getattr(self.session, "get_provider_graph_assignment_info", None)
+        if ask is None:  # a release before 1.24, where a capture that fails has to tell
+            return []
+        found = {node.op_type for part in ask() if part.ep_name == CPU for node in part.get_nodes()}
+        return sorted(found - _OF_SHAPES)
 
     @property
     def tensors(self) -> tuple[TensorSpec, ...]:
@@ -102,6 +122,10 @@ class SessionContext:
         self._options = self.library.runtime.RunOptions()
         # The executor waits for the stream.
         self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+
+    def is_stream_capturable(self, _stream: Stream) -> bool:
+        """Whether all of it runs on the device."""
+        return not self.engine.on_cpu()
 
     def set_optimization_profile_async(self, _profile: int, _stream: Stream) -> None:
         """Sessions have no profiles."""

@@ -5,6 +5,7 @@ of any other thread breaks the recording. Executors capture its runs instead, as
 makes one text of bert-base with four pictures three times as fast as launching its kernels one by one.
 """
 
+import logging
 from contextlib import ExitStack
 from typing import Any
 
@@ -14,17 +15,20 @@ from hvpnet_runtime.backends.gpu_libraries import load_cuda_libraries, load_tens
 from hvpnet_runtime.backends.grounder import Grounder
 from hvpnet_runtime.backends.lane import Lane
 from hvpnet_runtime.backends.onnxruntime import Providers, load_grounder, load_session, require_provider
-from hvpnet_runtime.backends.onnxruntime_engine import OnnxRuntime, SessionEngine, Sessions
+from hvpnet_runtime.backends.onnxruntime_engine import RECORD_ASSIGNMENT, OnnxRuntime, SessionEngine, Sessions
 from hvpnet_runtime.backends.onnxruntime_options import (
+    EXTRAS,
     PROVIDERS,
     Kind,
     cuda_options,
-    engine_folder,
+    provider_cache,
     session_profiles,
     tensorrt_options,
 )
 from hvpnet_runtime.bundle import Bundle, GraphSpec
 from hvpnet_runtime.errors import BackendError
+
+_log = logging.getLogger(__name__)
 
 
 def load_libraries(runtime: Any, kind: Kind) -> tuple[str, ...]:  # noqa: ANN401  onnxruntime has no types
@@ -58,6 +62,7 @@ class OnnxRuntimeGpuBackend(DeviceBackend):
     """
 
     device_type = "cuda"
+    longer_texts = "export the checkpoint again with a larger --max-length"
     lanes = 2  # one is queued while the other's answers are read
 
     def __init__(
@@ -70,8 +75,8 @@ class OnnxRuntimeGpuBackend(DeviceBackend):
         cuda: Cuda | None = None,
     ) -> None:
         self._kind, self._chosen = kind, bundle.prefer("fp16", "fp32", wanted=precision)
-        self._runtime = require_provider(PROVIDERS[kind], "gpu")
-        cuda = Cuda() if cuda is None else cuda
+        self._runtime = require_provider(PROVIDERS[kind], EXTRAS[kind])
+        cuda = Cuda(extra=EXTRAS[kind]) if cuda is None else cuda
         self._missing = load_libraries(self._runtime, kind)
         limit, specs = bundle.manifest.limits.max_length, bundle.specs(self._chosen)
         super().__init__(kind, bundle, self._chosen, session_profiles(specs, limit), cuda)
@@ -83,7 +88,9 @@ class OnnxRuntimeGpuBackend(DeviceBackend):
             held.callback(cuda.destroy_stream, stream)  # after the sessions, whose handles it is bound to
             held.callback(self._clear, sessions)
             for graph, spec in self._specs.items():
-                sessions[graph] = SessionEngine(self._load(spec, self.providers(spec, stream)), spec)
+                engine = sessions[graph] = SessionEngine(self._load(spec, self.providers(spec, stream)), spec)
+                if captured and (left := engine.on_cpu()):
+                    _log.warning("%s runs %s of %s.onnx on the CPU, and captures no CUDA graph", kind, left, graph)
             self._open(held, [Lane(cuda, api, sessions, cuda_graphs=captured, stream=stream)])
 
     def providers(self, spec: GraphSpec, stream: Stream) -> Providers:
@@ -92,7 +99,7 @@ class OnnxRuntimeGpuBackend(DeviceBackend):
         if self._kind == "onnxruntime-cuda":
             narrow_vision = spec.name == "vision" and precision == "fp16"
             return cuda_options(precision, ordinal, stream, channels_last=narrow_vision)
-        folder = engine_folder(self._bundle, self._runtime.__version__, self._chosen)
+        folder = provider_cache(self._bundle, self._runtime.__version__, self._chosen)
         return tensorrt_options(spec, precision, ordinal, stream, folder, self._bundle.manifest.limits.max_length)
 
     def grounder_providers(self, precision: str) -> Providers:
@@ -114,6 +121,7 @@ class OnnxRuntimeGpuBackend(DeviceBackend):
 
     def _load(self, spec: GraphSpec, providers: Providers) -> Any:  # noqa: ANN401
         graph, options = spec.name, self._runtime.SessionOptions()
+        options.add_session_config_entry(*RECORD_ASSIGNMENT)
         file, content = self._bundle.onnx(graph, self._chosen), self._bundle.graph(graph, self._chosen)
         try:
             with self._cuda.exclusive():  # it allocates

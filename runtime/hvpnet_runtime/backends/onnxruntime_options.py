@@ -18,6 +18,8 @@ PROVIDERS: Mapping[Kind, str] = {
     "onnxruntime-cuda": "CUDAExecutionProvider",
 }
 
+EXTRAS: Mapping[Kind, str] = {"onnxruntime-tensorrt": "gpu-tensorrt", "onnxruntime-cuda": "gpu"}
+
 MOST_TEXTS = 32
 """Texts in one run; more are run in parts. An engine of TensorRT is built for a largest shape."""
 
@@ -83,7 +85,7 @@ def tensorrt_options(
     return {PROVIDERS["onnxruntime-tensorrt"]: options | _on(stream), **cuda_options(precision, ordinal, stream)}
 
 
-def engine_folder(bundle: Bundle, version: str, precision: Precision) -> Path:
+def provider_cache(bundle: Bundle, version: str, precision: Precision) -> Path:
     """The folder of the engines that ONNX Runtime's TensorRT provider builds of these graphs; it is made.
 
     The provider takes an engine by the names of a graph's nodes, not by its weights, so that the folder tells the

@@ -83,7 +83,7 @@ def choose_bucket(profiles: tuple[Profile, ...], rows: int, length: int | None =
     """The smallest bucket that holds a request: rows up to the next power of two, the length to its bucket.
 
     Raises:
-        BackendError: the engine was built for shorter texts or smaller batches.
+        BackendError: no shape holds so many rows, or texts so long.
     """
     power = power_of_two(rows)
     fitting = [
@@ -93,10 +93,11 @@ def choose_bucket(profiles: tuple[Profile, ...], rows: int, length: int | None =
         if most >= rows and (length is None or (profile.length or 0) >= length)
     ]
     if not fitting:
-        pieces = "" if length is None else f" of {length} pieces"
-        raise BackendError(
-            f"the engine was not built for {rows} rows{pieces}: build it with a larger --max-batch or --max-seq"
-        )
+        longest = max(profile.length or 0 for profile in profiles)
+        asked, most = (f"{rows} rows", f"{most_rows(profiles)} rows")
+        if length is not None:
+            asked, most = f"{asked} of {length} pieces", f"{most} of {longest} pieces"
+        raise BackendError(f"{asked} were asked for, and the largest shape that is run has {most}")
     _, padded, _, index = min(fitting)
     return Bucket(padded, profiles[index].length, index)
 

@@ -3,16 +3,21 @@
 import gc
 import inspect
 import sys
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from fake_cuda import FakeCuda, FakeRuntime, Status
+from packaging.requirements import Requirement
+from places import ROOT
 
+from hvpnet_runtime import Bundle
+from hvpnet_runtime.backends import BACKENDS
 from hvpnet_runtime.backends.captures import exclusive, no_collection
 from hvpnet_runtime.backends.cuda import Cuda, find_device, visible_gpus
-from hvpnet_runtime.errors import BackendError, DeviceMemoryError
+from hvpnet_runtime.errors import BackendError, DeviceMemoryError, MissingExtraError
 
 runtime = pytest.importorskip("cuda.bindings.runtime")
 
@@ -43,8 +48,14 @@ def test_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_bindings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The extra that is named is the one of the backend."""
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
     assert visible_gpus() == []
+    extras = {name: name for name in ("tensorrt", "tensorrt-rtx")}
+    extras |= {"onnxruntime-tensorrt": "gpu-tensorrt", "onnxruntime-cuda": "gpu"}
+    for name, extra in extras.items():
+        with pytest.raises(MissingExtraError, match=rf"needs the package cuda-bindings: .*'hvpnet\[{extra}\]'"):
+            BACKENDS[name](cast("Bundle", None), None, None, 0)
 
 
 @pytest.mark.gpu
@@ -173,3 +184,20 @@ def test_collection_is_held_off_until_the_last_ends() -> None:
 def test_a_device_has_one_lock_and_each_its_own() -> None:
     assert exclusive(0) is exclusive(0) is FakeCuda().exclusive()
     assert exclusive(0) is not exclusive(1)
+
+
+def test_the_extras_ask_for_libraries_that_go_together() -> None:
+    """All for CUDA 13, ONNX Runtime with the CUDA libraries it needs, and its TensorRT provider with TensorRT 10."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    asked = {
+        extra: {each.name: each for each in map(Requirement, extras[extra])}
+        for extra in ("gpu", "gpu-tensorrt", "tensorrt", "tensorrt-rtx")
+    }
+    assert asked["gpu"]["onnxruntime-gpu"].extras == {"cuda", "cudnn"}
+    assert not list(asked["gpu"]["onnxruntime-gpu"].specifier.filter(["1.26.0", "1.27.0"]))
+    assert asked["gpu-tensorrt"]["hvpnet"].extras == {"gpu"}
+    tensorrt = ["10.9.0", "10.14.1", "11.0.0"]
+    assert list(asked["gpu-tensorrt"]["tensorrt-cu13"].specifier.filter(tensorrt)) == ["10.14.1"]
+    assert list(asked["tensorrt"]["tensorrt-cu13"].specifier.filter(tensorrt)) == ["10.14.1", "11.0.0"]
+    for extra in ("gpu", "tensorrt", "tensorrt-rtx"):
+        assert list(asked[extra]["cuda-bindings"].specifier.filter(["12.9.0", "13.0.1", "14.0.0"])) == ["13.0.1"]

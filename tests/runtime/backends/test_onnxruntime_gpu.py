@@ -2,15 +2,18 @@
 
 import logging
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
-from cpu_provider import CpuProviderBackend
+from cpu_provider import CpuProviderBackend, QueuedSession
 from fake_gpu import FakeCuda
 
 from hvpnet_runtime import BackendError, Bundle
@@ -18,8 +21,9 @@ from hvpnet_runtime.backends import TextInputs, load_backend
 from hvpnet_runtime.backends.base import LENGTHS
 from hvpnet_runtime.backends.gpu_libraries import load_cuda_libraries, load_tensorrt_10
 from hvpnet_runtime.backends.onnxruntime import failure_of
+from hvpnet_runtime.backends.onnxruntime_engine import RECORD_ASSIGNMENT, SessionEngine
 from hvpnet_runtime.backends.onnxruntime_gpu import OnnxRuntimeGpuBackend
-from hvpnet_runtime.backends.onnxruntime_options import Kind, cuda_options, engine_folder, tensorrt_options
+from hvpnet_runtime.backends.onnxruntime_options import Kind, cuda_options, provider_cache, tensorrt_options
 from hvpnet_runtime.errors import DeviceMemoryError
 
 Load = Callable[..., CpuProviderBackend]
@@ -83,7 +87,7 @@ def test_a_batch_that_does_not_fit_is_halved(load: Load, caplog: pytest.LogCaptu
         np.testing.assert_allclose(batch(halved, 5, 5), expected, atol=1e-4)
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 2
-    assert all("Failed to allocate memory" in line and "run as 2 from now on" in line for line in said)
+    assert all("Failed to allocate memory" in line and "run as 2 for the time being" in line for line in said)
     halved.bound.clear()
     caplog.clear()
     batch(halved, 5, 5)
@@ -121,6 +125,48 @@ def test_a_capture_that_fails_is_tried_again_and_then_left(load: Load, caplog: p
         assert all("CUDA failure 907" in line and "kernels are queued one by one" in line for line in said)
         backend.close()
         assert backend._cuda.leaks() == {}
+
+
+def test_a_graph_with_nodes_on_the_cpu_is_not_captured(
+    load: Load, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nodes that compute shapes are there anyway, and do no harm."""
+    expected = batch(load(), 1, 1)
+
+    def assigned(*operators: str) -> list[Any]:
+        parts = []
+        for name in operators:
+            node = SimpleNamespace(op_type=name)
+            parts.append(SimpleNamespace(ep_name="CPUExecutionProvider", get_nodes=lambda node=node: [node]))
+        gelu = SimpleNamespace(op_type="Gelu")
+        return [*parts, SimpleNamespace(ep_name="CUDAExecutionProvider", get_nodes=lambda: [gelu])]
+
+    for operators, captured in ((("Shape", "Concat"), True), (("Shape", "TopK"), False)):
+        found = assigned(*operators)
+        monkeypatch.setattr(QueuedSession, "get_provider_graph_assignment_info", lambda _, found=found: found, False)
+        caplog.clear()
+        backend = load()
+        with caplog.at_level(logging.WARNING, "hvpnet_runtime"):
+            np.testing.assert_allclose(batch(backend, 1, 1), expected, atol=1e-5)
+        assert (backend._cuda.launches > 0) == captured
+        assert any("cannot capture this engine" in line.getMessage() for line in caplog.records) != captured
+        assert any("runs ['TopK'] of text.onnx on the CPU" in each.message for each in caplog.records) != captured
+        backend.close()
+
+
+def test_sessions_tell_where_their_nodes_run(ner_bundle: Path) -> None:
+    """ONNX Runtime itself does, as it is asked to; here it has nothing but the CPU."""
+    bundle, options = Bundle.load(ner_bundle), onnxruntime.SessionOptions()
+    options.add_session_config_entry(*RECORD_ASSIGNMENT)
+    session = onnxruntime.InferenceSession(bundle.onnx("text", "fp32"), options, providers=["CPUExecutionProvider"])
+    assert {"MatMul", "Softmax", "LayerNormalization"} <= set(
+        SessionEngine(session, bundle.specs("fp32")["text"]).on_cpu()
+    )
+
+
+def test_too_long_a_text_is_told_what_makes_it_fit(load: Load) -> None:
+    with pytest.raises(BackendError, match=r"texts of up to 64 pieces here, not of 65: export .* larger --max-length"):
+        load().encode_text(TextInputs(*[np.ones((1, 65), np.int64)] * 2), [[]])
 
 
 def test_every_bucket_is_warmed_up(load: Load, ner_bundle: Path) -> None:
@@ -200,23 +246,28 @@ def test_engines_of_other_graphs_are_in_another_folder(ner_bundle: Path, re_bund
     folders = []
     for source in (ner_bundle, re_bundle):
         bundle = replace(Bundle.load(source), path=tmp_path)
-        folders.append(engine_folder(bundle, "1.31.1", "fp32"))
+        folders.append(provider_cache(bundle, "1.31.1", "fp32"))
     assert all(folder.is_dir() for folder in folders)
     assert folders[0] != folders[1]
     (tmp_path / "file").touch()
     bundle = replace(bundle, path=tmp_path / "file")
     with pytest.raises(BackendError, match=r"keeps the engines it builds in .* which cannot be made"):
-        engine_folder(bundle, "1.31.1", "fp32")
+        provider_cache(bundle, "1.31.1", "fp32")
 
 
 def test_the_libraries_are_looked_for_without_a_word_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
-    def preload() -> None:
-        print("Failed to load libcublas.so.13: no such file")
+    """Of its own; what another thread prints meanwhile gets there."""
+
+    def preload(cuda: bool = True) -> None:
+        print("Failed to load libcublas.so.13: no such file" if cuda else "")
+        other = Thread(target=lambda: sys.stdout.write("an answer\n"))
+        other.start()
+        other.join()
         print("Please follow https://...")
 
     module = type("Module", (), {"preload_dlls": staticmethod(preload)})
     assert load_cuda_libraries(module) == ("Failed to load libcublas.so.13: no such file",)
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().out == "an answer\n"
 
 
 def test_without_tensorrt_10_the_error_says_so() -> None:

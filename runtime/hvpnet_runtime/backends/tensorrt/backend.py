@@ -45,6 +45,8 @@ class TensorRTBackend(DeviceBackend):
         BackendError: there is no GPU or no engine, or the library does not load it.
     """
 
+    longer_texts = "hvpnet build with a larger --max-seq, up to the bundle's limit"
+
     def __init__(
         self,
         bundle: Bundle,
@@ -56,7 +58,7 @@ class TensorRTBackend(DeviceBackend):
         api: Library | None = None,
     ) -> None:
         self._api = load_library(engine) if api is None else api
-        cuda = Cuda() if cuda is None else cuda
+        cuda = Cuda(extra=engine) if cuda is None else cuda
         self.folder, self._record = find_engine(bundle, self._api, cuda.device())
         super().__init__(engine, bundle, self._record.precision, self._record.profiles, cuda)
         self.lanes, self._cuda_graphs = lanes, cuda_graphs

@@ -1,27 +1,19 @@
 """Build the TensorRT engines of a bundle: staged beside their place and renamed; a failed build leaves nothing."""
 
 import logging
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from hvpnet_runtime.backends.cuda import cuda_runtime_version, find_device
+from hvpnet_runtime.backends.cuda import Cuda, Device, cuda_runtime_version, find_device
 from hvpnet_runtime.backends.grounder import MAX_QUERIES
-from hvpnet_runtime.backends.profiles import (
-    Profile,
-    grounder_profiles,
-    text_profiles,
-    vision_profiles,
-)
-from hvpnet_runtime.backends.tensorrt.kernels import Kernels, count_kernels
+from hvpnet_runtime.backends.profiles import grounder_profiles, text_profiles, vision_profiles
 from hvpnet_runtime.backends.tensorrt.library import EngineName, Library, load_library
-from hvpnet_runtime.backends.tensorrt.network import check, parse, replace_wide_products
+from hvpnet_runtime.backends.tensorrt.plan import BuilderSettings, Plan, PlannedGraph, write_plan
 from hvpnet_runtime.backends.tensorrt.record import BuildRecord, engine_folder
-from hvpnet_runtime.backends.tensorrt.targets import TURING, choose_targets, set_targets
-from hvpnet_runtime.bundle import Bundle, GraphName, GraphSpec, Precision, file_digests
+from hvpnet_runtime.backends.tensorrt.targets import TURING, choose_targets
+from hvpnet_runtime.bundle import Bundle, GraphName, Precision, file_digests
 from hvpnet_runtime.bundle.staging import staged
 from hvpnet_runtime.errors import BuildError, BundleError
 from hvpnet_runtime.types import Progress
@@ -42,6 +34,8 @@ class BuildOptions:
         optimisation_level: 0 to 5, TensorRT's builder optimisation level; None leaves it to the library.
         gpus: compute capabilities that the engines are for, as in `8.9`, for TensorRT for RTX alone; empty for all of
             the library's but 7.5, whose engines are best built by themselves.
+        device: number of the GPU, among those that this process may use, that tensorrt builds on and for; None for the
+            first.
 
     Raises:
         BuildError: a number is out of its range, or the library cannot build for a choice of GPUs.
@@ -54,6 +48,7 @@ class BuildOptions:
     workspace: int | None = None
     optimisation_level: int | None = None
     gpus: tuple[str, ...] = ()
+    device: int | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("max_batch", 1), ("max_length", 3), ("workspace", 1)):
@@ -64,6 +59,8 @@ class BuildOptions:
             raise BuildError(f"the optimisation level is 0 to 5, not {self.optimisation_level}")
         if self.gpus and self.engine == "tensorrt":
             raise BuildError("tensorrt builds for the GPU that is here alone: gpus is an option of tensorrt-rtx")
+        if self.device is not None and self.engine == "tensorrt-rtx":
+            raise BuildError("tensorrt-rtx builds for GPUs that need not be here: choose them by gpus, not by device")
         if TURING in self.gpus and self.precision == "fp32":
             raise BuildError(f"{self.engine} has no FP32 products for GPUs of compute capability {TURING}: build fp16")
 
@@ -82,57 +79,43 @@ def build_engines(bundle: Bundle, options: BuildOptions, progress: Progress = la
     Raises:
         MissingExtraError: the library is not installed.
         BundleError: the bundle does not have this precision, or a graph is damaged or of another model.
+        BackendError: there is no such GPU.
         BuildError: the library failed, the graphs are not what it says, or the disk is full; nothing is changed.
     """
-    if options.precision not in bundle.manifest.precision:  # before anything takes time
-        raise BundleError(
-            f"{bundle.path} has no {options.precision} graphs, only {', '.join(bundle.manifest.precision)}: "
-            f"{_cure(options.precision, bundle)}"
-        )
-    limit = bundle.manifest.limits.max_length if options.max_length is None else options.max_length
-    if limit > bundle.manifest.limits.max_length:
-        raise BuildError(f"max-seq {limit} is beyond the bundle's limit of {bundle.manifest.limits.max_length} pieces")
+    graphs = _choose_graphs(bundle, options)  # before anything takes time
     api = load_library(options.engine)
-    specs = bundle.specs(options.precision)
-    profiles: dict[GraphName, tuple[Profile, ...]] = {
-        graph: vision_profiles() if graph == "vision" else text_profiles(limit, options.max_batch) for graph in specs
-    }
-    precisions: dict[GraphName, Precision] = dict.fromkeys(specs, options.precision)
-    if (grounder := bundle.manifest.grounder) is not None:
-        specs |= bundle.grounder_specs()
-        profiles |= grounder_profiles(grounder, MAX_QUERIES)
-        precisions |= dict.fromkeys(bundle.grounder_specs(), grounder.prefer(options.precision))
-    device = find_device()
+    device = _use_device(options)
     options = replace(options, gpus=choose_targets(api, options.gpus, device))
     folder = engine_folder(bundle, api, device)
+    timing = folder.parent / f"{folder.name}.timing"
+    settings = BuilderSettings(options.gpus, options.workspace, options.optimisation_level, timing)
     with _staged(folder) as stage:
-        cache = folder.parent / f"{folder.name}.timing"
-        built = {
-            graph: _build(api, bundle, spec, precisions[graph], profiles[graph], options, stage, cache, progress)
-            for graph, spec in specs.items()
-        }
-        sources = sorted(f"onnx/{precision}/{graph}.onnx" for graph, precision in precisions.items())
-        BuildRecord(
-            engine=api.engine,
-            version=api.version,
-            cuda=cuda_runtime_version(),
-            driver=device.driver if device else None,
-            gpu=device.name if device else None,
-            compute_capability=device.compute_capability if device else None,
-            precision=options.precision,
-            profiles=profiles,
-            sources={name: bundle.manifest.files[name].sha256 for name in sources},
-            files=file_digests(stage),
-            networks={graph: each.network for graph, each in built.items()},
-            settings={"workspace": options.workspace, "optimisation_level": options.optimisation_level},
-            seconds={graph: each.seconds for graph, each in built.items()},
-            gpus=options.gpus,
-            kernels={
-                graph: tuple(count.total for count in each.kernels) for graph, each in built.items() if each.kernels
-            },
-            fused_attention=_fused_attention(bundle, built["text"].kernels, options),
-        ).write(stage)
+        plans = {name: write_plan(api, bundle, graph, settings, stage, progress) for name, graph in graphs.items()}
+        _record(api, bundle, options, device, graphs, plans, stage).write(stage)
     return folder
+
+
+def _choose_graphs(bundle: Bundle, options: BuildOptions) -> dict[GraphName, PlannedGraph]:
+    """The graphs of a bundle that are built, its grounder's too, and their profiles."""
+    precision, most = options.precision, bundle.manifest.limits.max_length
+    if precision not in bundle.manifest.precision:
+        raise BundleError(
+            f"{bundle.path} has no {precision} graphs, only {', '.join(bundle.manifest.precision)}: "
+            f"{_cure(precision, bundle)}"
+        )
+    limit = most if options.max_length is None else options.max_length
+    if limit > most:
+        raise BuildError(f"max-seq {limit} is beyond the bundle's limit of {most} pieces")
+    texts = text_profiles(limit, options.max_batch)
+    graphs = {
+        name: PlannedGraph(spec, precision, vision_profiles() if name == "vision" else texts)
+        for name, spec in bundle.specs(precision).items()
+    }
+    if (grounder := bundle.manifest.grounder) is not None:
+        profiles = grounder_profiles(grounder, MAX_QUERIES)
+        for name, spec in bundle.grounder_specs().items():
+            graphs[name] = PlannedGraph(spec, grounder.prefer(precision), profiles[name])
+    return graphs
 
 
 def _cure(precision: Precision, bundle: Bundle) -> str:
@@ -143,71 +126,51 @@ def _cure(precision: Precision, bundle: Bundle) -> str:
     return f"{export}, or build with --precision {others[0]}" if others else export
 
 
-@dataclass(frozen=True)
-class _Built:
-    """What is worth recording of a plan: its network, its kernels by profile, and the seconds that it took."""
+def _use_device(options: BuildOptions) -> Device | None:
+    """The GPU that is built on, which this thread is put on; None where there is none and none was chosen."""
+    if options.device is None:
+        return find_device()
+    cuda = Cuda(options.device, options.engine)
+    cuda.use()
+    return cuda.device()
 
-    network: dict[str, Any]
-    kernels: tuple[Kernels, ...]
-    seconds: float
 
-
-def _build(
+def _record(
     api: Library,
     bundle: Bundle,
-    spec: GraphSpec,
-    precision: Precision,
-    profiles: tuple[Profile, ...],
     options: BuildOptions,
+    device: Device | None,
+    graphs: Mapping[GraphName, PlannedGraph],
+    plans: Mapping[GraphName, Plan],
     stage: Path,
-    cache: Path,
-    progress: Progress,
-) -> _Built:
-    """Write one plan."""
-    start = time.perf_counter()
-    progress(f"parsing {spec.name}.onnx")
-    builder = api.builder()
-    file = bundle.onnx(spec.name, precision)
-    network = parse(api, builder, bundle.graph(spec.name, precision), file)
-    facts = check(network, spec, precision, file)
-    if spec.name == "text" and TURING in options.gpus:
-        replace_wide_products(api, network)
-    config = _config(api, builder, options)
-    config.progress_monitor = _monitor(api, f"{spec.name}.plan", progress)
-    for profile in profiles:
-        _add_profile(builder, config, profile.shapes(spec))
-    timing = _timing_cache(api, config, cache)
-    with api.details() as details:
-        plan = builder.build_serialized_network(network, config)
-    if plan is None:
-        raise BuildError(f"{api.engine} {api.version} could not build {spec.name}.plan: {api.last_error()}")
-    (stage / f"{spec.name}.plan").write_bytes(plan)
-    if timing is not None:
-        cache.unlink(missing_ok=True)  # nothing is written through a link
-        cache.write_bytes(timing.serialize())
-    return _Built(facts, count_kernels(details), round(time.perf_counter() - start, 3))
+) -> BuildRecord:
+    sources = sorted(graph.source for graph in graphs.values())
+    return BuildRecord(
+        engine=api.engine,
+        version=api.version,
+        cuda=cuda_runtime_version(),
+        driver=device.driver if device else None,
+        gpu=device.name if device else None,
+        compute_capability=device.compute_capability if device else None,
+        precision=options.precision,
+        profiles={name: graph.profiles for name, graph in graphs.items()},
+        sources={name: bundle.manifest.files[name].sha256 for name in sources},
+        files=file_digests(stage),
+        networks={name: plan.network for name, plan in plans.items()},
+        settings={"workspace": options.workspace, "optimisation_level": options.optimisation_level},
+        seconds={name: plan.seconds for name, plan in plans.items()},
+        gpus=options.gpus,
+        kernels={name: tuple(count.total for count in plan.kernels) for name, plan in plans.items() if plan.kernels},
+        fused_attention=_fused_attention(bundle, plans["text"], options),
+    )
 
 
-def _config(api: Library, builder: Any, options: BuildOptions) -> Any:  # noqa: ANN401
-    config = builder.create_builder_config()
-    config.clear_flag(api.trt.BuilderFlag.TF32)  # FP32 means FP32
-    config.profiling_verbosity = api.trt.ProfilingVerbosity.DETAILED  # the library lists its kernels when it has built
-    if api.portable:
-        config.set_flag(api.trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # without it, no CUDA graph can be captured
-        set_targets(api, config, options.gpus)
-    if options.workspace is not None:
-        config.set_memory_pool_limit(api.trt.MemoryPoolType.WORKSPACE, options.workspace)
-    if options.optimisation_level is not None:
-        config.builder_optimization_level = options.optimisation_level
-    return config
-
-
-def _fused_attention(bundle: Bundle, kernels: tuple[Kernels, ...], options: BuildOptions) -> dict[str, int] | None:
+def _fused_attention(bundle: Bundle, text: Plan, options: BuildOptions) -> dict[str, int] | None:
     """How many attention layers of the text graph became one kernel each; a warning where those of FP16 did not."""
-    if not kernels:
+    if not text.kernels:
         _log.warning("%s does not say which kernels text.plan has", options.engine)
         return None
-    fused, layers = min(count.attention for count in kernels), bundle.manifest.sizes.layers
+    fused, layers = min(count.attention for count in text.kernels), bundle.manifest.sizes.layers
     if fused < layers and options.precision == "fp16":  # there is no such kernel for FP32
         _log.warning(
             "%d of %d attention layers of text.plan became one kernel each, the others run as several, which takes"
@@ -217,50 +180,6 @@ def _fused_attention(bundle: Bundle, kernels: tuple[Kernels, ...], options: Buil
             options.engine,
         )
     return {"fused": fused, "layers": layers}
-
-
-def _add_profile(builder: Any, config: Any, shapes: dict[str, list[tuple[int, ...]]]) -> None:  # noqa: ANN401
-    profile = builder.create_optimization_profile()
-    for name, (least, expected, most) in shapes.items():
-        profile.set_shape(name, least, expected, most)
-    if config.add_optimization_profile(profile) < 0:
-        raise BuildError(f"the library refuses the optimisation profile {shapes}")
-
-
-def _timing_cache(api: Library, config: Any, path: Path) -> Any:  # noqa: ANN401
-    """What was measured in earlier builds; TensorRT for RTX measures nothing and has none."""
-    if api.portable:
-        return None
-    found = path.is_file() and not path.is_symlink()
-    for content in (path.read_bytes() if found else b"", b""):
-        timing = config.create_timing_cache(content)
-        if timing is not None and config.set_timing_cache(timing, ignore_mismatch=False):
-            return timing  # a damaged one, or one of another GPU, is refused: then begin an empty one
-    raise BuildError(f"{api.engine} {api.version} takes no timing cache: {api.last_error()}")
-
-
-def _monitor(api: Library, name: str, progress: Progress) -> Any:  # noqa: ANN401
-    """An `IProgressMonitor` that reports the outermost phases; the library calls it from its own threads."""
-
-    class Monitor(api.trt.IProgressMonitor):  # type: ignore[misc,name-defined]
-        def __init__(self) -> None:
-            api.trt.IProgressMonitor.__init__(self)
-
-            self.outermost: dict[str, int] = {}
-
-        def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
-            if parent is None:
-                self.outermost[phase] = steps
-
-        def phase_finish(self, phase: str) -> None:
-            self.outermost.pop(phase, None)
-
-        def step_complete(self, phase: str, step: int) -> bool:
-            if phase in self.outermost:
-                progress(f"{name}: {phase.lower()}, step {step + 1} of {self.outermost[phase]}")
-            return True  # False would cancel the build
-
-    return Monitor()
 
 
 @contextmanager

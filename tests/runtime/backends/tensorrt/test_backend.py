@@ -281,7 +281,7 @@ def test_a_failing_library_is_a_typed_error_and_leaves_no_memory(fake: Platform,
 def test_too_long_a_text_names_the_option(fake: Platform, copy_of: Any) -> None:
     bundle = copy_of("ner", "text_only")
     fake.build(bundle)
-    with pytest.raises(BackendError, match=r"not built for 1 rows of 65 pieces: .* --max-seq"):
+    with pytest.raises(BackendError, match=r"tensorrt runs texts of up to 64 pieces here, not of 65: .* --max-seq"):
         fake.load(bundle).encode_text(texts(bundle, 1, 65), [[]])
 
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 import fake_gpu
@@ -12,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 import tensorrt_rtx
+from fake_cuda import FAKE_GPU, FakeCuda, FakeRuntime
 from kinds import KINDS
 from onnx import TensorProto, helper
 from rewrite import resaved
@@ -31,7 +33,9 @@ from hvpnet_runtime.errors import BuildError
 
 pytestmark = pytest.mark.heavy
 
-OPTIONS = BuildOptions("tensorrt-rtx", max_batch=4)
+OPTIONS = BuildOptions("tensorrt-rtx", max_batch=2, max_length=16, gpus=("8.9",))
+"""The least that is worth a build: engines take seconds for every profile and GPU."""
+
 GPU = Device("NVIDIA Fake 1", "8.9", "13.0")
 
 
@@ -43,18 +47,19 @@ def files(folder: Path) -> dict[str, str]:
 def test_builds(copy_of: Callable[..., Bundle], api: Library, kind: tuple[str, ...]) -> None:
     bundle, said = copy_of(*kind), []
     before = files(bundle.path)
-    folder = build_engines(bundle, OPTIONS, said.append)
+    for_all = kind == KINDS[0]  # GPUs, as where nobody chooses
+    folder = build_engines(bundle, replace(OPTIONS, gpus=()) if for_all else OPTIONS, said.append)
     assert folder == engine_folder(bundle, api, None)
     graphs = ("text",) if kind[1] == "text_only" else ("vision", "text")
     assert {path.name for path in folder.iterdir()} == {"build.json"} | {f"{graph}.plan" for graph in graphs}
     record = BuildRecord.read(folder)
     assert (record.engine, record.version, record.precision) == ("tensorrt-rtx", tensorrt_rtx.__version__, "fp16")
     assert record.cuda == cuda_runtime_version()
-    assert record.gpus == ("8.0", "8.6", "8.9", "12.0", "12.1")
+    assert record.gpus == (("8.0", "8.6", "8.9", "12.0", "12.1") if for_all else ("8.9",))
     assert record.fused_attention == {"fused": 4, "layers": 4}
     if find_device() is None:
         assert (record.gpu, record.compute_capability, record.driver) == (None, None, None)
-    assert record.profiles["text"] == text_profiles(64, 4)
+    assert record.profiles["text"] == text_profiles(16, 2)
     assert record.profiles.get("vision", vision_profiles()) == vision_profiles()
     for graph in graphs:
         plan, onnx_file = folder / f"{graph}.plan", f"onnx/fp16/{graph}.onnx"
@@ -91,18 +96,25 @@ def expected_network(kind: tuple[str, ...], graph: str) -> dict[str, Any]:
 
 
 @pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX:DeprecationWarning")
-def test_fp32_engines_and_the_timing_cache(bundle: Bundle) -> None:
+def test_fp32_engines_for_a_chosen_gpu_and_the_timing_cache(bundle: Bundle) -> None:
     """As `tensorrt` would: the libraries share the API, so the RTX one stands in for it."""
+    fake = FakeRuntime(count=2)
     api = replace(load_library("tensorrt-rtx"), engine="tensorrt")
-    options = BuildOptions("tensorrt", precision="fp32", max_batch=1, max_length=40, workspace=2**28)
+    options = BuildOptions("tensorrt", precision="fp32", max_batch=1, max_length=20, workspace=2**28, device=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hvpnet_runtime.backends.tensorrt.build.load_library", lambda _: api)
+        patch.setattr(
+            "hvpnet_runtime.backends.tensorrt.build.Cuda", lambda number, _: FakeCuda(fake=fake, ordinal=number)
+        )
         folder = build_engines(bundle, options)
+        assert fake.current[get_ident()] == 1  # TensorRT builds on the device of the thread
+        assert folder == engine_folder(bundle, api, FAKE_GPU)
         assert (folder.parent / f"{folder.name}.timing").is_file()
         first = BuildRecord.read(folder)
         assert build_engines(bundle, options) == folder  # with the cache of the first
     record = BuildRecord.read(folder)
-    assert record.profiles == {"text": tuple(Profile((1, 1, 1), length) for length in (16, 24, 32, 40))}
+    assert record.profiles == {"text": tuple(Profile((1, 1, 1), length) for length in (16, 20))}
+    assert (record.gpu, record.gpus) == (FAKE_GPU.name, (FAKE_GPU.compute_capability,))
     assert record.networks == first.networks
     assert record.networks["text"]["layers"]["MATRIX_MULTIPLY"] == {"FLOAT": 33}
     assert record.settings == {"workspace": 2**28, "optimisation_level": None}
@@ -136,7 +148,10 @@ def test_buckets() -> None:
     assert choose_bucket(profiles, 17, 80) == Bucket(32, 80, 11)
     assert choose_bucket(text_profiles(80, 6), 5, 80) == Bucket(6, 80, 11)  # never more than the engine takes
     for rows, length in ((33, 10), (1, 81)):
-        with pytest.raises(BackendError, match=f"not built for {rows} rows of {length} pieces"):
+        with pytest.raises(
+            BackendError,
+            match=f"{rows} rows of {length} pieces were asked for, and the largest .* 32 rows of 80 pieces",
+        ):
             choose_bucket(profiles, rows, length)
 
 
@@ -244,7 +259,7 @@ def test_nothing_is_written_through_a_link_in_the_place_of_the_timing_cache(bund
     cache.symlink_to(tmp_path / "mine")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hvpnet_runtime.backends.tensorrt.build.load_library", lambda _: api)
-        build_engines(bundle, BuildOptions("tensorrt", precision="fp32", max_batch=1, max_length=40))
+        build_engines(bundle, BuildOptions("tensorrt", precision="fp32", max_batch=1, max_length=16))
     assert (tmp_path / "mine").read_text() == "mine"
     assert cache.is_file()
     assert not cache.is_symlink()
@@ -254,12 +269,12 @@ def test_nothing_is_written_through_a_link_in_the_place_of_the_timing_cache(bund
 
 
 def test_build_and_inspect(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["build", str(bundle.path), "--engine", "tensorrt-rtx", "--max-batch", "2", "--max-seq", "32", "--json"]
+    command = ["build", str(bundle.path), "--engine", "tensorrt-rtx", "--max-batch", "2", "--max-seq", "20", "--json"]
     settings = ["--workspace", "64", "--optimisation-level", "1", "--gpus", "8.9,12.0"]
     assert main([*command, *settings]) == 0
     output = capsys.readouterr()
     shown = json.loads(output.out)
-    assert (shown["precision"], shown["text profiles"]) == ("fp16", 6)
+    assert (shown["precision"], shown["text profiles"]) == ("fp16", 4)
     assert shown["attention"] == "4 of 4 attention layers are one kernel each"
     assert "hvpnet: parsing text.onnx" in output.err
     (name,) = built_engines(bundle)
@@ -267,12 +282,18 @@ def test_build_and_inspect(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -
     assert record.settings == {"workspace": 64 * 2**20, "optimisation_level": 1}
     assert main(["inspect", str(bundle.path)]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith(f"engines/{name}"))
-    assert "fp16, for GPUs of compute capability 8.9 and 12.0, up to 2 texts of 32 pieces, 4 of 4 attention" in line
+    assert "fp16, for GPUs of compute capability 8.9 and 12.0, up to 2 texts of 20 pieces, 4 of 4 attention" in line
     assert main(["inspect", str(bundle.path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["engines"][name]["sources"] == dict(record.sources)
     (bundle.path / "engines" / name / "build.json").write_text("{}")
     assert main(["inspect", str(bundle.path)]) == 0
     assert "has no readable build.json" in capsys.readouterr().out
+
+
+def test_a_gpu_is_chosen_for_tensorrt_alone(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["build", str(bundle.path), "--engine", "tensorrt-rtx", "--device", "1"]) == 1
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.endswith("tensorrt-rtx builds for GPUs that need not be here: choose them by gpus, not by device")
 
 
 def test_tensorrt_is_an_extra(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:

@@ -321,7 +321,7 @@ def test_a_batch_that_memory_does_not_suffice_for_is_halved(gpu: Gpu, caplog: py
         assert gpu.trt.contexts == made + 2  # that of four rows did not come to be
     (warning,) = warnings(caplog)
     assert "cudaMalloc failed: cudaErrorMemoryAllocation" in warning
-    assert "batches of 4 run as 2 from now on" in warning
+    assert "batches of 4 run as 2 for the time being" in warning
     backend.close()
     gpu.assert_free()
 

@@ -10,7 +10,7 @@ from hvpnet_runtime.backends.tensorrt.build import BuildOptions, build_engines
 from hvpnet_runtime.backends.tensorrt.kernels import Kernels, count_kernels
 from hvpnet_runtime.backends.tensorrt.record import BuildRecord
 
-OPTIONS = BuildOptions("tensorrt-rtx", max_batch=1, max_length=16)
+OPTIONS = BuildOptions("tensorrt-rtx", max_batch=1, max_length=16, gpus=("8.9",))
 
 
 def test_kernels_are_counted_by_profile() -> None:

@@ -22,7 +22,7 @@ def run(options: Options) -> int:
     """Print the script."""
     import shtab
 
-    from hvpnet.cli.main import make_parser
+    from hvpnet.cli.main import command_parser
 
-    print(shtab.complete(make_parser(nested=True), options.shell))
+    print(shtab.complete(command_parser(nested=True), options.shell))
     return 0

@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if isinstance(sys.stdout, TextIOWrapper):  # what a terminal cannot show must not end a run
         sys.stdout.reconfigure(errors="backslashreplace")
-    parsed = make_parser().parse_args(_one_verb(sys.argv[1:] if arguments is None else arguments))
+    parsed = command_parser().parse_args(_one_verb(sys.argv[1:] if arguments is None else arguments))
     logging.basicConfig(level=logging.INFO if parsed.debug else logging.WARNING, format="%(name)s: %(message)s")
     try:
         with _signals_unwind():
@@ -120,7 +120,7 @@ def _one_verb(arguments: Sequence[str]) -> list[str]:
     return [verb, *arguments[2:]] if verb in VERBS else list(arguments)
 
 
-def make_parser(*, nested: bool = False) -> argparse.ArgumentParser:
+def command_parser(*, nested: bool = False) -> argparse.ArgumentParser:
     """The parser of the command line.
 
     Args:
@@ -144,7 +144,7 @@ def make_parser(*, nested: bool = False) -> argparse.ArgumentParser:
 
 def _family(verbs: Any, first: str) -> Any:  # noqa: ANN401  argparse's type of it is private
     """Where the verbs that begin with a word are added."""
-    parser = verbs.choices.get(first) or verbs.add_parser(first)
+    parser = verbs.choices.get(first) or verbs.add_parser(first, help=f"verbs of {first}")
     family = parser.get_default("family")
     if family is None:
         family = parser.add_subparsers(metavar="VERB")

@@ -80,10 +80,13 @@ def _settings_of(hint: Any) -> dict[str, Any]:  # noqa: ANN401  a type
 
 
 def in_options(message: str, kind: type["DataclassInstance"]) -> str:
-    """A message of the library in options of a verb; a cure in it is `name="value"`, `name=True` or `name=N`."""
+    """A message of the library in options of a verb.
+
+    A cure in it is `the option name`, `name="value"`, `name=True` or `name=N`.
+    """
     for name in (each.name for each in fields(kind) if each.metadata.get("flag")):
         flag = f"--{name.replace('_', '-')}"
-        message = re.sub(rf"\b{name}=True\b", flag, message)
+        message = re.sub(rf"\b{name}=True\b|\bthe option {name}\b", flag, message)
         message = re.sub(rf'\b{name}=(?:"([^"]*)"|([A-Z]+)\b)', rf"{flag} \1\2", message)
     return message
 

@@ -145,7 +145,10 @@ class _Run:
     def _load(self, name: SplitName) -> Split:
         data, variant = self.config.data, self.config.model.variant
         pictures = None if variant == "text_only" else PICTURES
-        split = load_split(data.root, name, data.on_bad_image, pictures=pictures)
+        try:
+            split = load_split(data.root, name, data.on_bad_image, pictures=pictures)
+        except DataError as error:
+            raise DataError(str(error).replace("on_bad_image=", "data.on_bad_image = ")) from error
         if variant != "text_only" and not split.has_pictures:
             raise DataError(
                 f"the {name} split of {data.root} has no folder of pictures, which variant {variant} reads: add it, or "

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # five times slower.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo check test lint endurance setup clean-setup
+.PHONY: demo check test lint endurance packages setup clean-setup
 
 demo: $(VENV)/ready
 	$(BIN)/hvpnet demo --out demo
@@ -27,6 +27,13 @@ lint: $(VENV)/ready
 # What the tests do a little of, because it takes long: hostile requests to the service, kills of a bulk run.
 endurance: $(VENV)/ready
 	HVPNET_HOSTILE_BODIES=10000 HVPNET_KILLS=10 $(BIN)/pytest tests/runtime/serving/test_hostile.py tests/runtime/bulk/test_faults.py
+
+# The wheel in a clean environment for each extra, which takes an hour and some 10 GB of downloads.
+packages: $(VENV)/ready
+	rm -rf build/packages
+	$(BIN)/python -m build --outdir build/packages
+	$(BIN)/python -m twine check --strict build/packages/*
+	$(BIN)/python .ci/try_extras.py build/packages/*.whl
 
 setup: $(VENV)/ready
 

@@ -215,7 +215,7 @@ def _check_vocabulary(config: HVPNeTConfig, tokenizer: Tokenizer) -> None:
 def _staged(out: Path) -> Iterator[Path]:
     """A temporary sibling of `out` that takes its name at the end, or is removed."""
     if out.exists():
-        raise ExportError(f"{out} exists: remove it or choose another --out")
+        raise ExportError(f"{out} exists: remove it or choose another, out=FOLDER")
     try:
         with staged(out) as stage:
             yield stage

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hvpnet.cli.json_lines import STANDARD_INPUT
 from hvpnet.cli.options import PipelineOptions, argument, option, select, show
 from hvpnet.cli.own_lines import own_lines
 from hvpnet_runtime.errors import InputError
@@ -33,6 +34,11 @@ class BulkOptions(PipelineOptions):
     part_rows: int = option("rows kept together (default 1000, more of huge files)", default=1000)
 
     def __post_init__(self) -> None:
+        if self.input == STANDARD_INPUT:
+            raise InputError(
+                "a run that can go on where it was needs a file, not standard input: name one; of entities or relations"
+                " alone, hvpnet predict BUNDLE --input - does without"
+            )
         for name in ("copies", "threads", "part_rows"):
             if (number := getattr(self, name)) is not None and number < 1:
                 raise InputError(f"--{name.replace('_', '-')} must be at least 1, not {number}")

@@ -1,13 +1,13 @@
 """Generate picture-tweets, train on them, export, verify, predict, and write a small report: a few minutes on a CPU."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from hvpnet.cli.options import VerbOptions, option, progress
+from hvpnet.cli.options import ShownOptions, option, progress, show
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(VerbOptions):
+class Options(ShownOptions):
     """What `hvpnet demo` was asked to do."""
 
     out: Path = option("folder of data, bundle and report (demo)", default=Path("demo"))
@@ -20,6 +20,10 @@ def run(options: Options) -> int:
     from hvpnet.demo.report import as_markdown
 
     figures = run_demo(options.out, progress)
-    print(as_markdown(figures))
-    print(f"The report: {options.out / 'report.md'}; a bundle to play with: {options.out / 'bundle'}")
+    report, bundle = options.out / "report.md", options.out / "bundle"
+    if options.json:
+        show({"report": str(report), "bundle": str(bundle), **asdict(figures)}, as_json=True)
+    else:
+        print(as_markdown(figures))
+        print(f"The report: {report}; a bundle to play with: {bundle}")
     return 0

@@ -16,8 +16,8 @@ from hvpnet.cli.options import (
     device_option,
     option,
     precision_option,
+    searched,
     show,
-    show_searched,
 )
 from hvpnet.data.grounded import ground_data_set
 from hvpnet_runtime.pipeline import Pipeline
@@ -45,7 +45,7 @@ def run(options: Options) -> int:
         device=options.device,
         objects="found",
     ) as pipeline:
-        reports = ground_data_set(pipeline, options.data, options.out, options.on_bad_image, show_searched)
+        reports = ground_data_set(pipeline, options.data, options.out, options.on_bad_image, searched())
     shared = sum(report.shared for report in reports.values())
     if shared:
         print(

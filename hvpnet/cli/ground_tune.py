@@ -12,8 +12,8 @@ from hvpnet.cli.options import (
     device_option,
     precision_option,
     progress,
+    searched,
     show,
-    show_searched,
 )
 from hvpnet.data import find_split
 from hvpnet.evaluation.metrics import require_scorer
@@ -46,7 +46,7 @@ def run(options: Options) -> int:
     ) as pipeline:
         manifest = pipeline.bundle.manifest
         before = pipeline.bundle.grounder.threshold  # an error, if it has none
-        candidates = try_thresholds(pipeline, files, options.on_bad_image, progress, partial(show_searched, "dev"))
+        candidates = try_thresholds(pipeline, files, options.on_bad_image, progress, partial(searched(), "dev"))
     chosen = best(candidates)
     rewrite_manifest(options.bundle, with_threshold(manifest, chosen.threshold))
     show(

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
 from io import TextIOWrapper
+from typing import Any
 
 from hvpnet.cli.options import add_options, in_options, select
 from hvpnet.errors import HvpnetError, MissingExtraError
@@ -29,8 +30,9 @@ VERBS = {
     "triton": "write a Triton model repository of a bundle",
     "bench": "time a bundle against its checkpoint in PyTorch",
     "serve": "answer requests over HTTP",
-    "ground add": "give a bundle a grounder, which finds objects in pictures",
+    "completion": "print what makes a shell complete this command",
     "ground": "write a data set with the objects that a bundle's grounder finds in its pictures",
+    "ground add": "give a bundle a grounder, which finds objects in pictures",
     "ground tune": "choose the threshold of a bundle's grounder on the dev split of a data set",
     "triples tune": "choose the threshold of triples on the dev split of a data set",
 }
@@ -64,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if isinstance(sys.stdout, TextIOWrapper):  # what a terminal cannot show must not end a run
         sys.stdout.reconfigure(errors="backslashreplace")
-    parsed = _parser().parse_args(_one_verb(sys.argv[1:] if arguments is None else arguments))
+    parsed = command_parser().parse_args(_one_verb(sys.argv[1:] if arguments is None else arguments))
     logging.basicConfig(level=logging.INFO if parsed.debug else logging.WARNING, format="%(name)s: %(message)s")
     try:
         with _signals_unwind():
@@ -121,7 +123,12 @@ def _one_verb(arguments: Sequence[str]) -> list[str]:
     return [verb, *arguments[2:]] if verb in VERBS else list(arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser(*, nested: bool = False) -> argparse.ArgumentParser:
+    """The parser of the command line.
+
+    Args:
+        nested: verbs of two words are below that of the first word, which is what completes them but does not parse.
+    """
     parser = argparse.ArgumentParser(
         prog="hvpnet", description="From a trained HVPNeT checkpoint to entities and relations.", allow_abbrev=False
     )
@@ -129,10 +136,23 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, help_ in VERBS.items():
         module = import_module(f"hvpnet.cli.{name.replace(' ', '_')}")
-        verb = verbs.add_parser(name, help=help_, description=module.__doc__, allow_abbrev=False)
-        add_options(verb, module.Options)
+        above, _, last = name.rpartition(" ") if nested else ("", "", name)
+        family = _family(verbs, above) if above else verbs
+        verb = family.add_parser(last, help=help_, description=module.__doc__, allow_abbrev=False)
+        is_family = nested and any(each.startswith(f"{name} ") for each in VERBS)
+        add_options(verb, module.Options, by_place=not is_family)
         verb.set_defaults(run=module.run, options=module.Options)
     return parser
+
+
+def _family(verbs: Any, first: str) -> Any:  # noqa: ANN401  argparse's type of it is private
+    """Where the verbs that begin with a word are added."""
+    parser = verbs.choices.get(first) or verbs.add_parser(first, help=f"verbs of {first}")
+    family = parser.get_default("family")
+    if family is None:
+        family = parser.add_subparsers(metavar="VERB")
+        parser.set_defaults(family=family)
+    return family
 
 
 def _one_line(verb: str, error: Exception) -> str:

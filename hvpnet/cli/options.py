@@ -8,13 +8,16 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from inspect import get_annotations
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeVar, get_args, get_origin, get_type_hints
 
+from shtab import FILE
+
+from hvpnet.cli.terminal import Counter
 from hvpnet_runtime.backends import AUTO, BACKENDS
 from hvpnet_runtime.jsonl import json_line
 from hvpnet_runtime.preprocessing.pictures import Jpeg, OnBadImage
@@ -38,15 +41,17 @@ def option(help: str | None = None, *, one_of: str | None = None, **settings: An
     return field(metadata={"settings": settings | {"help": help}, "one_of": one_of, "flag": True})
 
 
-def add_options(parser: argparse.ArgumentParser, kind: type["DataclassInstance"]) -> None:
-    """Declare the fields of a verb's dataclass: its own first, then those it shares."""
+def add_options(parser: argparse.ArgumentParser, kind: type["DataclassInstance"], *, by_place: bool = True) -> None:
+    """Declare the fields of a verb's dataclass: its own first, then those it shares; or only those given by name."""
     by_name, types = {each.name: each for each in fields(kind)}, get_type_hints(kind)
     groups: dict[str, Any] = {}
     for name in (name for owner in kind.__mro__ for name in get_annotations(owner)):
         metadata = by_name[name].metadata
         settings = _settings_of(types[name]) | metadata["settings"]
         if "flag" not in metadata:
-            parser.add_argument(name, **settings)
+            if not by_place:
+                continue
+            _completed(parser.add_argument(name, **settings))
             continue
         target: Any = parser
         if group := metadata["one_of"]:
@@ -54,7 +59,13 @@ def add_options(parser: argparse.ArgumentParser, kind: type["DataclassInstance"]
             if group not in groups:
                 groups[group] = parser.add_mutually_exclusive_group(required=required)
             target = groups[group]
-        target.add_argument(f"--{name.replace('_', '-')}", **settings)
+        _completed(target.add_argument(f"--{name.replace('_', '-')}", **settings))
+
+
+def _completed(action: argparse.Action) -> None:
+    """Paths are completed by shells: this is how shtab is told."""
+    if action.type is Path:
+        action.complete = FILE  # type: ignore[attr-defined]
 
 
 def _settings_of(hint: Any) -> dict[str, Any]:  # noqa: ANN401  a type
@@ -69,10 +80,13 @@ def _settings_of(hint: Any) -> dict[str, Any]:  # noqa: ANN401  a type
 
 
 def in_options(message: str, kind: type["DataclassInstance"]) -> str:
-    """A message of the library in options of a verb; a cure in it is `name="value"`, `name=True` or `name=N`."""
+    """A message of the library in options of a verb.
+
+    A cure in it is `the option name`, `name="value"`, `name=True` or `name=N`.
+    """
     for name in (each.name for each in fields(kind) if each.metadata.get("flag")):
         flag = f"--{name.replace('_', '-')}"
-        message = re.sub(rf"\b{name}=True\b", flag, message)
+        message = re.sub(rf"\b{name}=True\b|\bthe option {name}\b", flag, message)
         message = re.sub(rf'\b{name}=(?:"([^"]*)"|([A-Z]+)\b)', rf"{flag} \1\2", message)
     return message
 
@@ -216,11 +230,20 @@ def progress(message: str) -> None:
     print(f"hvpnet: {message} ...", file=sys.stderr, flush=True)
 
 
-def show_searched(split: str, done: int, total: int) -> None:
-    """Say on standard error how far a search for objects is, every now and then."""
-    if done % _SEARCHED == 0 or done == total:
-        end = "\n" if done == total else ""
-        print(f"\rhvpnet: {split}: {done} of {total} tweets searched", end=end, file=sys.stderr, flush=True)
+def note(message: str) -> None:
+    """Say on standard error what was done."""
+    print(f"hvpnet: {message}", file=sys.stderr, flush=True)
+
+
+def searched() -> Callable[[str, int, int], None]:
+    """What says on standard error how far a search for objects is: the split, tweets that are done, and all."""
+    counter = Counter()
+
+    def show_searched(split: str, done: int, total: int) -> None:
+        if done % _SEARCHED == 0 or done == total:
+            counter.show(f"{split}: {done} of {total} tweets searched", is_last=done == total)
+
+    return show_searched
 
 
 def _table(rows: Mapping[str, Mapping[str, object]]) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
+from hvpnet.cli.json_lines import STANDARD_INPUT, rows_of
 from hvpnet.cli.options import (
     PipelineOptions,
     WindowOptions,
@@ -18,9 +19,10 @@ from hvpnet.cli.options import (
     note_missing_objects,
     option,
 )
+from hvpnet.cli.terminal import Counter, Span, highlighted, shows_colours
 from hvpnet_runtime.answering import BATCH_SIZE
 from hvpnet_runtime.errors import InputError
-from hvpnet_runtime.jsonl import FileRow, read_rows
+from hvpnet_runtime.jsonl import FileRow
 from hvpnet_runtime.pipeline import Pipeline
 from hvpnet_runtime.types import EntityResult, Rejection, Result, Tweet
 
@@ -36,7 +38,9 @@ class Options(WindowOptions, PipelineOptions):
     bundle: Path = argument()
     text: str | None = option("one tweet", one_of="source", required=True)
     input: Path | None = option(
-        "JSON lines; relative picture paths count from this file's folder", one_of="source", required=True
+        "JSON lines, - for those of standard input; relative picture paths count from this file's folder",
+        one_of="source",
+        required=True,
     )
     image: Path | None = option("the tweet's picture")
     object: list[Path] | None = option("an object crop; up to three are read", action="append")
@@ -53,7 +57,7 @@ class Options(WindowOptions, PipelineOptions):
         for written in (self.output, self.output and _unfinished(self.output)):
             if self.input and written and self.input.exists() and written.exists() and written.samefile(self.input):
                 raise InputError(f"--output {self.output} would replace the tweets of --input; name another file")
-        if self.input and self.output is None and _is_standard_output(self.input):
+        if self.input not in (None, STANDARD_INPUT) and self.output is None and _is_standard_output(self.input):
             raise InputError(f"standard output is --input {self.input}, which would never end; name another file")
 
 
@@ -71,12 +75,14 @@ def run(options: Options) -> int:
     ) as pipeline:
         print(f"hvpnet: backend {pipeline.backend.name}, {pipeline.backend.precision}", file=sys.stderr)
         if options.input is not None:
-            rows = read_rows(options.input)
+            rows = rows_of(options.input)
             with _writer(options.output) as output:
                 code = _predict_lines(pipeline, rows, output)
             note_missing_objects(pipeline.without_objects)
             return code
         (result,) = pipeline.run([pipeline.prepare(_tweet(options))])
+        if not options.json and options.text is not None and shows_colours(sys.stdout):
+            print(highlighted(options.text, _spans(result)))
         print(json_for(sys.stdout, result.to_dict()) if options.json else _readable(result))
         note_missing_objects(pipeline.without_objects)
         return 0
@@ -99,15 +105,15 @@ def _tweet(options: Options) -> Tweet:
 
 def _predict_lines(pipeline: Pipeline, lines: Iterator[FileRow], output: TextIO) -> int:
     """One line out for every line in, in order: a result, or the rejection in its place."""
-    rows, rejected = 0, 0
+    rows, rejected, counter = 0, 0, Counter()
     for outcome in pipeline.stream_rows(lines):
         if isinstance(outcome, Rejection):
             outcome = replace(outcome, message=in_options(outcome.message, Options))  # noqa: PLW2901
         output.write(f"{json_for(output, outcome.to_dict())}\n")
         rows, rejected = rows + 1, rejected + isinstance(outcome, Rejection)
         if rows % BATCH_SIZE == 0:
-            print(f"\rhvpnet: {rows} tweets, {rejected} rejected", end="", file=sys.stderr, flush=True)
-    print(f"\rhvpnet: {rows} tweets, {rejected} rejected", file=sys.stderr)
+            counter.show(f"{rows} tweets, {rejected} rejected")
+    counter.show(f"{rows} tweets, {rejected} rejected", is_last=True)
     if rejected:
         print(f"hvpnet: {rejected} of {rows} tweets were rejected; their lines have an error", file=sys.stderr)
     return 1 if rejected else 0
@@ -129,6 +135,14 @@ def _writer(path: Path | None) -> Iterator[TextIO]:
 
 def _unfinished(path: Path) -> Path:
     return path.with_name(f"{path.name}.part")
+
+
+def _spans(result: Result) -> list[Span]:
+    """What is highlighted of the text: entities, or the pair of a relation where the two do not overlap."""
+    if isinstance(result, EntityResult):
+        return [Span(each.start, each.end, each.type) for each in result.entities]
+    first, second = sorted((result.head, result.tail), key=lambda mention: mention.start)
+    return [Span(each.start, each.end, "pair") for each in (first, second) if each is first or first.end <= each.start]
 
 
 def _readable(result: Result) -> str:

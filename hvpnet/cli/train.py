@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from hvpnet.cli.options import ShownOptions, argument, progress, show
+from hvpnet.cli.options import ShownOptions, argument, note, progress, show
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ def run(options: Options) -> int:
     progress("loading PyTorch")
     from hvpnet.training.run import train
 
-    result = train(config, say=progress)
+    result = train(config, say=progress, report=note)
     show(
         {
             "checkpoint": str(result.checkpoint),

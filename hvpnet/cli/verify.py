@@ -1,7 +1,9 @@
 """Hold a bundle's graphs against the checkpoints they came from, on values and on decisions, over tweets if given."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hvpnet.cli.grounder_options import grounder_tokenizer_option
 from hvpnet.cli.options import PictureOptions, ShownOptions, argument, option, progress, show
@@ -11,6 +13,10 @@ from hvpnet.evaluation.scoring import check_split
 from hvpnet.files import require_grounder
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.preprocessing.tokenizer import load_tokenizer
+
+if TYPE_CHECKING:
+    from hvpnet_export.grounding_parity import GroundingReport
+    from hvpnet_export.parity import ParityReport
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +32,22 @@ class Options(PictureOptions, ShownOptions):
 
 
 def run(options: Options) -> int:
-    """Compare every precision; exit code 1 if one fails."""
+    """Compare every precision; exit code 1 if one fails, which is the last to be compared."""
+    done: dict[str, dict[str, Any]] = {}
+    for kind, precision, report in _reports(options):
+        done.setdefault(kind, {})[precision] = report.to_dict()
+        if not options.json:
+            show({kind: precision, **report.to_dict()}, as_json=False)
+        if not report.passed:
+            break
+    if options.json:
+        show(done, as_json=True)
+    report.require()
+    return 0
+
+
+def _reports(options: Options) -> Iterator[tuple[str, str, "ParityReport | GroundingReport"]]:
+    """What was compared, of the graphs (`precision`) and of the grounder, each with its precision."""
     if options.grounder:
         require_grounder(options.grounder, options.grounder_tokenizer)
     progress("checking the bundle's files")
@@ -57,15 +78,10 @@ def run(options: Options) -> int:
     for precision in bundle.manifest.precision:
         progress(f"comparing the {precision} graphs with the eager model")
         cases = example_cases(model.config, tokenizer, split.examples) if split else None
-        report = compare(model, bundle, precision, cases)
-        show({"precision": precision, **report.to_dict()}, as_json=options.json)
-        report.require()
+        yield "precision", precision, compare(model, bundle, precision, cases)
     if options.grounder and spec:
         progress("loading the grounder")
         grounder = load_grounder(options.grounder, options.grounder_tokenizer)
         for precision in spec.precision:
             progress(f"comparing the {precision} grounder with the eager model")
-            found = compare_graphs(grounder, bundle, spec, precision)
-            show({"grounder": precision, **found.to_dict()}, as_json=options.json)
-            found.require()
-    return 0
+            yield "grounder", precision, compare_graphs(grounder, bundle, spec, precision)

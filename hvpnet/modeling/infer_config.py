@@ -251,7 +251,7 @@ def _labels(shapes: Shapes, task: Task, given: Sequence[str] | None) -> tuple[st
     if given is None and task == "ner" and number == len(NER_LABELS):
         return NER_LABELS
     if given is None:
-        raise CheckpointError(f"the checkpoint has {number} {what} and not their names: give them with --labels FILE")
+        raise CheckpointError(f"the checkpoint has {number} {what} and not their names: give them as labels=NAMES")
     if len(given) != number:
         raise CheckpointError(f"the label file names {len(given)} {what}, the checkpoint ({layer}.weight) has {number}")
     if task == "ner":

@@ -76,6 +76,8 @@ def new_model(options: ModelOptions, task: Task, labels: Sequence[str], tokenize
 
 def _check_memory(config: HVPNeTConfig) -> None:
     """Refuse a model that is larger than the machine before any of its memory is taken."""
+    if not hasattr(os, "sysconf"):  # Windows, which lends memory from its page file and refuses the rest itself
+        return
     with torch.device("meta"):
         parameters = sum(parameter.numel() for parameter in HVPNeT(config).parameters())
     size, memory = 4 * parameters, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # bytes

@@ -58,7 +58,9 @@ class TrainingResult:
     checkpoint: Path
 
 
-def train(config: TrainingConfig, *, progress: bool = True, say: Progress = logger.info) -> TrainingResult:
+def train(
+    config: TrainingConfig, *, progress: bool = True, say: Progress = logger.info, report: Progress = logger.info
+) -> TrainingResult:
     """Trains a model, on the GPU if there is one, or goes on with a run that was cut off.
 
     On a CPU a run that was cut off ends with the same weights, to the bit, as one that was not.
@@ -66,7 +68,8 @@ def train(config: TrainingConfig, *, progress: bool = True, say: Progress = logg
     Args:
         config: what to train, and where to.
         progress: show bars, if stderr is a terminal.
-        say: is told what each split has.
+        say: is told what begins, and what each split has.
+        report: is told the loss and the dev F1 of every epoch.
 
     Raises:
         ConfigError: the configuration is impossible, or its folder holds something else.
@@ -78,7 +81,7 @@ def train(config: TrainingConfig, *, progress: bool = True, say: Progress = logg
     """
     with RunFolder(config.train.out) as folder:
         folder.check(config)
-        run = _Run(config, folder, progress=progress, say=say)
+        run = _Run(config, folder, progress=progress, say=say, report=report)
         state = folder.read_state()
         if state is not None:
             with folder.restoring():
@@ -91,8 +94,11 @@ def train(config: TrainingConfig, *, progress: bool = True, say: Progress = logg
 class _Run:
     """One training run, with what all of it needs."""
 
-    def __init__(self, config: TrainingConfig, folder: RunFolder, *, progress: bool, say: Progress) -> None:
-        self.config, self.folder, self.progress, self._say = config, folder, progress, say
+    def __init__(
+        self, config: TrainingConfig, folder: RunFolder, *, progress: bool, say: Progress, report: Progress
+    ) -> None:
+        self.config, self.folder, self.progress = config, folder, progress
+        self._say, self._report = say, report
         self.training, self.dev = self._load("train"), self._load("dev")
         require_scorer(self.training.task)
         self.tokenizer = load_tokenizer(config.model.tokenizer, self.training.task)
@@ -102,6 +108,8 @@ class _Run:
         """Trains from the state, or from the beginning, to the last epoch; returns the history."""
         model = self._model(state)
         tweets = [example.tweet for split in (self.training, self.dev) for example in split.examples]
+        if model.config.pictures:
+            self._say("computing the features of all pictures, once")
         features = PictureFeatures.compute(model, tweets, progress=self.progress)
         optimisation = Optimisation(model, self.tokenizer, self.training.examples, features, self.config.train)
         history: list[Entry] = []
@@ -131,13 +139,16 @@ class _Run:
             return TrainingResult(number, dev, None, self.folder.best)
         model = load_checkpoint(self.folder.best).to(self.device)
         test = evaluate(model, self.tokenizer, self._load("test").examples)
-        logger.info("best epoch %d: dev F1 %.4f, test F1 %.4f", number, dev.f1, test.f1)
+        self._report(f"best epoch {number}: dev F1 {dev.f1:.4f}, test F1 {test.f1:.4f}")
         return TrainingResult(number, dev, test, self.folder.best)
 
     def _load(self, name: SplitName) -> Split:
         data, variant = self.config.data, self.config.model.variant
         pictures = None if variant == "text_only" else PICTURES
-        split = load_split(data.root, name, data.on_bad_image, pictures=pictures)
+        try:
+            split = load_split(data.root, name, data.on_bad_image, pictures=pictures)
+        except DataError as error:
+            raise DataError(str(error).replace("on_bad_image=", "data.on_bad_image = ")) from error
         if variant != "text_only" and not split.has_pictures:
             raise DataError(
                 f"the {name} split of {data.root} has no folder of pictures, which variant {variant} reads: add it, or "
@@ -162,7 +173,7 @@ class _Run:
         """With the statistics it is made with, a random ResNet's features grow or vanish from stage to stage."""
         files = picture_files((example.tweet for example in self.training.examples), model.config)
         chosen = files[:: max(1, len(files) // _PICTURES_TO_FIT)]
-        logger.info("ResNet: no weights given, random; batch norms fitted to %d training pictures", len(chosen))
+        self._say(f"fitting the batch norms of a random ResNet, as no weights were given, to {len(chosen)} pictures")
         update_bn(load_images(chosen), model.image_model)
 
     def _epoch(self, number: int, model: HVPNeT, optimisation: Optimisation, features: PictureFeatures) -> Entry:
@@ -175,7 +186,7 @@ class _Run:
         if number >= options.eval_begin_epoch:
             dev = evaluate(model, self.tokenizer, self.dev.examples, features)
         f1 = "" if dev is None else f", dev F1 {dev.f1:.4f}"
-        logger.info("epoch %d of %d: loss %.4f%s", number, options.epochs, loss, f1)
+        self._report(f"epoch {number} of {options.epochs}: loss {loss:.4f}{f1}")
         return {"epoch": number, "loss": loss, "dev": None if dev is None else asdict(dev)}
 
 

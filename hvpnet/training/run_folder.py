@@ -4,16 +4,16 @@ Every file is written under a temporary name and renamed, the state last: a kill
 than the state is made again. Only one process at a time has the folder.
 """
 
-import fcntl
 import json
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Self, TypedDict
+from typing import Any, Self, TypedDict
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
 
@@ -44,14 +44,14 @@ class RunFolder:
         self.best = path / "best"
         self._path, self._config, self._history = path, path / "config.toml", path / "history.jsonl"
         self._state = path / "last" / "state.pt"
-        self._lock: IO[str] | None = None
+        self._lock: FileLock | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._lock is not None:
-            self._lock.close()  # which lets go of it, as a kill does
+            self._lock.release()  # which lets go of it, as a kill does
 
     def check(self, config: TrainingConfig) -> None:
         """Refuses a folder that this run must not write to; a new one, or an empty one, is fine.
@@ -75,10 +75,10 @@ class RunFolder:
         """Keeps other processes away; the lock's file stays, for it means nothing without a process."""
         path = self._path / ".lock"
         with _writing(path):
-            self._lock = path.open("a")
+            self._lock = FileLock(path, blocking=False)
             try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+                self._lock.acquire()
+            except Timeout as error:
                 raise HvpnetError(
                     f"another process trains in {self._path}: wait for it, or choose another train.out"
                 ) from error

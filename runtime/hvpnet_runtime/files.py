@@ -13,6 +13,9 @@ _KINDS = {
     stat.S_IFBLK: "Is a device",
 }
 
+_UNCHANGED_WITHOUT_WAITING = sum(getattr(os, flag, 0) for flag in ("O_RDONLY", "O_NONBLOCK", "O_NOCTTY", "O_BINARY"))
+"""How a file is opened. Windows has not the middle two, and only Windows has the last."""
+
 
 def open_regular(path: Path | str) -> BinaryIO:
     """Open a regular file, or a link to one, for reading.
@@ -26,7 +29,7 @@ def open_regular(path: Path | str) -> BinaryIO:
     """
     _require_regular(Path(path).stat(), path)
     # It may have become another file since, hence the second look, at a file that is opened without waiting.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    descriptor = os.open(path, _UNCHANGED_WITHOUT_WAITING)
     try:
         _require_regular(os.fstat(descriptor), path)
         return os.fdopen(descriptor, "rb")

@@ -2,9 +2,16 @@
 
 import ctypes
 import os
+from collections.abc import Callable
 from weakref import WeakSet
 
 from hvpnet_runtime.errors import BackendError
+
+
+def in_forks(call: Callable[[], None]) -> None:
+    """Have something called in every process that is forked from this one; Windows forks none."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=call)
 
 
 class Origin:
@@ -44,4 +51,4 @@ def _keep() -> None:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))  # a list would be emptied as the process ends
 
 
-os.register_at_fork(after_in_child=_keep)
+in_forks(_keep)

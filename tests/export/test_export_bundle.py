@@ -288,7 +288,7 @@ def test_an_existing_place_is_left_alone(write: Any, tmp_path: Path, kind: str) 
     if kind == "bundle":
         (out / "manifest.json").write_text("mine", "utf-8")
     before = files_of(tmp_path)
-    assert refused(write, out) == f"{out} exists: remove it or choose another --out"
+    assert refused(write, out) == f"{out} exists: remove it or choose another, out=FOLDER"
     assert files_of(tmp_path) == before
 
 

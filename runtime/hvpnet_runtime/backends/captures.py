@@ -5,10 +5,11 @@ breaks them, in every mode (NVIDIA/TensorRT issue 2888). TensorRT does so when i
 """
 
 import gc
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from threading import Lock, RLock
+
+from hvpnet_runtime.processes import in_forks
 
 _locks: dict[int, AbstractContextManager[bool]] = {}
 
@@ -35,7 +36,7 @@ def _start_anew() -> None:
     _counting, _holding = Lock(), 0
 
 
-os.register_at_fork(after_in_child=_start_anew)
+in_forks(_start_anew)
 
 
 @contextmanager

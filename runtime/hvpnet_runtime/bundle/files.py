@@ -27,6 +27,8 @@ def open_regular(folder: Path, name: str) -> BufferedReader:
     if not parts or parts[0] == "/" or ".." in parts or "\0" in name:
         raise BundleError(f"{brief(name)} is no file inside {folder}: export the checkpoint again")
     with _as_bundle_errors(file), ExitStack() as opened:
+        if os.open not in os.supports_dir_fd:
+            return _open_by_path(folder, name)
         at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         opened.callback(os.close, at)
         for part in parts[:-1]:
@@ -42,6 +44,18 @@ def open_regular(folder: Path, name: str) -> BufferedReader:
             os.close(descriptor)
             raise
         return open(descriptor, "rb")  # noqa: PTH123  a descriptor has no path, and the caller closes it
+
+
+def _open_by_path(folder: Path, name: str) -> BufferedReader:
+    """As `open_regular` on Windows, which has no way to stay in a folder that was opened."""
+    file = folder
+    if "\\" in name or ":" in name:
+        raise BundleError(f"{brief(name)} is no file inside {folder}: export the checkpoint again")
+    for part in PurePosixPath(name).parts:
+        file /= part
+        _refuse_link(folder / name, file.lstat())
+    _require_regular(file, file.lstat())
+    return file.open("rb")
 
 
 def read_regular(folder: Path, name: str, most: int | None = None) -> bytes:

@@ -24,7 +24,7 @@ _MANIFEST_BYTES = 64 * 2**20
 """Most bytes of manifest.json; a parity report may list many decisions."""
 
 
-GIVE_GROUNDER = "give the bundle one with hvpnet ground add, or export it again with --grounder"
+GIVE_GROUNDER = "give the bundle one with hvpnet ground add, or export it again with hvpnet export --grounder"
 """What to do about a bundle without a grounder."""
 
 

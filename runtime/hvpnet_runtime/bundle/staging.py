@@ -106,7 +106,7 @@ def link_or_copy(source: str | Path, target: str | Path) -> None:
     """
     try:
         os.link(source, target, follow_symlinks=False)
-    except OSError:  # a disk without links
+    except (OSError, NotImplementedError):  # a disk without links, or Windows, which follows them
         shutil.copy2(source, target, follow_symlinks=False)
 
 
@@ -116,7 +116,9 @@ def flush(path: Path) -> None:
     Raises:
         OSError: the disk refuses.
     """
-    descriptor = os.open(path, os.O_RDONLY)
+    if os.name == "nt" and path.is_dir():
+        return  # Windows writes names by itself, and opens no folder
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

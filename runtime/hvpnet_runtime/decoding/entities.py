@@ -53,7 +53,9 @@ class EntityDecoder:
         try:
             self._tags = bio_tags(labels)
         except ValueError as error:
-            raise BundleError(f"{error}: export the checkpoint again with --labels that are") from error
+            raise BundleError(
+                f"{error}: export the checkpoint again with hvpnet export --labels, naming some that are"
+            ) from error
         self._crf = crf
 
     def decode(self, emissions: npt.NDArray[np.float32], mask: npt.NDArray[np.int64]) -> list[list[int]]:

@@ -183,7 +183,8 @@ class TextEncoder:
             head_index, tail_index = map(encoding.input_ids.index, (head_start, tail_start))
         except ValueError as error:
             raise TextError(
-                f"truncation to {self._budget} pieces cut off the marker of head or tail; window=True keeps the pair"
+                f"truncation to {self._budget} pieces cut off the marker of head or tail; the option window keeps the"
+                " pair"
             ) from error
         return replace(encoding, head_index=head_index, tail_index=tail_index)
 

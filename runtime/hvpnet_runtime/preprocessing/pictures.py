@@ -6,7 +6,6 @@ nodes.
 """
 
 import hashlib
-import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from hvpnet_runtime.errors import PictureError, one_line
 from hvpnet_runtime.files import open_regular
 from hvpnet_runtime.preprocessing.boxes import edges_inside
 from hvpnet_runtime.preprocessing.picture_files import FormatError, pixel_data
+from hvpnet_runtime.processes import in_forks
 from hvpnet_runtime.types import Box, Picture
 
 OnBadImage: TypeAlias = Literal["error", "substitute"]
@@ -46,7 +46,7 @@ class _HeaderLock:
 
     def __init__(self) -> None:
         self.renew()
-        os.register_at_fork(after_in_child=self.renew)
+        in_forks(self.renew)
 
     def renew(self) -> None:
         self.lock = threading.Lock()

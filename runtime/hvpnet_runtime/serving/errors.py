@@ -1,6 +1,8 @@
 """Errors of the service, and every error as an RFC 9457 problem."""
 
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from hvpnet_runtime.errors import HvpnetError, InputError, one_line
@@ -90,10 +92,15 @@ class TweetsError(InputError):
 
     def __init__(self, rejections: Sequence[Rejection]) -> None:
         super().__init__(rejections)  # what pickling makes it again of
-        self.rejections = sorted(rejections, key=lambda rejection: rejection.row)
+        self.rejections = sorted(map(_in_settings, rejections), key=lambda rejection: rejection.row)
 
     def __str__(self) -> str:
         return "; ".join(f"tweet {each.row}: {each.message}" for each in self.rejections)
+
+
+def _in_settings(rejection: Rejection) -> Rejection:
+    """Whoever asks a service has no options; whoever runs it has settings of the same names."""
+    return replace(rejection, message=re.sub(r"\bthe option (\w+)", r"the service's setting \1", rejection.message))
 
 
 def problem(error: HvpnetError) -> dict[str, Any]:

@@ -61,8 +61,8 @@ class TritonBackend(HostBackend):
         index = bisect_left(self._lengths, length)
         if index == len(self._lengths):
             raise BackendError(
-                f"{self._model}_text takes up to {self._lengths[-1]} pieces, not {length}: build its engine with a"
-                " larger --max-seq"
+                f"{self._model}_text takes up to {self._lengths[-1]} pieces, not {length}: build its engine"
+                " with hvpnet build and a larger --max-seq"
             )
         return self._lengths[index]
 

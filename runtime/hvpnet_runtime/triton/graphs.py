@@ -103,5 +103,5 @@ def _find_engine(bundle: Bundle, name: str | None) -> Path:
     if name is None and len(found) == 1:
         return next(iter(found.values()))
     if name not in found:
-        raise RepositoryError(f"choose an engine with --graphs: {', '.join(sorted(found))}")
+        raise RepositoryError("choose an engine: " + " or ".join(f'graphs="{each}"' for each in sorted(found)))
     return found[name]

@@ -211,7 +211,7 @@ def test_hints_that_the_tensors_confirm() -> None:
 
 def test_unnamed_labels_are_asked_for() -> None:
     few = replace(SMALL, labels=("O", "B-PER", "I-PER"))
-    with pytest.raises(CheckpointError, match="has 3 labels and not their names: give them with --labels FILE"):
+    with pytest.raises(CheckpointError, match="has 3 labels and not their names: give them as labels=NAMES"):
         infer_config(shapes(tensors(few)))
     relations = replace(SMALL, task="re", labels=tuple(NER_LABELS))  # 13 relations are not the 13 labels
     with pytest.raises(CheckpointError, match="has 13 relations and not their names"):

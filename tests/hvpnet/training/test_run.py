@@ -105,12 +105,18 @@ def killed_at(monkeypatch, owner, name, call):
 
 
 def test_a_run(make_config):
-    config = make_config()
-    result = train(config)
+    config, begun, reported = make_config(), [], []
+    result = train(config, say=begun.append, report=reported.append)
     out = config.train.out
     history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
     assert [entry["epoch"] for entry in history] == [1, 2, 3]
     assert history[2]["loss"] < history[0]["loss"]
+    for line, each in zip(reported, history, strict=False):
+        assert line == f"epoch {each['epoch']} of {EPOCHS}: loss {each['loss']:.4f}, dev F1 {each['dev']['f1']:.4f}"
+    assert (
+        reported[EPOCHS] == f"best epoch {result.best_epoch}: dev F1 {result.dev.f1:.4f}, test F1 {result.test.f1:.4f}"
+    )
+    assert begun[0].startswith("reading the train split: ")
     best = max(history, key=lambda entry: (entry["dev"]["f1"], entry["epoch"]))
     assert (result.best_epoch, result.dev.f1) == (best["epoch"], best["dev"]["f1"])
     assert TrainingConfig.read(out / "config.toml") == config

@@ -121,9 +121,9 @@ def _choose_graphs(bundle: Bundle, options: BuildOptions) -> dict[GraphName, Pla
 def _cure(precision: Precision, bundle: Bundle) -> str:
     """What gives graphs that can be built."""
     wanted = dict.fromkeys((*bundle.manifest.precision, precision))
-    export = f"export the checkpoint again with --precision {','.join(wanted)}"
+    export = f"export the checkpoint again with hvpnet export --precision {','.join(wanted)}"
     others = [each for each in bundle.manifest.precision if each in ("fp32", "fp16")]
-    return f"{export}, or build with --precision {others[0]}" if others else export
+    return f'{export}, or build with precision="{others[0]}"' if others else export
 
 
 def _use_device(options: BuildOptions) -> Device | None:

@@ -93,7 +93,7 @@ def _write(file: Path, content: bytes) -> None:
             opened.write(content)
             opened.flush()
             os.fsync(descriptor)
-            os.fchmod(descriptor, 0o644)  # mkstemp makes it private
+        stage.chmod(0o644)  # mkstemp makes it private
         stage.replace(file)
     finally:
         stage.unlink(missing_ok=True)

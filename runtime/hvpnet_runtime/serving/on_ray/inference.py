@@ -70,7 +70,9 @@ class Inference:
             objects="given",  # those that are found, the preparation finds
         )
         if self._pipeline.backend.max_length is not None:  # the preparation, elsewhere, knows the bundle's limit only
-            raise BackendError(f"the engine of {path} was built for short texts: build it without --max-seq to serve")
+            raise BackendError(
+                f"the engine of {path} was built for short texts: hvpnet build without --max-seq builds one to serve"
+            )
         self._pipeline.warm_up()  # before Ray Serve sends requests here
         self._name, self._metrics, self._size = name, Metrics(RayInstruments()), Batching().size
         self._turns = Turns(f"the backend of {name}", lambda: still_answers(self._pipeline), answer_seconds)

@@ -229,7 +229,7 @@ def test_a_softmax_in_half_precision_is_refused(bundle: Bundle) -> None:
 def test_what_cannot_be_built_is_said_before_anything_is(bundle: Bundle, ner_bundle: Path) -> None:
     with pytest.raises(BuildError, match="max-seq 65 is beyond the bundle's limit of 64 pieces"):
         build_engines(bundle, replace(OPTIONS, max_length=65))
-    cure = "export the checkpoint again with --precision fp32,fp16, or build with --precision fp32"
+    cure = 'export the checkpoint again with hvpnet export --precision fp32,fp16, or build with precision="fp32"'
     with pytest.raises(BundleError, match=f"has no fp16 graphs, only fp32: {cure}"):
         build_engines(Bundle.load(ner_bundle), OPTIONS)
     for name, value in {"max_batch": 0, "max_length": 2, "workspace": 0, "optimisation_level": 6}.items():

@@ -17,6 +17,8 @@ from hvpnet_runtime.errors import one_line
 
 VERBS = {
     "demo": "generate picture-tweets, train, export, verify, predict, and write a report",
+    "data check": "say what a data set holds and what is missing from it",
+    "recipe": "print the published training recipe of a data set",
     "train": "train a model by the paper's recipe",
     "export": "turn a checkpoint into a bundle of two ONNX graphs",
     "build": "build TensorRT engines from a bundle's graphs",

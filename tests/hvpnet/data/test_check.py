@@ -87,8 +87,10 @@ def test_everything_that_is_missing_is_said_at_once(twitter, capsys):
     assert out[5:] == [
         f"missing in train: 1 of 3 crops, the first: 1_1.png is not in {crops / 'train/crops'}",
         f"missing in dev: no dev split in {twitter}: looked for dev.txt, valid.txt, val.txt, txt/ours_val.txt",
-        "missing in test: no lists of crops: looked for test_objects.json, twitter2015_test_dict.pth,"
-        " txt/mre_test_dict.pth",
+        (
+            "missing in test: no lists of crops: looked for test_objects.json, twitter2015_test_dict.pth,"
+            " txt/mre_test_dict.pth"
+        ),
     ]
 
 
@@ -145,13 +147,16 @@ def test_without_crops_nothing_is_missing(mnre):
 def test_json_lines(tmp_path, capsys):
     picture(tmp_path / "a.jpg")
     (tmp_path / "tweets.jsonl").write_text(
-        '{"text": "Ann", "image": "a.jpg", "objects": ["a.jpg", "b.png"]}\n\n{"text": "Bo", "image": "a.jpg"}\n{"tex": 1}\n'
+        '{"text": "Ann", "image": "a.jpg", "objects": ["a.jpg", "b.png"]}\n\n'
+        '{"text": "Bo", "image": "a.jpg"}\n{"tex": 1}\n'
     )
     assert main(["data", "check", str(tmp_path)]) == 1
     assert capsys.readouterr().out.splitlines() == [
         "tweets.jsonl  2 tweets, 1 pictures, 1 crops",
-        "missing in tweets.jsonl: line 4 is no tweet: unknown keys 'tex': a tweet has id, text, words, image, objects,"
-        " boxes, head, tail",
+        (
+            "missing in tweets.jsonl: line 4 is no tweet: unknown keys 'tex': a tweet has id, text, words, image, objects,"
+            " boxes, head, tail"
+        ),
         f"missing in tweets.jsonl: 1 of 2 crops, the first: b.png is not in {tmp_path}",
     ]
     (tmp_path / "tweets.jsonl").write_text('{"text": "Ann", "image": "a.jpg"}\n')

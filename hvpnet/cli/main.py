@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if isinstance(sys.stdout, TextIOWrapper):  # what a terminal cannot show must not end a run
         sys.stdout.reconfigure(errors="backslashreplace")
-    parsed = _parser().parse_args(_one_verb(sys.argv[1:] if arguments is None else arguments))
+    parsed = command_parser().parse_args(_one_verb(sys.argv[1:] if arguments is None else arguments))
     logging.basicConfig(level=logging.INFO if parsed.debug else logging.WARNING, format="%(name)s: %(message)s")
     try:
         with _signals_unwind():
@@ -120,7 +120,8 @@ def _one_verb(arguments: Sequence[str]) -> list[str]:
     return [verb, *arguments[2:]] if verb in VERBS else list(arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """The parser of the command line, which the documentation is made of, too."""
     parser = argparse.ArgumentParser(
         prog="hvpnet", description="From a trained HVPNeT checkpoint to entities and relations.", allow_abbrev=False
     )

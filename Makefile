@@ -26,7 +26,7 @@ lint: $(VENV)/ready
 
 # The site, in build/site; links that lead nowhere and names that are not there are errors. Its MkDocs is release 1.
 docs: $(VENV)/ready
-	DISABLE_MKDOCS_2_WARNING=true $(BIN)/python -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # What the tests do a little of, because it takes long: hostile requests to the service, kills of a bulk run.
 endurance: $(VENV)/ready

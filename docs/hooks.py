@@ -2,19 +2,17 @@
 
 import argparse
 import re
-from typing import Any
 
 from hvpnet.cli.main import VERBS, command_parser
 
-REPOSITORY = "https://github.com/hvpnet/hvpnet/blob/main/"
 COMMANDS = "<!-- the commands -->"
 
 
-def on_page_markdown(markdown: str, page: Any, **_: object) -> str:  # noqa: ANN401  mkdocs' types
-    """Put the options of every verb into their page, and make links out of docs/ into ones of the repository."""
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Put the options of every verb into their page; links out of docs/, which is all of the site, become names."""
     if COMMANDS in markdown:
         markdown = markdown.replace(COMMANDS, commands())
-    return re.sub(r"\]\(\.\./", f"]({REPOSITORY}", markdown)
+    return re.sub(r"\[([^]]+)\]\(\.\./([^)#]+)[^)]*\)", r"\1 (`\2` in the repository)", markdown)
 
 
 def commands() -> str:

@@ -2,6 +2,7 @@
 
 import re
 from importlib import import_module
+from inspect import getdoc
 from pkgutil import walk_packages
 
 import pytest
@@ -43,7 +44,7 @@ def test_every_error_is_listed_with_its_cause_and_cure():
 
 @pytest.mark.parametrize("options", [DataOptions, ModelOptions, RunOptions])
 def test_every_key_of_a_configuration_is_described(options):
-    described = re.findall(r"^    (\w+): ", options.__doc__, re.MULTILINE)
+    described = re.findall(r"^    (\w+): ", getdoc(options), re.MULTILINE)
     assert described == list(options.__dataclass_fields__)
 
 

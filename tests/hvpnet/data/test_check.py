@@ -154,8 +154,8 @@ def test_json_lines(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines() == [
         "tweets.jsonl  2 tweets, 1 pictures, 1 crops",
         (
-            "missing in tweets.jsonl: line 4 is no tweet: unknown keys 'tex': a tweet has id, text, words, image, objects,"
-            " boxes, head, tail"
+            "missing in tweets.jsonl: line 4 is no tweet: unknown keys 'tex': a tweet has id, text, words, image,"
+            " objects, boxes, head, tail"
         ),
         f"missing in tweets.jsonl: 1 of 2 crops, the first: b.png is not in {tmp_path}",
     ]

@@ -88,7 +88,8 @@ def _crops(files: SplitFiles, keys: Sequence[str], missing: list[str]) -> list[P
     """Paths of the crops of tweets; where there are lists without a folder, or the other way round, one is missing."""
     if files.objects is None:
         if files.expected_objects:
-            looked_for = ", ".join(each.name for each in files.expected_objects)
+            root = files.expected_objects[0].parent
+            looked_for = ", ".join(str(each.relative_to(root)) for each in files.expected_objects)
             missing.append(f"no lists of crops: looked for {looked_for}")
         return []
     try:

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # five times slower.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo check test lint endurance packages setup clean-setup
+.PHONY: demo check test lint docs endurance packages setup clean-setup
 
 demo: $(VENV)/ready
 	$(BIN)/hvpnet demo --out demo
@@ -15,7 +15,7 @@ demo: $(VENV)/ready
 check: lint
 	$(BIN)/pytest --numprocesses auto --dist loadfile -m "not heavy"
 
-test: lint $(VENV)/tritonserver/ready
+test: lint docs $(VENV)/tritonserver/ready
 	$(BIN)/pytest --numprocesses auto --dist loadfile
 
 lint: $(VENV)/ready
@@ -23,6 +23,10 @@ lint: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The site, in build/site; links that lead nowhere and names that are not there are errors. Its MkDocs is release 1.
+docs: $(VENV)/ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # What the tests do a little of, because it takes long: hostile requests to the service, kills of a bulk run.
 endurance: $(VENV)/ready
@@ -45,7 +49,7 @@ clean-setup:
 $(VENV)/ready: pyproject.toml CMakeLists.txt $(wildcard runtime/csrc/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --upgrade pip
-	$(BIN)/python -m pip install --editable '.[cpu,train,export,bench,bulk,graph,serve,ray,dev]'
+	$(BIN)/python -m pip install --editable '.[cpu,train,export,bench,bulk,graph,serve,ray,docs,dev]'
 	touch $@
 
 # A Triton server for the tests. Its Python backend reads arrays of NumPy 1 only, which stands beside it.

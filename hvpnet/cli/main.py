@@ -18,6 +18,8 @@ from hvpnet_runtime.errors import one_line
 
 VERBS = {
     "demo": "generate picture-tweets, train, export, verify, predict, and write a report",
+    "data check": "say what a data set holds and what is missing from it",
+    "recipe": "print the published training recipe of a data set",
     "train": "train a model by the paper's recipe",
     "export": "turn a checkpoint into a bundle of two ONNX graphs",
     "build": "build TensorRT engines from a bundle's graphs",
@@ -124,7 +126,7 @@ def _one_verb(arguments: Sequence[str]) -> list[str]:
 
 
 def command_parser(*, nested: bool = False) -> argparse.ArgumentParser:
-    """The parser of the command line.
+    """The parser of the command line, which the documentation is made of, too.
 
     Args:
         nested: verbs of two words are below that of the first word, which is what completes them but does not parse.

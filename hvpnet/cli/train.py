@@ -10,7 +10,7 @@ from hvpnet.cli.options import ShownOptions, argument, note, progress, show
 class Options(ShownOptions):
     """What `hvpnet train` was asked to do."""
 
-    config: Path = argument("a TOML file; see configs/ in the repository")
+    config: Path = argument("a TOML file, such as hvpnet recipe prints")
 
 
 def run(options: Options) -> int:

@@ -250,7 +250,7 @@ class _Pictures:
         )
 
     def _resolve(self, folder: Path, image: str, where: str) -> Path:
-        path = _within(folder, image, where)
+        path = within(folder, image, where)
         if self._on_bad_image == "error":
             if fault := _fault(path, folder):
                 raise DataError(
@@ -272,13 +272,13 @@ class _Pictures:
     def _crop(self, name: str, where: str) -> Path:
         if self._files.crops is None:
             raise DataError(f"{where}: its crop {brief(name)} is listed, but there is no folder of crops: add it")
-        path = _within(self._files.crops, name, where)
+        path = within(self._files.crops, name, where)
         if fault := _fault(path, self._files.crops):
             raise DataError(f"{where}: its crop {brief(name)} {fault}, or remove it from the object lists")
         return path
 
 
-def _within(folder: Path, name: str, where: str) -> Path:
+def within(folder: Path, name: str, where: str) -> Path:
     """A file of a folder or of one within it, by the name that a data set gives it."""
     pure = PurePath(name)
     if pure.is_absolute() or ".." in pure.parts or not pure.parts:

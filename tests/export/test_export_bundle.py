@@ -20,7 +20,7 @@ from places import ROOT
 from tokenizers import Tokenizer
 
 from hvpnet import HVPNeT
-from hvpnet.cli.main import _parser
+from hvpnet.cli.main import command_parser
 from hvpnet.modeling.tokenizer import MARKERS, load_tokenizer
 from hvpnet_export import ExportError, IncompleteError, ParityError, ParityReport, compare, export_bundle
 from hvpnet_export.bundle import write_arrays
@@ -124,7 +124,7 @@ def test_an_older_bundle_is_refused_with_the_command_that_makes_it_anew(
     assert command == f"hvpnet export CHECKPOINT --tokenizer DIR --out NEW_BUNDLE {options}"
     verb, *arguments = command.split()
     assert verb == "hvpnet"
-    parsed = _parser().parse_args(arguments)  # it is a command that this version takes
+    parsed = command_parser().parse_args(arguments)  # it is a command that this version takes
     assert ("int8" in parsed.precision) == (parsed.calibration is not None)
     (tmp_path / "bundle" / "manifest.json").write_text(json.dumps(older | {"task": "re", "limits": None}), "utf-8")
     with pytest.raises(BundleError, match="--labels LABELS") as caught:

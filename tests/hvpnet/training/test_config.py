@@ -2,13 +2,12 @@ import json
 from pathlib import Path
 
 import pytest
-from places import ROOT
 
 from hvpnet import ResNetConfig
+from hvpnet.cli import main
 from hvpnet.errors import ConfigError
 from hvpnet.training.config import BertSizes, DataOptions, ModelOptions, RunOptions, TrainingConfig
 
-CONFIGS = ROOT / "configs"
 TABLES = {
     "data": {"root": "tweets"},
     "model": {
@@ -90,21 +89,32 @@ def test_round_trip(tmp_path):
     assert TrainingConfig.read(copy) == config
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.name)
-def test_shipped_configurations(path):
-    config = TrainingConfig.read(path)
-    assert config.model.variant == "full"
-    assert TrainingConfig.read(path).train.seed == 1234
-
-
-def test_published_recipes():
-    twitter, mnre = (TrainingConfig.read(CONFIGS / f"{name}.toml") for name in ("twitter2015", "mnre"))
-    assert (twitter.train.epochs, twitter.train.batch_size, twitter.train.warmup_ratio) == (30, 8, 0.01)
-    assert (mnre.train.epochs, mnre.train.batch_size, mnre.train.warmup_ratio) == (15, 16, 0.06)
-    for config, length in ((twitter, 128), (mnre, 80)):
-        assert (config.train.lr, config.train.head_lr, config.train.weight_decay) == (3e-5, 5e-2, 1e-2)
-        assert (config.model.max_length, config.model.prefix_length, config.model.projection_size) == (length, 4, 800)
-        assert config.model.resnet == ResNetConfig("bottleneck", (3, 4, 6, 3))
+def test_published_recipes(tmp_path, capsys):
+    """As `hvpnet recipe` prints them; their paths count from wherever the file lies."""
+    for name, root, epochs, batch_size, warmup_ratio, length in (
+        ("twitter2015", "data/NER_data/twitter2015", 30, 8, 0.01, 128),
+        ("twitter2017", "data/NER_data/twitter2017", 30, 8, 0.01, 128),
+        ("mnre", "data/RE_data", 15, 16, 0.06, 80),
+    ):
+        assert main(["recipe", name]) == 0
+        path = tmp_path / f"{name}.toml"
+        path.write_text(capsys.readouterr().out, "utf-8")
+        config = TrainingConfig.read(path)
+        assert config.data == DataOptions(tmp_path / root, "substitute")
+        assert config.train == RunOptions(
+            tmp_path / "runs" / name,
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=3e-5,
+            head_lr=5e-2,
+            weight_decay=1e-2,
+            warmup_ratio=warmup_ratio,
+            eval_begin_epoch=1 if name == "mnre" else 3,
+            seed=1234,
+        )
+        model = config.model
+        assert (model.variant, model.max_length, model.prefix_length, model.projection_size) == ("full", length, 4, 800)
+        assert model.resnet == ResNetConfig("bottleneck", (3, 4, 6, 3))
 
 
 @pytest.mark.parametrize(

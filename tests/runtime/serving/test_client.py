@@ -485,7 +485,7 @@ def test_the_examples_of_the_docs(local_form, tmp_path, monkeypatch, capsys):
         Path(name).write_bytes(picture_file(Path(name).suffix[1:].replace("jpg", "jpeg")))
     Path("tweets.txt").write_text("Jordan was great\n\nParis in the rain\n")
     docs = (ROOT / "docs/client.md").read_text("utf-8") + (ROOT / "README.md").read_text("utf-8")
-    examples = [each for each in re.findall(r"```python\n(.*?)```", docs, re.DOTALL) if "Client(" in each]
+    examples = [each for each in re.findall(r"```python[^\n]*\n(.*?)```", docs, re.DOTALL) if "Client(" in each]
     printed = []
     for example in examples:
         exec(compile(example.replace("http://127.0.0.1:8000", local_form.url), "docs", "exec"), {})

@@ -1,0 +1,81 @@
+"""Every example of the README and of the documentation runs as it stands, but for those that declare what they lack."""
+
+import re
+import shutil
+from collections import Counter
+
+import pytest
+import torch
+from filelock import FileLock
+from places import ROOT
+from walked_pages import blocks_of, walk
+
+from hvpnet import load_checkpoint
+from hvpnet.data import write_picture_tweets, write_tokenizer
+from hvpnet.demo.run import RECIPE, SIZES
+from hvpnet.modeling.tokenizer import load_tokenizer
+from hvpnet.training.config import TrainingConfig
+from hvpnet.training.run import train
+
+pytestmark = pytest.mark.heavy
+
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+NOT_HERE = {
+    "the package index": 8,
+    "minutes": 3,
+    "published data": 3,
+    "a service": 8,
+    "a grounder": 8,
+    "a GPU": 2,
+    "a Ray cluster": 1,
+    "Triton": 2,
+    "a large file": 2,
+}
+"""What examples need that a test machine lacks, and how many of them; anything more is to be run."""
+
+RUN = [
+    page
+    for page in PAGES
+    if any(block.language in ("console", "python") and not block.needs for block in blocks_of(page))
+]
+
+
+@pytest.fixture(scope="session")
+def world(shared_tmp):
+    """What `hvpnet demo` leaves of its model with pictures, and a checkpoint as the published code saves one."""
+    from hvpnet_export import export_bundle  # which takes seconds
+
+    out = shared_tmp / "world"
+    with FileLock(out.with_suffix(".lock")):
+        if not out.exists():
+            demo = out.with_name("world.part") / "demo"
+            write_picture_tweets(demo / "data", sizes=SIZES)
+            write_tokenizer(demo / "tokenizer")
+            shutil.copy(RECIPE, demo / "train.toml")
+            best = train(TrainingConfig.read(demo / "train.toml")).checkpoint
+            model = load_checkpoint(best)
+            export_bundle(model, load_tokenizer(best, "ner"), demo / "bundle")
+            torch.save(model.state_dict(), demo.parent / "best_model.pth")
+            demo.parent.rename(out)
+    return out
+
+
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
+def test_examples(page, world, tmp_path):
+    (tmp_path / "demo").symlink_to(world / "demo")
+    shutil.copy(world / "best_model.pth", tmp_path)
+    walk(page, tmp_path)
+
+
+def test_examples_that_are_not_run_are_counted():
+    needs = Counter(block.needs for page in PAGES for block in blocks_of(page) if block.needs)
+    assert needs == NOT_HERE
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_command_stands_outside_a_block_that_is_run(page):
+    outside = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    assert re.findall(r"^ {4}(?:hvpnet|pip|python|curl|ray|serve) .*$", outside, re.MULTILINE) == []
+    for block in blocks_of(page):
+        assert block.language in ("console", "python", "json", "toml", "yaml", "text", "mermaid"), block
+        assert block.language != "console" or block.text.startswith("$ "), block

@@ -60,10 +60,10 @@ def check_data(
         raise DataError(f"{path} is no data set: give a folder, or a file of JSON lines ({' or '.join(_LINES)})")
     if not path.exists():
         raise DataError(f"{path} does not exist: give the folder of a data set")
-    found = {split: _split(path, split, on_bad_image) for split in splits}
+    found: dict[str, PartReport] = {split: _split(path, split, on_bad_image) for split in splits}
     if lines and not any(report.tweets for report in found.values()):
         return {each.name: _json_lines(each, on_bad_image) for each in lines}
-    return {**found}
+    return found
 
 
 def _split(root: Path, split: SplitName, on_bad_image: OnBadImage) -> PartReport:

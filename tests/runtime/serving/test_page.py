@@ -22,6 +22,7 @@ from starlette.testclient import TestClient
 from tiny_grounder import COLOURS, add_grounder
 from waiting import eventually
 
+from hvpnet import Pipeline, TriplePipeline, Tweet
 from hvpnet_runtime.serving import Settings
 from hvpnet_runtime.serving.address import listen, url_of
 from hvpnet_runtime.serving.admission import Admission
@@ -282,6 +283,36 @@ def test_relation_by_the_keyboard_alone(page, answers):
     assert marks(page) == [{"start_text": "Jordan", "label": "head"}, {"start_text": "Bulls", "label": "tail"}]
     assert page.text("status").startswith(f"Relation {told} in ")
     assert '"head":[2,8],"tail":[20,25]' in page.text("curl")
+
+
+@browsing
+@pytest.mark.usefixtures("capitals")
+def test_triples_are_told_and_drawn(page, settings):
+    text = "Jordan met Florence at UNICEF , Georgia !"
+    with TriplePipeline(*(Pipeline.load(path, window=True) for path in settings.bundles.values())) as pipeline:
+        (expected,) = pipeline([Tweet(text=text)])
+    assert expected.triples
+    choices = page["bundle"].find_elements(By.TAG_NAME, "option")
+    assert [each.text for each in choices] == [
+        "ner (entities)", "re (relations)", "Entities and the relations between them",
+    ]  # fmt: skip
+    choices[2].click()
+    assert not page["pair"].is_displayed()
+    page["text"].send_keys(text)
+    page.send()
+    assert page.text("error") == ""
+    listed = [each.text for each in page["triples-list"].find_elements(By.TAG_NAME, "li")]
+    assert listed == [
+        f"{each.head.text} → {each.relation}, {shown_score(each.score)} → {each.tail.text}" for each in expected.triples
+    ]
+    drawn = [each.get_attribute("textContent") for each in page["graph"].find_elements(By.TAG_NAME, "text")]
+    names = [each.text for each in expected.entities]
+    assert sorted(drawn) == sorted(
+        [*names, *(f"{each.relation.rpartition('/')[2]} {shown_score(each.score)}" for each in expected.triples)]
+    )
+    assert len(page["graph"].find_elements(By.TAG_NAME, "line")) == len(listed)
+    assert page.text("curl").startswith(f"curl '{page.url}/v1/triples'")
+    assert page.complaints() == []
 
 
 @browsing

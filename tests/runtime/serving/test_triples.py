@@ -8,10 +8,11 @@ import httpx2
 import pytest
 from starlette.testclient import TestClient
 
-from hvpnet import AsyncClient, Client, Pipeline, TextError, TriplePipeline, Tweet, UnknownBundleError
+from hvpnet import AsyncClient, Client, Pipeline, TextError, TriplePipeline, Tweet
 from hvpnet_runtime.client.conversation import _triples
 from hvpnet_runtime.serving import Settings
 from hvpnet_runtime.serving.api import create_api
+from hvpnet_runtime.serving.errors import UnknownBundleError
 from hvpnet_runtime.serving.in_process import InProcess
 from hvpnet_runtime.serving.metrics import Metrics
 

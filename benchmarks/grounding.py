@@ -83,7 +83,7 @@ def pss_mib() -> float:
 def answers(bundle: Path, backend: str, threads: int | None, count: int, drawn: Iterator[bytes]) -> dict[str, Any]:
     """One tweet's answer: objects found in a new picture, in one that was seen, and no objects in a new one.
 
-    Of an answer with objects found in a new picture also what the grounder's network takes of it.
+    An answer with objects found in a new picture also has the part of it that the grounder's network takes.
     """
     names = [f"{objects}, {when}" for objects in ("found", "none") for when in ("new", "seen")]
     laps: dict[str, list[tuple[float, float]]] = {name: [] for name in [*names, "grounder"]}

@@ -15,7 +15,7 @@ from hvpnet_runtime.types import Progress
 
 GRAPH_SIZES = Sizes(train=700, dev=100, test=200)
 EPOCHS = 24
-"""Of both models, of which the best on dev is kept: the demo's recipe has 8, for twice as many tweets."""
+"""Epochs of both models, of which the best on dev is kept. The demo's recipe has 8, for twice as many tweets."""
 
 _PARTS: dict[Task, str] = {"ner": "entities", "re": "relations"}
 

@@ -34,7 +34,7 @@ class TripleScores(F1):
 
 @dataclass(frozen=True)
 class PairScores:
-    """Of marked pairs that have a relation, how many are found in posts whose other pairs nobody marked.
+    """Recall of marked pairs that have a relation, in posts whose other pairs nobody marked.
 
     Attributes:
         pairs: that have a relation.

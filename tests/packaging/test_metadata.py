@@ -47,7 +47,7 @@ def test_files_that_other_programs_read(schema, files):
 
 
 def test_workflows_run_targets_that_there_are():
-    """Of the Makefile, and files of the checkout."""
+    """Targets of the Makefile, and files of the checkout."""
     targets = {line.partition(":")[0] for line in (ROOT / "Makefile").read_text("utf-8").splitlines() if ":" in line}
     for workflow in ROOT.glob(".github/workflows/*.yml"):
         for job in yaml.safe_load(workflow.read_text("utf-8"))["jobs"].values():

@@ -52,7 +52,7 @@ Answers: TypeAlias = Sequence[Result | Rejection]
 """One result per tweet, in order, or the reasons why some of them cannot be processed."""
 
 Triples: TypeAlias = Sequence[TripleResult | Rejection]
-"""Likewise of posts."""
+"""One result per post, in order, or the reasons why some of them cannot be processed."""
 
 _Answer = TypeVar("_Answer")
 

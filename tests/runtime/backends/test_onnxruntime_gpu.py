@@ -256,7 +256,7 @@ def test_engines_of_other_graphs_are_in_another_folder(ner_bundle: Path, re_bund
 
 
 def test_the_libraries_are_looked_for_without_a_word_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
-    """Of its own; what another thread prints meanwhile gets there."""
+    """Output of its own; what another thread prints meanwhile gets there."""
 
     def preload(cuda: bool = True) -> None:
         print("Failed to load libcublas.so.13: no such file" if cuda else "")

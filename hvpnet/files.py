@@ -45,7 +45,7 @@ def require_grounder(grounder: Path, tokenizer: Path | None) -> None:
     if tokenizer is None and not grounder.is_dir():
         raise ConfigError(
             f"the grounder {grounder} comes without a tokenizer: name the folder of the BERT that it was trained on"
-            " (--grounder-tokenizer, or tokenizer in Python)"
+            " (hvpnet ground add --grounder-tokenizer, or tokenizer in Python)"
         )
     if tokenizer is not None and not tokenizer.is_dir():
         raise ConfigError(f"the grounder's tokenizer {tokenizer} is not there: name the folder of the tokenizer")

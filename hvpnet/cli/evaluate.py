@@ -14,10 +14,11 @@ from hvpnet.data import find_split, posts_file, read_split
 from hvpnet.data.examples import RelationExample, SplitName, count_files, in_words
 from hvpnet.evaluation.metrics import require_scorer
 from hvpnet.evaluation.scoring import check_split, score_pipeline
-from hvpnet.evaluation.triples import score_pairs, score_triples
+from hvpnet.evaluation.triples import TripleScores, score_pairs, score_triples
 from hvpnet_runtime.errors import InputError
 from hvpnet_runtime.pipeline import Pipeline
 from hvpnet_runtime.triples import TriplePipeline
+from hvpnet_runtime.triples.pipeline import share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,8 @@ class Options(PipelineOptions):
     def __post_init__(self) -> None:
         if self.triples is None and (self.threshold is not None or self.any_types):
             raise InputError("--threshold and --any-types belong to --triples")
+        if self.threshold is not None:
+            share("--threshold", self.threshold)
 
 
 def run(options: Options) -> int:
@@ -73,9 +76,7 @@ def _score_triples(options: Options, relations: Path) -> dict[str, Any]:
         ways = {"types_agree": _triples(options, pair, any_types=False)} if not options.any_types else {}
         ways["any_types"] = _triples(options, pair, any_types=True)
         of_posts = posts_file(options.data, options.split).exists()
-        result = (_score_posts if of_posts else _score_marked_pairs)(options, pair, ways)
-        note_missing_objects(next(iter(ways.values())).without_objects)
-    return result
+        return (_score_posts if of_posts else _score_marked_pairs)(options, pair, ways)
 
 
 def _triples(options: Options, pair: tuple[Pipeline, Pipeline], *, any_types: bool) -> TriplePipeline:
@@ -88,11 +89,12 @@ def _score_posts(options: Options, pair: tuple[Pipeline, Pipeline], ways: dict[s
     posts = read_scorable(options.data, options.split, pair, pictures=not options.without_pictures)
     counts = count_files([post.tweet for post in posts])
     progress(f"scoring the triples of {in_words(counts)} on {pair[0].backend.name}, {pair[0].backend.precision}")
-    scores = {
-        name if not given else f"{name}_given_entities": score_triples(pipeline, posts, given=given)
-        for name, pipeline in ways.items()
-        for given in (False, True)
-    }
+    scores: dict[str, TripleScores] = {}
+    for name, pipeline in ways.items():
+        scores[name] = score_triples(pipeline, posts)
+        if len(scores) == 1:  # the same posts are read again and again
+            note_missing_objects(pipeline.without_objects)
+        scores[f"{name}_given_entities"] = score_triples(pipeline, posts, given=True)
     ways_table = {
         name: {"precision": each.precision, "recall": each.recall, "f1": each.f1} for name, each in scores.items()
     }
@@ -104,11 +106,12 @@ def _score_marked_pairs(
 ) -> dict[str, Any]:
     """Recall of the pairs that a data set for relations marks."""
     files = find_split(options.data, options.split)
-    bundle = pair[1].bundle
+    bundle = next((each.bundle for each in pair if each.bundle.sizes.pictures), pair[1].bundle)
     reads = bundle.sizes.pictures > 0 and not options.without_pictures
     split = read_split(files, options.on_bad_image, pictures=bundle.pictures if reads else None)
     check_split(split, "re", with_pictures=reads, cure="add their folder, or score with without_pictures=True")
     progress(f"scoring the marked pairs of {split.summary} on {pair[0].backend.name}, {pair[0].backend.precision}")
     examples = [example for example in split.examples if isinstance(example, RelationExample)]
     scores = {name: asdict(score_pairs(pipeline, examples)) for name, pipeline in ways.items()}
+    note_missing_objects(next(iter(ways.values())).without_objects)
     return {**split.counts, **next(iter(scores.values())), "ways": scores}

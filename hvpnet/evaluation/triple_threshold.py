@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, Context
+from decimal import ROUND_FLOOR, Context, Decimal
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from hvpnet_runtime.triples import TriplePipeline
 SHARES = tuple(tenth / 10 for tenth in range(1, 11))
 """Shares of the wrong triples that a candidate drops; one more candidate drops none."""
 
-_DIGITS = Context(prec=4, rounding=ROUND_CEILING)
+_DIGITS = Context(prec=4, rounding=ROUND_FLOOR)
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ def try_triple_thresholds(pipeline: TriplePipeline, posts: Sequence[PostExample]
 
 
 def candidate_thresholds(wrong: Sequence[float]) -> list[float]:
-    """Zero and what is just above deciles of the scores of wrong triples, to four digits; 1 at most."""
+    """Zero and what is just above deciles of the scores of wrong triples: the distance from 1 has four digits."""
     if not wrong:
         return [0.0]
     deciles = np.quantile(np.array(wrong, np.float64), SHARES, method="inverted_cdf")
-    above = (float(_DIGITS.create_decimal_from_float(float(np.nextafter(each, np.inf)))) for each in deciles)
-    return sorted({0.0, *(min(1.0, each) for each in above)})
+    left = (1 - Decimal(float(np.nextafter(each, np.inf))) for each in deciles)  # to 1
+    return sorted({0.0, *(float(1 - max(Decimal(0), _DIGITS.create_decimal(each))) for each in left)})

@@ -159,7 +159,7 @@ class RelationResult:
         tail: the marked tail.
         cut_words: how many words lay beyond the piece budget and were not read.
         objects: as of `EntityResult`.
-        probabilities: of every relation by name, the most probable first.
+        probabilities: of every relation by name, the most probable first; a client has those that it asked for.
     """
 
     id: Any

@@ -62,7 +62,7 @@ class OnnxRuntimeGpuBackend(DeviceBackend):
     """
 
     device_type = "cuda"
-    longer_texts = "export the checkpoint again with a larger --max-length"
+    longer_texts = "export the checkpoint again for longer texts (hvpnet export --max-length)"
     lanes = 2  # one is queued while the other's answers are read
 
     def __init__(

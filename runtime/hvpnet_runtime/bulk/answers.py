@@ -42,9 +42,11 @@ class JsonLinesAnswers:
 
     Attributes:
         with_rows: whether rows are to have the number of their row in the input, as `row`.
+        part_suffix: of the files of parts; None for that of the output.
     """
 
     with_rows = False
+    part_suffix: str | None = None
 
     def encode(self, rows: Iterable[Mapping[str, Any]]) -> bytes:
         """A file of these rows, which are JSON types."""
@@ -74,6 +76,7 @@ class ParquetAnswers:
     """
 
     with_rows = False
+    part_suffix: str | None = None
 
     def __init__(self, task: AnswerKind, id_type: pa.DataType, *, with_objects: bool = False) -> None:
         self._schema = _schema(task, id_type)
@@ -119,19 +122,18 @@ class GraphAnswers(JsonLinesAnswers):
 
     Args:
         form: how the graph is written.
-
-    Raises:
-        MissingExtraError: what writes it is not installed.
     """
 
-    with_rows = True  # it names a post without an id
+    with_rows = True  # it tells posts apart
+    part_suffix = ".jsonl"
 
     def __init__(self, form: GraphFormat) -> None:
-        self._writer = graph_writer(form)
+        self._form = form
 
     def join(self, contents: Iterable[bytes], out: Path) -> int:
         """Write the graph."""
-        return self._writer((json.loads(line) for content in contents for line in content.splitlines()), out)
+        rows = (json.loads(line) for content in contents for line in content.splitlines())
+        return graph_writer(self._form)(rows, out)
 
 
 Answers: TypeAlias = JsonLinesAnswers | ParquetAnswers
@@ -152,7 +154,7 @@ def _schema(task: AnswerKind, id_type: pa.DataType) -> pa.Schema:
         scored = [("score", pa.float64()), ("probabilities", probabilities)]
         triple = pa.struct([("head", entity), ("relation", pa.string()), ("tail", entity), *scored])
         found = [("entities", pa.list_(entity)), ("triples", pa.list_(triple))]
-        return pa.schema([("id", id_type), *found, cut_words, ("cut_pairs", pa.int32())])
+        return pa.schema([("id", id_type), *found, cut_words, ("cut_pairs", pa.int64())])
     return pa.schema([("id", id_type), ("entities", pa.list_(entity)), ("tags", pa.list_(pa.string())), cut_words])
 
 

@@ -16,7 +16,7 @@ from hvpnet_runtime.bundle import sha256 as file_digest
 from hvpnet_runtime.pipeline import Pipeline, finds_objects
 from hvpnet_runtime.preprocessing.pictures import Jpeg, OnBadImage
 from hvpnet_runtime.triples import TriplePipeline
-from hvpnet_runtime.triples.graph import GraphFormat
+from hvpnet_runtime.triples.graph import GraphFormat, check_graph_name, graph_writer
 from hvpnet_runtime.triples.pairs import MAX_PAIRS
 from hvpnet_runtime.triples.pipeline import check_bundles
 from hvpnet_runtime.types import ObjectSource
@@ -78,7 +78,6 @@ class Job:
 
         Raises:
             InputError: the output's ending says nothing about it.
-            MissingExtraError: what writes them is not installed.
         """
         return answers_for(self.output, bundle.task, id_type, with_objects=finds_objects(bundle.manifest, self.objects))
 
@@ -128,6 +127,9 @@ class TripleJob(Job):
 
     def check(self) -> Bundle:
         """See `Job`."""
+        if self.format is not None:
+            check_graph_name(self.output, self.format)
+            graph_writer(self.format)  # where it is not installed, nothing begins
         entities, relations = Bundle.load(self.bundle), Bundle.load(self.relations)
         check_bundles(entities, relations, any_types=self.any_types)
         return entities

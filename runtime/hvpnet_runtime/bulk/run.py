@@ -43,7 +43,7 @@ def annotate(job: Job, workers: Workers = Local(), *, progress: TextIO | None = 
     job = job.absolute()
     bundle, source = job.check(), open_source(job.input)
     answers = job.answers(bundle, source.id_type)
-    with WorkFolder.hold(job.output, job.rejected) as work:
+    with WorkFolder.hold(job.output, job.rejected, answers.part_suffix) as work:
         identity = _identity(job)
         work.begin(identity, lambda: _index(source, job.part_rows, progress))
         todo = work.unfinished()

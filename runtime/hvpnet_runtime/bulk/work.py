@@ -44,14 +44,16 @@ class WorkFolder:
 
     @classmethod
     @contextmanager
-    def hold(cls, output: Path, rejected: Path) -> "Iterator[WorkFolder]":
+    def hold(cls, output: Path, rejected: Path, suffix: str | None = None) -> "Iterator[WorkFolder]":
         """The work folder of an output and its side file, kept from other runs.
+
+        Parts have the suffix of the output, or this one.
 
         Raises:
             BulkError: one of them exists, another run is at work on them, or there cannot be a folder.
         """
         path = output.with_name(f"{output.name}.work")
-        work = cls(path, output.suffix)
+        work = cls(path, output.suffix if suffix is None else suffix)
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -131,6 +133,8 @@ class WorkFolder:
                     yield content
 
             found = answers.join(contents(), joined)
+            for file in joined.iterdir() if joined.is_dir() else ():
+                flush(file)
         rows = sum(part.rows for part in self.parts)
         with side.open("rb") as refused:
             found += _LINES.count(refused)
@@ -140,6 +144,7 @@ class WorkFolder:
         if reasons:
             flush(side)
             side.replace(rejected)
+        _remove_folder(output, joined)
         joined.replace(output)  # last: where the output is, all is
         flush(output.parent)  # the parts may go now
         return found - reasons.total(), reasons
@@ -207,6 +212,19 @@ class WorkFolder:
     def _seal(self, part: Part, answers: bytes, rejected: bytes) -> bytes:
         files = ((answers, self.answers(part)), (rejected, self.rejected(part)))
         return "".join(f"{sha256(content).hexdigest()}  {path.name}\n" for content, path in files).encode()
+
+
+def _remove_folder(output: Path, joined: Path) -> None:
+    """Remove a folder of the output's name that this run has made before it was killed; a folder replaces none.
+
+    Raises:
+        BulkError: it holds other files.
+    """
+    if not (output.is_dir() and joined.is_dir()):
+        return
+    if {each.name for each in output.iterdir()} - {each.name for each in joined.iterdir()}:
+        raise BulkError(f"{output} holds files that are not of this run: move it, and run again")
+    shutil.rmtree(output)
 
 
 def _digest(values: Mapping[str, Any]) -> str:

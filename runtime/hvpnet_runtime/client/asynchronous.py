@@ -1,6 +1,7 @@
 """The client for programs with an event loop."""
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from functools import partial
 from typing import Self, TypeVar
 
 import anyio
@@ -51,35 +52,41 @@ class AsyncClient:
         self._http = httpx2.AsyncClient(**settings.http(), transport=transport)
         self._limits: Limits | None = None
 
-    async def extract(self, tweets: Iterable[Tweet] | AsyncIterable[Tweet]) -> list[Result]:
+    async def extract(self, tweets: Iterable[Tweet] | AsyncIterable[Tweet], top_k: int = 0) -> list[Result]:
         """Extract from tweets: one result each, in order; see `Client.extract`."""
         results: list[Result] = []
-        async for outcome in self.stream(tweets):
+        async for outcome in self.stream(tweets, top_k):
             if isinstance(outcome, Rejection):
                 raise_rejection(outcome)
             else:
                 results.append(outcome)
         return results
 
-    def stream(self, tweets: Iterable[Tweet] | AsyncIterable[Tweet]) -> AsyncIterator[Result | Rejection]:
+    def stream(
+        self, tweets: Iterable[Tweet] | AsyncIterable[Tweet], top_k: int = 0
+    ) -> AsyncIterator[Result | Rejection]:
         """Extract from any number of tweets: one result or rejection each, in order; see `Client.stream`."""
         given = tweets if isinstance(tweets, AsyncIterable) else _one_by_one(many(tweets))
-        return self._stream(given, self._conversation.answers)
+        return self._stream(given, partial(self._conversation.answers, top_k=top_k))
 
-    async def triples(self, posts: Iterable[Tweet] | AsyncIterable[Tweet]) -> list[TripleResult]:
+    async def triples(
+        self, posts: Iterable[Tweet] | AsyncIterable[Tweet], entities: str | None = None, relations: str | None = None
+    ) -> list[TripleResult]:
         """Entities of posts and the relations between them; see `Client.triples`."""
         results: list[TripleResult] = []
-        async for outcome in self.stream_triples(posts):
+        async for outcome in self.stream_triples(posts, entities, relations):
             if isinstance(outcome, Rejection):
                 raise_rejection(outcome)
             else:
                 results.append(outcome)
         return results
 
-    def stream_triples(self, posts: Iterable[Tweet] | AsyncIterable[Tweet]) -> AsyncIterator[TripleResult | Rejection]:
+    def stream_triples(
+        self, posts: Iterable[Tweet] | AsyncIterable[Tweet], entities: str | None = None, relations: str | None = None
+    ) -> AsyncIterator[TripleResult | Rejection]:
         """As `triples`, for any number of posts; see `Client.stream`."""
         given = posts if isinstance(posts, AsyncIterable) else _one_by_one(many(posts))
-        return self._stream(given, self._conversation.triples)
+        return self._stream(given, partial(self._conversation.triples, entities=entities, relations=relations))
 
     async def _stream(
         self, tweets: AsyncIterable[Tweet], ask: Callable[[Sequence[Item]], Talk[list[_T | Rejection]]]

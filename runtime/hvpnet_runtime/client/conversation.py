@@ -95,16 +95,28 @@ class Conversation:
         except (ValueError, TypeError, KeyError) as error:
             raise self._stranger(response) from error
 
-    def answers(self, items: Sequence[Item]) -> Talk[list[Result | Rejection]]:
+    def answers(self, items: Sequence[Item], top_k: int = 0) -> Talk[list[Result | Rejection]]:
         """Ask for one request's tweets: a result or rejection each, in order; see `_answers`."""
-        return self._answers(items, EXTRACT, {} if self.bundle is None else {"bundle": self.bundle}, _result)
+        asked = {"bundle": self.bundle, "top_k": top_k or None}
+        return self._answers(items, EXTRACT, asked, _result)
 
-    def triples(self, items: Sequence[Item]) -> Talk[list[TripleResult | Rejection]]:
-        """Ask for one request's posts: their triples or a rejection each, in order; see `_answers`."""
-        return self._answers(items, TRIPLES, {}, _triples)
+    def triples(
+        self, items: Sequence[Item], entities: str | None = None, relations: str | None = None
+    ) -> Talk[list[TripleResult | Rejection]]:
+        """Ask for one request's posts: their triples or a rejection each, in order; see `_answers`.
+
+        Raises:
+            InputError: the client is one for a single bundle.
+        """
+        if self.bundle is not None:
+            raise InputError(
+                f"this client asks the bundle {brief(self.bundle)} alone: make one without bundle=, and name two"
+                " bundles with entities= and relations="
+            )
+        return self._answers(items, TRIPLES, {"entities": entities, "relations": relations}, _triples)
 
     def _answers(
-        self, items: Sequence[Item], path: str, names: Mapping[str, str], read: Callable[[Any, Mapping[str, Any]], _T]
+        self, items: Sequence[Item], path: str, asked: Mapping[str, Any], read: Callable[[Any, Mapping[str, Any]], _T]
     ) -> Talk[list[_T | Rejection]]:
         """Ask for one request's tweets: what `read` makes of an answer, or a rejection each, in order.
 
@@ -118,7 +130,7 @@ class Conversation:
             group = groups.pop()
             if not group:
                 continue
-            response = yield from self._ask(Call("POST", path, body(names, group)))
+            response = yield from self._ask(Call("POST", path, body(asked, group)))
             if response.status_code == _OK:
                 outcomes |= self._results(response, group, read)
                 continue
@@ -234,7 +246,8 @@ def _result(id_: Any, values: Mapping[str, Any]) -> Result:  # noqa: ANN401  wha
         return EntityResult(id_, entities, tuple(values["tags"]), values["cut_words"], _objects(values))
     head, tail = (Mention(**values[name]) for name in ("head", "tail"))
     score, cut_words = values["score"], values["cut_words"]
-    return RelationResult(id_, values["relation"], score, head, tail, cut_words, _objects(values))
+    probabilities = values.get("probabilities", {})
+    return RelationResult(id_, values["relation"], score, head, tail, cut_words, _objects(values), probabilities)
 
 
 def _triples(id_: Any, values: Mapping[str, Any]) -> TripleResult:  # noqa: ANN401  whatever the post has

@@ -129,8 +129,8 @@ def _encode(row: int, tweet: Tweet, most_bytes: int) -> Encoded:
     return encoded
 
 
-def body(asked: Mapping[str, str], tweets: Sequence[Encoded]) -> dict[str, Any]:
-    """The body, as arguments of httpx; `asked` are names of bundles."""
+def body(asked: Mapping[str, Any], tweets: Sequence[Encoded]) -> dict[str, Any]:
+    """The body, as arguments of httpx: the tweets, and what else is asked and not None."""
     names: dict[bytes, str] = {}
     for tweet in tweets:
         for picture in tweet.pictures:
@@ -141,7 +141,7 @@ def body(asked: Mapping[str, str], tweets: Sequence[Encoded]) -> dict[str, Any]:
         | ({} if tweet.objects is None else {"objects": [names[crop] for crop in tweet.objects]})
         for tweet in tweets
     ]
-    request = _json({**asked, "tweets": messages})
+    request = _json({name: value for name, value in asked.items() if value is not None} | {"tweets": messages})
     if not names:
         return {"content": request, "headers": {"Content-Type": "application/json"}}
     files = {name: (name, picture, "application/octet-stream") for picture, name in names.items()}

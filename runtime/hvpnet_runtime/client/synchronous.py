@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Self, TypeVar
 
 import httpx2
@@ -50,11 +51,12 @@ class Client:
         self._http = httpx2.Client(**settings.http(), transport=transport)
         self._limits: Limits | None = None
 
-    def extract(self, tweets: Iterable[Tweet]) -> list[Result]:
+    def extract(self, tweets: Iterable[Tweet], top_k: int = 0) -> list[Result]:
         """Extract from tweets: one result each, in order. A long list travels in several requests.
 
         Args:
             tweets: any number; `stream` neither stops at one that cannot be processed nor holds them all.
+            top_k: relations: how many of the most probable to have in `probabilities`.
 
         Raises:
             InputError: a tweet cannot be processed, and the message says which.
@@ -67,46 +69,55 @@ class Client:
             UnreachableError: it cannot be reached, does not answer in time, or is no service of this version.
         """
         results: list[Result] = []
-        for outcome in self.stream(tweets):
+        for outcome in self.stream(tweets, top_k):
             if isinstance(outcome, Rejection):
                 raise_rejection(outcome)
             else:
                 results.append(outcome)
         return results
 
-    def stream(self, tweets: Iterable[Tweet]) -> Iterator[Result | Rejection]:
+    def stream(self, tweets: Iterable[Tweet], top_k: int = 0) -> Iterator[Result | Rejection]:
         """Extract from any number of tweets: one result or rejection each, in order.
 
         Tweets are read lazily, as many at a time as the service takes in one request.
 
         Args:
             tweets: any iterable; a tweet that cannot be processed becomes a `Rejection`, whose `row` counts from 0.
+            top_k: as of `extract`.
 
         Raises:
             InputError: `tweets` is one tweet, text or dict.
             HvpnetError: what ends a stream as it ends `extract`; tweets are rejected, not raised for.
         """
-        return self._stream(many(tweets), self._conversation.answers)
+        return self._stream(many(tweets), partial(self._conversation.answers, top_k=top_k))
 
-    def triples(self, posts: Iterable[Tweet]) -> list[TripleResult]:
+    def triples(
+        self, posts: Iterable[Tweet], entities: str | None = None, relations: str | None = None
+    ) -> list[TripleResult]:
         """Entities of posts and the relations between them; see `extract`.
 
-        The service's first bundle for entities and its first for relations answer.
+        Args:
+            posts: any number.
+            entities: the name of the bundle for entities; by default the service's first.
+            relations: likewise.
 
         Raises:
-            HvpnetError: as `extract`; UnknownBundleError where it does not serve both.
+            InputError: as `extract`; or the client was made for one `bundle`.
+            HvpnetError: as `extract`; UnknownBundleError where the service has no such two bundles.
         """
         results: list[TripleResult] = []
-        for outcome in self.stream_triples(posts):
+        for outcome in self.stream_triples(posts, entities, relations):
             if isinstance(outcome, Rejection):
                 raise_rejection(outcome)
             else:
                 results.append(outcome)
         return results
 
-    def stream_triples(self, posts: Iterable[Tweet]) -> Iterator[TripleResult | Rejection]:
+    def stream_triples(
+        self, posts: Iterable[Tweet], entities: str | None = None, relations: str | None = None
+    ) -> Iterator[TripleResult | Rejection]:
         """As `triples`, for any number of posts; see `stream`."""
-        return self._stream(many(posts), self._conversation.triples)
+        return self._stream(many(posts), partial(self._conversation.triples, entities=entities, relations=relations))
 
     def _stream(
         self, tweets: Iterable[Tweet], ask: Callable[[Sequence[Item]], Talk[list[_T | Rejection]]]

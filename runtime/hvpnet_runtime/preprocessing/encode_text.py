@@ -279,12 +279,17 @@ def _without_middle(pieces: list[list[int]], head: Span, tail: Span, room: int) 
     if right <= left or sum(map(len, between)) <= spare:
         return pieces, head, tail
     kept_left = kept_right = 0  # words
-    while kept_left + kept_right < len(between):
-        is_left = kept_left <= kept_right
-        spare -= len(between[kept_left] if is_left else between[-1 - kept_right])
-        if spare < 0:
+    while True:
+        fits_left = len(between[kept_left]) <= spare
+        fits_right = len(between[-1 - kept_right]) <= spare
+        if fits_left and (kept_left <= kept_right or not fits_right):
+            spare -= len(between[kept_left])
+            kept_left += 1
+        elif fits_right:
+            spare -= len(between[-1 - kept_right])
+            kept_right += 1
+        else:
             break
-        kept_left, kept_right = kept_left + is_left, kept_right + (not is_left)
     gone = len(between) - kept_left - kept_right
     shorter = [*pieces[: left + kept_left], *pieces[right - kept_right :]]
     head, tail = (span if span[0] < right else (span[0] - gone, span[1] - gone) for span in (head, tail))

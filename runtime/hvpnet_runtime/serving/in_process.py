@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from threading import Event, Lock
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, generate_latest
 
@@ -27,8 +26,8 @@ from hvpnet_runtime.serving.metrics import Metrics, PrometheusInstruments
 from hvpnet_runtime.serving.posts import PostPreparers
 from hvpnet_runtime.serving.preparation import MeasuredFinder, Preparation
 from hvpnet_runtime.serving.settings import Settings
-from hvpnet_runtime.triples.posts import PreparedPost
-from hvpnet_runtime.types import EntityResult, Rejection, RelationResult, Result, TripleResult, Tweet
+from hvpnet_runtime.triples.posts import AskedPost, PreparedPost
+from hvpnet_runtime.types import EntityResult, Rejection, Result, TripleResult, Tweet
 
 _Answer = TypeVar("_Answer")
 
@@ -41,39 +40,41 @@ class _Request(Generic[_Answer]):
     def __init__(self, tweets: Sequence[Tweet]) -> None:
         self.tweets, self.stop = tweets, Event()
         self.answers: Future[Sequence[_Answer | Rejection]] = Future()
-        self._parts: Sequence[Future[list[_Answer]]] = ()
-        self._steps: Sequence[Future[Any]] = ()
+        self._parts: Sequence[Future[list[Result]]] = ()
+        self._then: Callable[[list[Result]], None] = lambda _: None
         self._lock, self._missing = Lock(), 0
 
-    def wait_for(self, steps: "Sequence[Future[Any]]") -> None:
-        """Cancel these, too, if the request is cancelled while they wait."""
-        self._steps = steps
-        if self.stop.is_set():
-            self.cancel()
-
-    def follow(self, parts: "Sequence[Future[list[_Answer]]]") -> None:
-        """Answer when all parts are there."""
-        self._parts, self._missing = parts, len(parts)
+    def follow(self, parts: "Sequence[Future[list[Result]]]", then: Callable[[list[Result]], None]) -> None:
+        """Go on when all parts are there: with `then` and their results, or with the error of one as the answer."""
+        self._parts, self._missing, self._then = parts, len(parts), then
         if not parts:
-            self.answers.set_result([])
+            self._go_on()
         for part in parts:
             part.add_done_callback(self._note)
         if self.stop.is_set():  # meanwhile, when there was no part to cancel yet
             self.cancel()
 
+    def check(self) -> None:
+        """Raise CancelledError if it was stopped."""
+        if self.stop.is_set():
+            raise CancelledError
+
     def cancel(self) -> None:
         """Stop what can be stopped; the answers are an error once nothing works on them any more."""
         self.stop.set()
-        for part in (*self._parts, *self._steps):
+        for part in self._parts:
             part.cancel()
 
-    def _note(self, _: "Future[list[_Answer]]") -> None:
+    def _note(self, _: "Future[list[Result]]") -> None:
         with self._lock:
             self._missing -= 1
             if self._missing:
                 return
+        self._go_on()
+
+    def _go_on(self) -> None:
         try:
-            self.answers.set_result([result for part in self._parts for result in part.result()])
+            self._then([result for part in self._parts for result in part.result()])
         except Exception as error:
             self.answers.set_exception(error)
 
@@ -161,9 +162,7 @@ class InProcess:
     async def _answered(
         self, request: "_Request[_Answer]", work_on: "Callable[[_Request[_Answer]], None]"
     ) -> Sequence[_Answer | Rejection]:
-        work = self._threads.submit(work_on, request)
-        self._working.add(work)
-        work.add_done_callback(self._working.discard)
+        work = self._begin(work_on, request)
         answers = asyncio.wrap_future(request.answers)
         try:
             await asyncio.wait([answers])
@@ -184,7 +183,7 @@ class InProcess:
             if len(ready) < len(prepared):
                 request.answers.set_result([each for each in prepared if isinstance(each, Rejection)])
                 return
-            request.follow(self._batchers[bundle].submit(ready))
+            request.follow(self._batchers[bundle].submit(ready), request.answers.set_result)
         except Exception as error:
             request.answers.set_exception(error)
             if isinstance(error, BackendError):
@@ -192,36 +191,58 @@ class InProcess:
             return
         self._batchers[bundle].run()
 
+    def _begin(self, work_on: Callable[..., None], *given: object) -> "Future[None]":
+        """Work in a thread, which the end of the service waits for."""
+        work = self._threads.submit(work_on, *given)
+        self._working.add(work)
+        work.add_done_callback(self._working.discard)
+        return work
+
     def _relate(self, entities: str, relations: str, request: "_Request[TripleResult]") -> None:
-        """Prepare posts, run them, then the pairs of their entities, and answer; both with what waits."""
+        """Prepare posts and run them, as `_work` does; `_ask` goes on in a thread when their entities are there."""
         try:
-            posts = self._posts.of(entities, relations)
+            preparer = self._posts.of(entities, relations)
             with self._grounder_of(entities, relations):
-                prepared = Preparation(entities, posts, self.own_metrics)(request.tweets, request.stop.is_set)
-            ready = [each for each in prepared if isinstance(each, PreparedPost)]
-            if len(ready) < len(prepared):
+                prepared = Preparation(entities, preparer, self.own_metrics)(request.tweets, request.stop.is_set)
+            posts = [each for each in prepared if isinstance(each, PreparedPost)]
+            if len(posts) < len(prepared):
                 request.answers.set_result([each for each in prepared if isinstance(each, Rejection)])
                 return
-            found = self._run_now(entities, ready, request)
-            with self._grounder_of(entities, relations):
-                asked = [
-                    posts.ask(post, each)
-                    for post, each in zip(ready, found, strict=True)
-                    if isinstance(each, EntityResult)
-                ]
-            pairs = [pair for each in asked for pair in each.prepared]
-            told = (each for each in self._run_now(relations, pairs, request) if isinstance(each, RelationResult))
-            answers = [posts.settle(each, islice(told, len(each.pairs))) for each in asked]
-            request.answers.set_result(answers)
+
+            def go_on(found: list[Result]) -> None:
+                self._begin(self._ask, entities, relations, request, posts, found)
+
+            request.follow(self._batchers[entities].submit(posts), go_on)
         except Exception as error:
             request.answers.set_exception(error)
+            return
+        self._batchers[entities].run()
 
-    def _run_now(self, bundle: str, tweets: Sequence[Prepared], request: "_Request[TripleResult]") -> list[Result]:
-        """The results of tweets, which this thread runs or waits for."""
-        parts = self._batchers[bundle].submit(tweets)
-        request.wait_for(parts)
-        self._batchers[bundle].run()
-        return [result for part in parts for result in part.result()]
+    def _ask(
+        self,
+        entities: str,
+        relations: str,
+        request: "_Request[TripleResult]",
+        posts: Sequence[PreparedPost],
+        found: Sequence[Result],
+    ) -> None:
+        """Run the pairs of posts, and answer."""
+        try:
+            preparer, asked = self._posts.of(entities, relations), list[AskedPost]()
+            for post, each in zip(posts, found, strict=True):
+                request.check()
+                if isinstance(each, EntityResult):
+                    with self._grounder_of(entities, relations):
+                        asked.append(preparer.ask(post, each))
+            pairs = [pair for each in asked for pair in each.prepared]
+            request.follow(
+                self._batchers[relations].submit(pairs),
+                lambda told: request.answers.set_result(preparer.settle_all(asked, told)),
+            )
+        except Exception as error:
+            request.answers.set_exception(error)
+            return
+        self._batchers[relations].run()
 
     @contextmanager
     def _grounder_of(self, *bundles: str) -> Iterator[None]:

@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from threading import Lock
 
 from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.errors import InputError
 from hvpnet_runtime.preprocessing.prepare import Preparer
+from hvpnet_runtime.serving.errors import UnknownBundleError
 from hvpnet_runtime.serving.settings import Triples
+from hvpnet_runtime.triples.agreement import Agreement
 from hvpnet_runtime.triples.pipeline import check_bundles
 from hvpnet_runtime.triples.posts import PostPreparer
 
@@ -28,14 +31,12 @@ class PostPreparers:
         """For the two bundles of these names.
 
         Raises:
-            InputError: they do not go together.
+            UnknownBundleError: they do not go together.
         """
         with self._lock:
             if (entities, relations) not in self._made:
                 settings = self._settings
-                agreement = check_bundles(
-                    self._bundles[entities], self._bundles[relations], any_types=settings.any_types
-                )
+                agreement = self._agreement(entities, relations)
                 self._made[entities, relations] = PostPreparer(
                     self._preparers[entities],
                     self._preparers[relations],
@@ -44,3 +45,11 @@ class PostPreparers:
                     threshold=settings.threshold,
                 )
             return self._made[entities, relations]
+
+    def _agreement(self, entities: str, relations: str) -> Agreement:
+        bundles = self._bundles[entities], self._bundles[relations]
+        try:
+            return check_bundles(*bundles, any_types=self._settings.any_types)
+        except InputError as error:
+            reason = str(error).replace("any_types=True", "the setting triples.any_types")
+            raise UnknownBundleError(f"{entities} and {relations} are not served together: {reason}") from error

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from hvpnet_runtime.errors import MissingExtraError
+from hvpnet_runtime.errors import InputError, MissingExtraError
 from hvpnet_runtime.triples.pairs import normal_form
 
 GraphFormat: TypeAlias = Literal["neo4j", "ntriples"]
@@ -33,7 +33,14 @@ class Node(NamedTuple):
     @property
     def key(self) -> str:
         """What tells it from every other."""
-        return f"{self.type}:{self.normal}"
+        return f"{self.type.replace(':', '%3A')}:{self.normal}"
+
+
+class Post(NamedTuple):
+    """What a relation is from: the number of its row, and its id, where it has one that is not text as JSON."""
+
+    row: int
+    id: str | None
 
 
 class Edge(NamedTuple):
@@ -43,7 +50,19 @@ class Edge(NamedTuple):
     relation: str
     tail: Node
     score: float
-    post: str
+    post: Post
+
+
+def check_graph_name(out: Path, form: GraphFormat) -> None:
+    """Refuse a name that says another form.
+
+    Raises:
+        InputError: it does.
+    """
+    if form == "ntriples" and out.suffix != ".nt":
+        raise InputError(f"{out} must end in .nt, for N-Triples are written")
+    if form == "neo4j" and out.suffix in (".jsonl", ".ndjson", ".parquet", ".csv", ".nt"):
+        raise InputError(f"{out} is to be a folder of nodes.csv and edges.csv: give it a name without {out.suffix}")
 
 
 def graph_writer(form: GraphFormat) -> GraphWriter:
@@ -74,7 +93,7 @@ def write_neo4j(results: Iterable[Mapping[str, Any]], out: Path) -> int:
             for name in ("nodes.csv", "edges.csv")
         )
         nodes.writerow(["key:ID", "name", "type", ":LABEL"])
-        edges.writerow([":START_ID", ":END_ID", ":TYPE", "relation", "score:double", "post"])
+        edges.writerow([":START_ID", ":END_ID", ":TYPE", "relation", "score:double", "post", "row:long"])
         for result in results:
             count += 1
             for node in nodes_of(result):
@@ -83,7 +102,8 @@ def write_neo4j(results: Iterable[Mapping[str, Any]], out: Path) -> int:
                     nodes.writerow([node.key, node.name, node.type, "Entity"])
             for head, relation, tail, score, post in edges_of(result):
                 kind = relation.rstrip("/").rpartition("/")[2] or relation
-                edges.writerow([head.key, tail.key, kind, relation, repr(score), post])
+                post_id = "" if post.id is None else _visible(post.id)
+                edges.writerow([head.key, tail.key, kind, relation, repr(score), post_id, post.row])
     return count
 
 
@@ -93,12 +113,12 @@ def nodes_of(result: Mapping[str, Any]) -> Iterator[Node]:
 
 
 def edges_of(result: Mapping[str, Any]) -> Iterator[Edge]:
-    """The relations of a post, which is named by its id, or where it has none by its row.
+    """The relations of a post.
 
     A relation that the post states of the same two nodes more than once has the best score.
     """
     given = result["id"]
-    post = f"row {result['row']}" if given is None else given if isinstance(given, str) else json.dumps(given)
+    post = Post(result["row"], given if given is None or isinstance(given, str) else json.dumps(given))
     best: dict[tuple[str, str, str], Edge] = {}
     for triple in result["triples"]:
         edge = Edge(_node(triple["head"]), triple["relation"], _node(triple["tail"]), triple["score"], post)
@@ -106,6 +126,11 @@ def edges_of(result: Mapping[str, Any]) -> Iterator[Edge]:
         if key not in best or edge.score > best[key].score:
             best[key] = edge
     yield from best.values()
+
+
+def _visible(text: str) -> str:
+    """A text in one line: control characters are escaped as in JSON."""
+    return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
 
 
 def _node(entity: Mapping[str, Any]) -> Node:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from rdflib import PROV, RDF, RDFS, Graph, Literal, URIRef
+from rdflib import DCTERMS, PROV, RDF, RDFS, Graph, Literal, URIRef
 
 from hvpnet_runtime.triples.graph import Edge, Node, edges_of, nodes_of
 
@@ -47,14 +47,23 @@ def _state(graph: Graph, edge: Edge) -> None:
         _entity(edge.tail),
     )
     graph.add((head, relation, tail))
-    parts = (edge.head.key, edge.relation, edge.tail.key, edge.post)
+    post = _iri("post", str(edge.post.row) if edge.post.id is None else f"{edge.post.row} {edge.post.id}")
+    parts = (edge.head.key, edge.relation, edge.tail.key, post)
     statement = _iri("statement", sha256("\0".join(parts).encode(errors="surrogatepass")).hexdigest()[:32])
     graph.add((statement, RDF.type, RDF.Statement))
     graph.add((statement, RDF.subject, head))
     graph.add((statement, RDF.predicate, relation))
     graph.add((statement, RDF.object, tail))
-    graph.add((statement, PROV.wasDerivedFrom, _iri("post", edge.post)))
+    graph.add((statement, PROV.wasDerivedFrom, post))
+    graph.add((post, _iri("row"), Literal(edge.post.row)))
+    if edge.post.id is not None:
+        graph.add((post, DCTERMS.identifier, Literal(_text(edge.post.id))))
     graph.add((statement, _iri("score"), Literal(edge.score)))
+
+
+def _text(given: str) -> str:
+    """A text without halves of surrogate pairs, which are escaped as in Python."""
+    return given.encode(errors="backslashreplace").decode()
 
 
 def _entity(node: Node) -> URIRef:

@@ -28,7 +28,8 @@ def choose_pairs(
     Args:
         entities: of a post, in order of appearance.
         asks: whether there is anything to ask about a head and a tail of these types.
-        limit: pairs at most: those with the fewest entities between them, and among these the first in the text.
+        limit: pairs at most: those with the fewest entities between them that may have any pair, and among these the
+            first in the text.
 
     Returns:
         The pairs, in the order of their heads, then of their tails; and how many there are beyond the limit.
@@ -37,10 +38,13 @@ def choose_pairs(
     types, same = Counter(entity.type for entity in entities), Counter(nodes)
     total = sum(types[head] * types[tail] for head in types for tail in types if asks(head, tail))
     total -= sum(count**2 for (kind, _), count in same.items() if asks(kind, kind))
+    asked = {kind for head in types for tail in types if asks(head, tail) for kind in (head, tail)}
+    places = [place for place, entity in enumerate(entities) if entity.type in asked]
     pairs: list[tuple[int, int]] = []
-    for head, tail in _nearest_first(len(entities)):
+    for first, second in _nearest_first(len(places)):
         if len(pairs) == min(limit, total):
             break
+        head, tail = places[first], places[second]
         if nodes[head] != nodes[tail] and asks(entities[head].type, entities[tail].type):
             pairs.append((head, tail))
     return sorted(pairs), total - len(pairs)

@@ -2,17 +2,17 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from typing import Any, Self
+from typing import Self
 
 from hvpnet_runtime.answering import BATCH_SIZE, Answering, check_prepared, whole_number
 from hvpnet_runtime.bundle import Bundle
-from hvpnet_runtime.errors import InputError, brief
-from hvpnet_runtime.pipeline import Pipeline
+from hvpnet_runtime.errors import BundleError, InputError, brief
+from hvpnet_runtime.pipeline import MAX_TEXTS, Pipeline
 from hvpnet_runtime.preprocessing.prepare import Prepared
 from hvpnet_runtime.triples.agreement import Agreement, entity_types
 from hvpnet_runtime.triples.pairs import MAX_PAIRS
-from hvpnet_runtime.triples.posts import PostPreparer, PreparedPost, given_entities
-from hvpnet_runtime.types import Entity, EntityResult, Rejection, RelationResult, TripleResult, Tweet
+from hvpnet_runtime.triples.posts import AskedPost, PostPreparer, PreparedPost, given_entities
+from hvpnet_runtime.types import Entity, EntityResult, Rejection, TripleResult, Tweet
 
 
 class TriplePipeline(Answering[TripleResult]):
@@ -93,7 +93,11 @@ class TriplePipeline(Answering[TripleResult]):
             InputError: the batch size is below 1.
             BackendError: a backend failed.
         """
-        size = whole_number("batch_size", batch_size, 1)
+        return self._between_all(posts, whole_number("batch_size", batch_size, 1))
+
+    def _between_all(
+        self, posts: Iterable[tuple[Tweet, Sequence[Entity]]], size: int
+    ) -> Iterator[TripleResult | Rejection]:
         waiting: list[Rejection | tuple[PreparedPost, EntityResult]] = []
         for row, (tweet, entities) in enumerate(posts):
             try:
@@ -102,11 +106,11 @@ class TriplePipeline(Answering[TripleResult]):
             except InputError as error:
                 waiting.append(Rejection.of(row, getattr(tweet, "id", None), error))
             if len(waiting) == size:
-                yield from self._between(waiting)
+                yield from self._outcomes(waiting)
                 waiting = []
-        yield from self._between(waiting)
+        yield from self._outcomes(waiting)
 
-    def _between(
+    def _outcomes(
         self, waiting: Sequence[Rejection | tuple[PreparedPost, EntityResult]]
     ) -> Iterator[TripleResult | Rejection]:
         good = [each for each in waiting if not isinstance(each, Rejection)]
@@ -114,13 +118,22 @@ class TriplePipeline(Answering[TripleResult]):
         return (each if isinstance(each, Rejection) else next(results) for each in waiting)
 
     def _relate(self, posts: Sequence[PreparedPost], found: Sequence[EntityResult]) -> list[TripleResult]:
-        """Ask about the pairs of all posts at once, those of similar length beside each other."""
-        asked = [self.posts.ask(post, entities) for post, entities in zip(posts, found, strict=True)]
+        """Ask about the pairs of all posts together, as many at a time as fill a run of the text graph."""
+        results: list[TripleResult] = []
+        asked: list[AskedPost] = []
+        for post, entities in zip(posts, found, strict=True):
+            asked.append(self.posts.ask(post, entities))
+            if sum(len(each.pairs) for each in asked) >= MAX_TEXTS:
+                results += self._settle(asked)
+                asked = []
+        return results + self._settle(asked)
+
+    def _settle(self, asked: Sequence[AskedPost]) -> list[TripleResult]:
+        """Run pairs, those of similar length beside each other."""
         pairs = [pair for each in asked for pair in each.prepared]
         order = sorted(range(len(pairs)), key=lambda place: pairs[place].length)
-        answers: dict[int, Any] = dict(zip(order, self.relations.run([pairs[place] for place in order]), strict=True))
-        rest: Iterator[RelationResult] = (answers[place] for place in range(len(pairs)))
-        return [self.posts.settle(each, [next(rest) for _ in each.pairs]) for each in asked]
+        answers = dict(zip(order, self.relations.run([pairs[place] for place in order]), strict=True))
+        return self.posts.settle_all(asked, [answers[place] for place in range(len(pairs))])
 
     @property
     def bundle(self) -> Bundle:
@@ -168,6 +181,7 @@ def check_bundles(entities: Bundle, relations: Bundle, *, any_types: bool = Fals
     """What the labels of two bundles say of each other.
 
     Raises:
+        BundleError: a label of entities is none.
         InputError: one is for the other task, or the relations' types are not those of the entities.
     """
     for name, bundle, task in (("entities", entities, "ner"), ("relations", relations, "re")):
@@ -176,7 +190,11 @@ def check_bundles(entities: Bundle, relations: Bundle, *, any_types: bool = Fals
                 f"the bundle of {name}, {bundle.path}, is for the task {bundle.task}: give one for {task}, and mind"
                 " the order: entities, then relations"
             )
-    return Agreement(relations.labels, entity_types(entities.labels), any_types=any_types)
+    try:
+        types = entity_types(entities.labels)
+    except ValueError as error:
+        raise BundleError(f"{entities.path}: {error}: export the checkpoint again with labels that are") from error
+    return Agreement(relations.labels, types, any_types=any_types)
 
 
 def share(name: str, value: object) -> float:

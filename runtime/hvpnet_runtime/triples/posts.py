@@ -6,6 +6,7 @@ texts included. Only what does not depend on the pair is done once: words are to
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Self
 
 from hvpnet_runtime.errors import InputError, TextError
@@ -14,8 +15,18 @@ from hvpnet_runtime.preprocessing.encode_text import EntityWindow
 from hvpnet_runtime.preprocessing.prepare import Prepared, Preparer
 from hvpnet_runtime.preprocessing.tweet_pictures import PreparedPicture
 from hvpnet_runtime.triples.agreement import Agreement
-from hvpnet_runtime.triples.pairs import choose_pairs
-from hvpnet_runtime.types import Entity, EntityResult, FoundObject, Mention, RelationResult, Triple, TripleResult, Tweet
+from hvpnet_runtime.triples.pairs import choose_pairs, same_node
+from hvpnet_runtime.types import (
+    Entity,
+    EntityResult,
+    FoundObject,
+    Mention,
+    RelationResult,
+    Result,
+    Triple,
+    TripleResult,
+    Tweet,
+)
 
 
 @dataclass(frozen=True)
@@ -101,6 +112,7 @@ class PostPreparer:
         pieces = self._relations.encoder.relation_pieces([word.text for word in prepared.words])
         made = PreparedPost(**vars(prepared), pieces=tuple(map(tuple, pieces)))
         if self._relations.finds_by_text(post):
+            self._relations.pictures(replace(post, objects=(), boxes=None), prepared.words, ())  # or it is rejected
             return made
         pictures, objects = self._relations.pictures(post, prepared.words, ())
         return replace(made, pair_pictures=pictures, pair_objects=objects)
@@ -126,19 +138,30 @@ class PostPreparer:
         return AskedPost(found, tuple(asked), tuple(asked.values()), cut)
 
     def settle(self, asked: AskedPost, answers: Iterable[RelationResult]) -> TripleResult:
-        """The triples of a post, from the answers to its pairs, in their order."""
-        entities, best = asked.entities.entities, dict[tuple[int, int], tuple[tuple[int, int], Triple]]()
+        """The triples of a post, from the answers to its pairs, in their order.
+
+        Between two nodes, which may stand in the post more than once, all triples have the direction of the best.
+        """
+        entities, found = asked.entities.entities, list[Triple]()
         for (head, tail), answer in zip(asked.pairs, answers, strict=True):
             ends = entities[head], entities[tail]
             relation = self._agreement.choose(answer.probabilities, ends[0].type, ends[1].type)
-            score, both = answer.probabilities[relation], (min(head, tail), max(head, tail))
-            if relation == NO_RELATION or score < self._threshold:
-                continue
-            if both not in best or score > best[both][1].score:
-                best[both] = (head, tail), Triple(ends[0], relation, ends[1], score, answer.probabilities)
-        triples = tuple(triple for _, triple in sorted(best.values(), key=lambda found: found[0]))
-        found = asked.entities
-        return TripleResult(found.id, entities, triples, found.cut_words, asked.cut_pairs, found.objects)
+            score = answer.probabilities[relation]
+            if relation != NO_RELATION and score >= self._threshold:
+                found.append(Triple(ends[0], relation, ends[1], score, answer.probabilities))
+        best: dict[frozenset[tuple[str, str]], Triple] = {}
+        for triple in found:
+            nodes = frozenset(map(same_node, (triple.head, triple.tail)))
+            if nodes not in best or triple.score > best[nodes].score:
+                best[nodes] = triple
+        triples = tuple(each for each in found if any(_goes_along(each, other) for other in best.values()))
+        of = asked.entities
+        return TripleResult(of.id, entities, triples, of.cut_words, asked.cut_pairs, of.objects)
+
+    def settle_all(self, asked: Sequence[AskedPost], answers: Iterable[Result]) -> list[TripleResult]:
+        """The triples of posts, from the answers to all their pairs, in order."""
+        told = (answer for answer in answers if isinstance(answer, RelationResult))
+        return [self.settle(each, list(islice(told, len(each.pairs)))) for each in asked]
 
     def _pair(self, post: PreparedPost, head: Entity, tail: Entity) -> Prepared:
         spans = [(entity.first_word, entity.last_word + 1) for entity in (head, tail)]
@@ -150,6 +173,11 @@ class PostPreparer:
             pictures, objects = self._relations.pictures(post.tweet, post.words, mentions)
         window = EntityWindow(encoding, 0, (0, len(post.words)))
         return Prepared(post.tweet, post.text, post.words, (window,), mentions, pictures, objects)
+
+
+def _goes_along(triple: Triple, other: Triple) -> bool:
+    """Whether both lead from the same node to the same."""
+    return (same_node(triple.head), same_node(triple.tail)) == (same_node(other.head), same_node(other.tail))
 
 
 def given_entities(post: PreparedPost, entities: Sequence[Entity]) -> EntityResult:

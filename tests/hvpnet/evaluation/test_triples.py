@@ -130,6 +130,9 @@ def test_thresholds_and_the_best() -> None:
 def test_candidate_thresholds() -> None:
     assert candidate_thresholds([]) == [0.0]
     assert candidate_thresholds([1.0]) == [0.0, 1.0]
+    (_, low, high) = candidate_thresholds([0.3, 0.99991])
+    assert 0.3 < low < 0.301
+    assert 0.99991 < high < 0.999911
     scores = [place / 100 for place in range(1, 101)]
     tried = candidate_thresholds(scores)
     assert [round(sum(score < each for score in scores), -1) for each in tried[:-1]] == list(range(0, 100, 10))

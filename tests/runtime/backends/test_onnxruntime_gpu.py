@@ -165,7 +165,7 @@ def test_sessions_tell_where_their_nodes_run(ner_bundle: Path) -> None:
 
 
 def test_too_long_a_text_is_told_what_makes_it_fit(load: Load) -> None:
-    with pytest.raises(BackendError, match=r"texts of up to 64 pieces here, not of 65: export .* larger --max-length"):
+    with pytest.raises(BackendError, match=r"texts of up to 64 pieces here, not of 65: export .*--max-length"):
         load().encode_text(TextInputs(*[np.ones((1, 65), np.int64)] * 2), [[]])
 
 

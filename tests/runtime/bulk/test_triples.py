@@ -13,6 +13,7 @@ from rdflib import RDF, Graph
 from hvpnet.cli import main
 from hvpnet_runtime import Pipeline, TriplePipeline, Tweet
 from hvpnet_runtime.bulk import Local, TripleJob, annotate
+from hvpnet_runtime.bulk.work import WorkFolder
 from hvpnet_runtime.errors import BulkError, InputError
 
 pytestmark = [pytest.mark.heavy, pytest.mark.usefixtures("capitals")]
@@ -93,7 +94,7 @@ def test_graphs_and_thresholds(ner_bundle: Path, re_bundle: Path, posts: Path, t
     with (tmp_path / "graph" / "edges.csv").open(newline="") as file:
         edges = list(csv.DictReader(file))
     assert len(edges) == len(scores) - 1
-    assert {edge["post"] for edge in edges} <= {"a", "2", "row 4"}
+    assert {(edge["post"], edge["row:long"]) for edge in edges} <= {("a", "1"), ("2", "2"), ("", "4")}
     assert sorted(float(edge["score:double"]) for edge in edges) == pytest.approx(scores[1:], abs=1e-5)
     graph = Graph().parse(tmp_path / "graph.nt", format="nt")
     assert len(list(graph.subjects(RDF.type, RDF.Statement))) == len(edges)
@@ -125,6 +126,25 @@ def test_goes_on_where_it_was(
         assert (job.output / name).read_bytes() == (other.output / name).read_bytes()
 
 
+def test_a_run_that_was_killed_at_its_end(
+    ner_bundle: Path, re_bundle: Path, posts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After its folder got its name, before the parts were removed; a folder of somebody else is not touched."""
+    job = TripleJob(ner_bundle, posts, tmp_path / "graph", relations=re_bundle, format="neo4j")
+    with monkeypatch.context() as patch:
+        patch.setattr(WorkFolder, "remove", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            annotate(job, Local())
+    written = (job.output / "edges.csv").read_bytes()
+    (job.output / "mine.txt").write_text("mine")
+    with pytest.raises(BulkError, match="holds files that are not of this run"):
+        annotate(job, Local())
+    (job.output / "mine.txt").unlink()
+    assert annotate(job, Local()).resumed == 5
+    assert (job.output / "edges.csv").read_bytes() == written
+    assert [path.name for path in tmp_path.iterdir() if "work" in path.name] == []
+
+
 def test_what_is_refused(
     ner_bundle: Path, re_bundle: Path, posts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -132,6 +152,7 @@ def test_what_is_refused(
     for arguments, message in (
         ((re_bundle, ner_bundle, posts, out), "is for the task re: give one for ner"),
         ((ner_bundle, re_bundle, posts, tmp_path / "out.csv"), "must end in .jsonl"),
+        ((ner_bundle, re_bundle, posts, out, "--format", "ntriples"), "must end in .nt"),
         ((ner_bundle, re_bundle, posts, out, "--threshold", "2"), "--threshold must be a number from 0 to 1, not 2.0"),
         ((ner_bundle, re_bundle, posts, out, "--max-pairs", "0"), "--max-pairs must be at least 1, not 0"),
     ):

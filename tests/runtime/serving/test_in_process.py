@@ -215,7 +215,7 @@ def test_what_is_cancelled_between_its_preparation_and_its_run(batcher):
     assert pipeline.begun.acquire(timeout=PATIENCE)
     request = _Request([])
     request.cancel()
-    request.follow(batcher.submit(["b"]))
+    request.follow(batcher.submit(["b"]), request.answers.set_result)
     pipeline.go_on.set()
     assert results(running) == ["a"]
     with pytest.raises(CancelledError):

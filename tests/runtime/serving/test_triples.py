@@ -8,7 +8,7 @@ import httpx2
 import pytest
 from starlette.testclient import TestClient
 
-from hvpnet import AsyncClient, Client, Pipeline, TextError, TriplePipeline, Tweet
+from hvpnet import AsyncClient, Client, InputError, Pipeline, RelationResult, TextError, TriplePipeline, Tweet
 from hvpnet_runtime.client.conversation import _triples
 from hvpnet_runtime.serving import Settings
 from hvpnet_runtime.serving.api import create_api
@@ -56,6 +56,50 @@ def test_settings_of_triples(settings: Settings, metrics: Metrics) -> None:
         extractor.close()
     assert result["triples"] == []
     assert result["cut_pairs"] > 0
+
+
+def test_a_request_does_not_wait_for_those_that_come_after_it(settings: Settings, metrics: Metrics) -> None:
+    """Nor hold a thread while it waits: many are answered although the backend of entities is always busy."""
+    extractor = InProcess(settings.model_copy(update={"threads": 1}), pytest.fail)
+    try:
+
+        async def ask() -> list[Any]:
+            busy = True
+
+            async def others() -> None:
+                while busy:
+                    await extractor.extract("ner", [Tweet(text="Jordan was great")])
+
+            crowd = [asyncio.ensure_future(others()) for _ in range(6)]
+            answers = await asyncio.wait_for(
+                asyncio.gather(*(extractor.relate("ner", "re", [POSTS[0]]) for _ in range(12))), 60
+            )
+            busy = False
+            await asyncio.gather(*crowd)
+            return answers
+
+        answers = asyncio.run(ask())
+    finally:
+        extractor.close()
+    assert {len(each[0].triples) for each in answers} == {len(answers[0][0].triples)}
+
+
+def test_a_cancelled_request_ends(settings: Settings) -> None:
+    extractor = InProcess(settings, pytest.fail)
+    try:
+
+        async def ask() -> None:
+            work = asyncio.ensure_future(extractor.relate("ner", "re", POSTS))
+            await asyncio.sleep(0)
+            work.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await work
+            (answer,) = await extractor.relate("ner", "re", POSTS[:1])
+            assert answer.id == "a"
+
+        asyncio.run(ask())
+    finally:
+        extractor.close()
 
 
 @pytest.mark.parametrize(
@@ -114,10 +158,22 @@ def test_clients(
                 assert [each.head.text for each in result.triples] == [each.head.text for each in known.triples]
                 for found, wanted in zip(result.triples, known.triples, strict=True):
                     assert found.probabilities == pytest.approx(dict(wanted.probabilities), abs=1e-5)
+            assert [each.id for each in await client.triples(POSTS, entities="ner", relations="re")] == ["a", 2]
             with pytest.raises(TextError, match="tweet 1"):
                 await client.triples([POSTS[0], Tweet(text="")])
 
+    async def ask_for_relations() -> None:
+        pair = Tweet(text="Jordan and Florence", head=(0, 6), tail=(11, 19))
+        async with AsyncClient("http://service", bundle="re", transport=httpx2.ASGITransport(api)) as client:
+            (result,) = await client.extract([pair], top_k=2)
+            assert isinstance(result, RelationResult)
+            assert next(iter(result.probabilities)) == result.relation
+            assert len(result.probabilities) == 2
+            with pytest.raises(InputError, match="asks the bundle 're' alone"):
+                await client.triples(POSTS)
+
     asyncio.run(ask())
+    asyncio.run(ask_for_relations())
 
 
 def test_a_client_of_a_service_of_one_kind() -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rdflib import PROV, RDF, RDFS, Graph, URIRef
+from rdflib import DCTERMS, PROV, RDF, RDFS, Graph, URIRef
 
-from hvpnet_runtime.triples.graph import write_neo4j
+from hvpnet_runtime import InputError
+from hvpnet_runtime.triples.graph import Node, check_graph_name, write_neo4j
 from hvpnet_runtime.triples.ntriples import write_ntriples
 
 
@@ -51,10 +52,10 @@ def test_neo4j(tmp_path: Path) -> None:
         ["LOC:lionel messi", "lionel messi", "LOC", "Entity"],
     ]
     assert rows(tmp_path / "graph" / "edges.csv") == [
-        [":START_ID", ":END_ID", ":TYPE", "relation", "score:double", "post"],
-        ["PER:lionel messi", 'ORG:barça, "fc"', "member_of", "/per/org/member_of", "0.75", "a/1"],
-        ["PER:lionel messi", 'ORG:barça, "fc"', "member_of", "/per/org/member_of", "0.5", "row 4"],
-        ['ORG:barça, "fc"', "LOC:lionel messi", "founder", "founder", "0.125", "row 4"],
+        [":START_ID", ":END_ID", ":TYPE", "relation", "score:double", "post", "row:long"],
+        ["PER:lionel messi", 'ORG:barça, "fc"', "member_of", "/per/org/member_of", "0.75", "a/1", "1"],
+        ["PER:lionel messi", 'ORG:barça, "fc"', "member_of", "/per/org/member_of", "0.5", "", "4"],
+        ['ORG:barça, "fc"', "LOC:lionel messi", "founder", "founder", "0.125", "", "4"],
     ]
 
 
@@ -73,12 +74,38 @@ def test_ntriples(tmp_path: Path) -> None:
         for statement in graph.subjects(RDF.predicate, member_of)
         if (statement, RDF.subject, messi) in graph and (statement, RDF.object, barca) in graph
     }
-    assert stated == {(URIRef("urn:hvpnet:post/a%2F1"), 0.75), (URIRef("urn:hvpnet:post/row%204"), 0.5)}
-    assert len(graph) == 3 * 2 + 2 + 3 * 6  # nodes, relations, statements
+    assert stated == {(URIRef("urn:hvpnet:post/1%20a%2F1"), 0.75), (URIRef("urn:hvpnet:post/4"), 0.5)}
+    assert graph.value(URIRef("urn:hvpnet:post/1%20a%2F1"), DCTERMS.identifier).toPython() == "a/1"  # type: ignore[union-attr]
+    assert len(graph) == 3 * 2 + 2 + 3 * 6 + 2 + 1  # nodes, relations, statements, rows, ids
     lines = (tmp_path / "graph.nt").read_bytes()
     assert lines.count(b"\n") == len(graph)
     assert write_ntriples(RESULTS, tmp_path / "again.nt") == 3
     assert (tmp_path / "again.nt").read_bytes() == lines
+
+
+def test_posts_are_told_apart_and_lines_are_lines(tmp_path: Path) -> None:
+    """Ids that look alike or are the same, and one with a line's end."""
+    results = [RESULTS[0] | {"id": id_, "row": row} for row, id_ in enumerate([7, "7", 7, "a\rb\n", None], start=1)]
+    write_neo4j(results, tmp_path / "graph")
+    edges = rows(tmp_path / "graph" / "edges.csv")[1:]
+    assert [(edge[5], edge[6]) for edge in edges] == [
+        ("7", "1"), ("7", "2"), ("7", "3"), ("a\\rb\\n", "4"), ("", "5"),
+    ]  # fmt: skip
+    assert len((tmp_path / "graph" / "edges.csv").read_text("utf-8").splitlines()) == 1 + 5
+    write_ntriples(results, tmp_path / "graph.nt")
+    graph = Graph().parse(tmp_path / "graph.nt", format="nt")
+    statements = set(graph.subjects(RDF.type, RDF.Statement))
+    assert len(statements) == len({graph.value(each, PROV.wasDerivedFrom) for each in statements}) == 5
+
+
+def test_names_that_say_another_form() -> None:
+    for name, form in (("a.parquet", "ntriples"), ("a", "ntriples"), ("a.csv", "neo4j"), ("a.nt", "neo4j")):
+        with pytest.raises(InputError, match=r"must end in \.nt|is to be a folder"):
+            check_graph_name(Path(name), form)  # type: ignore[arg-type]
+
+
+def test_types_with_a_colon_are_no_other_types() -> None:
+    assert Node("A:B", "c", "c").key != Node("A", "b:c", "b:c").key
 
 
 @pytest.mark.parametrize("write", [write_neo4j, write_ntriples])

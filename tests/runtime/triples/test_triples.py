@@ -14,10 +14,13 @@ from PIL import Image
 
 from hvpnet_runtime import (
     Entity,
+    EntityResult,
     InputError,
+    Mention,
     PictureError,
     Pipeline,
     Rejection,
+    RelationResult,
     TriplePipeline,
     TripleResult,
     Tweet,
@@ -25,9 +28,11 @@ from hvpnet_runtime import (
 from hvpnet_runtime.preprocessing.encoded_picture import EncodedPicture
 from hvpnet_runtime.triples.agreement import relation_types
 from hvpnet_runtime.triples.pairs import same_node
+from hvpnet_runtime.triples.posts import AskedPost
 
 pytestmark = pytest.mark.heavy
 
+COUPLE = "/per/per/couple"
 TEXT = "Serena Williams and Florence with UNICEF in Georgia today"
 SPANS = {"PER": (0, 2), "LOC": (8 - 1, 8), "ORG": (5, 6), "MISC": (3, 4)}
 
@@ -148,6 +153,21 @@ def test_agreement_changes_nothing_that_was_allowed(pipeline: TriplePipeline) ->
         assert allowed.items() <= as_found(strict).items()
 
 
+def test_two_names_have_one_direction(pipeline: TriplePipeline) -> None:
+    """Also where one of them stands twice in the post."""
+    words = ["Ann", "loves", "Bob", "and", "ANN"]
+    entities = tuple(entity(words, "PER", place, place + 1) for place in (0, 2, 4))
+    scores = {(0, 1): 0.6, (1, 0): 0.5, (1, 2): 0.9, (2, 1): 0.7}
+    asked = AskedPost(EntityResult(None, entities, (), 0), tuple(scores), (), 0)
+    mentions = [Mention(each.text, each.start, each.end) for each in entities]
+    answers = [
+        RelationResult(None, COUPLE, score, mentions[head], mentions[tail], 0, None, {COUPLE: score, "None": 1 - score})
+        for (head, tail), score in scores.items()
+    ]
+    found = as_found(pipeline.posts.settle(asked, answers))
+    assert {pair: score for pair, (_, score) in found.items()} == {(1, 0): 0.5, (1, 2): 0.9}
+
+
 @pytest.mark.usefixtures("capitals")
 def test_thresholds_drop_and_change_nothing_else(pipeline: TriplePipeline) -> None:
     (result,) = pipeline(posts()[1:2])
@@ -252,7 +272,7 @@ def test_bad_posts_are_rejected_and_the_others_answered(pipeline: TriplePipeline
 
 def test_what_cannot_go_together(pipeline: TriplePipeline) -> None:
     both = pipeline.entities, pipeline.relations
-    with pytest.raises(InputError, match="bundle of entities is for the task re: give one for ner"):
+    with pytest.raises(InputError, match="bundle of entities, .* is for the task re: give one for ner"):
         TriplePipeline(*both[::-1])
     for wrong in (-0.1, 1.5, float("nan"), "0.5", True):
         with pytest.raises(InputError, match="threshold must be a number from 0 to 1"):

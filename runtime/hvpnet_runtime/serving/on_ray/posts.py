@@ -1,11 +1,13 @@
 """The deployment that prepares posts for two bundles, and makes triples of what the two answer."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
+from hvpnet_runtime.backends.grounder import MAX_GROUNDED
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.preprocessing.prepare import Prepared, Preparer
 from hvpnet_runtime.serving.metrics import Metrics
@@ -15,7 +17,7 @@ from hvpnet_runtime.serving.posts import PostPreparers
 from hvpnet_runtime.serving.preparation import MeasuredFinder, Preparation
 from hvpnet_runtime.serving.settings import Settings
 from hvpnet_runtime.triples.posts import AskedPost, PreparedPost
-from hvpnet_runtime.types import EntityResult, Rejection, RelationResult, Result, TripleResult, Tweet
+from hvpnet_runtime.types import EntityResult, Rejection, Result, TripleResult, Tweet
 
 
 class RayPosts:
@@ -51,6 +53,7 @@ class RayPosts:
                 objects=settings.objects,
                 find=find,
             )
+        self._threads = ThreadPoolExecutor(MAX_GROUNDED, "hvpnet-pictures-found") if groundings else None
         self._posts = PostPreparers(loaded, preparers, settings.triples)
 
     def prepare(
@@ -61,7 +64,7 @@ class RayPosts:
         Raises:
             InputError: the two bundles do not go together.
         """
-        return Preparation(entities, self._posts.of(entities, relations), self._metrics)(posts)
+        return Preparation(entities, self._posts.of(entities, relations), self._metrics, self._threads)(posts)
 
     def ask(
         self,
@@ -91,10 +94,7 @@ class RayPosts:
         answers: Sequence[Result] | Sequence[Rejection],
     ) -> Sequence[TripleResult] | Sequence[Rejection]:
         """The triples."""
-        settle, told = self._posts.of(entities, relations).settle, iter(answers)
-        results = []
-        for each in asked:
-            if isinstance(each, AskedPost):
-                own = [next(told) for _ in each.pairs]
-                results.append(settle(each, [answer for answer in own if isinstance(answer, RelationResult)]))
-        return results or [each for each in asked if isinstance(each, Rejection)]
+        posts = [each for each in asked if isinstance(each, AskedPost)]
+        told = [each for each in answers if not isinstance(each, Rejection)]
+        settled = self._posts.of(entities, relations).settle_all(posts, told)
+        return settled or [each for each in asked if isinstance(each, Rejection)]

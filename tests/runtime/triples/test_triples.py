@@ -272,7 +272,7 @@ def test_bad_posts_are_rejected_and_the_others_answered(pipeline: TriplePipeline
 
 def test_what_cannot_go_together(pipeline: TriplePipeline) -> None:
     both = pipeline.entities, pipeline.relations
-    with pytest.raises(InputError, match="bundle of entities, .* is for the task re: give one for ner"):
+    with pytest.raises(InputError, match=r"bundle of entities, .* is for the task re: give one for ner"):
         TriplePipeline(*both[::-1])
     for wrong in (-0.1, 1.5, float("nan"), "0.5", True):
         with pytest.raises(InputError, match="threshold must be a number from 0 to 1"):

@@ -234,7 +234,7 @@ def test_windows_without_number_go_through_the_text_graph_in_parts(
 def test_windows_keep_a_distant_pair(re_bundle: Path) -> None:
     words = [f"w{index}" for index in range(90)]
     tweet = Tweet(words=words, head=(60, 61), tail=(65, 66))
-    with pytest.raises(TextError, match="window=True"):
+    with pytest.raises(TextError, match="the option window keeps the pair"):
         Pipeline.load(re_bundle)([tweet])
     result = Pipeline.load(re_bundle, window=True)([tweet])[0]
     assert isinstance(result, RelationResult)

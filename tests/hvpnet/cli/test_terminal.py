@@ -84,6 +84,7 @@ def test_standard_input_is_read_as_a_file_is(ner_bundle, monkeypatch, tmp_path, 
 
 def test_a_resumable_run_says_what_reads_standard_input(ner_bundle, capsys):
     assert main(["annotate", str(ner_bundle), "-", "out.jsonl"]) == 1
-    assert f"needs a file, not standard input: name one, or use hvpnet predict {ner_bundle} --input -" in (
-        capsys.readouterr().err
+    assert (
+        "needs a file, not standard input: name one; of entities or relations alone, hvpnet predict BUNDLE --input -"
+        in (capsys.readouterr().err)
     )

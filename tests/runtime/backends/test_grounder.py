@@ -114,7 +114,7 @@ def test_a_gpu_without_memory_for_a_batch_runs_halves(
     assert [rows for _, rows in runs] == [8, 4, 2, 2, 2, 1, 2, 2, 2, 1]
     (warning,) = (record.getMessage() for record in caplog.records)
     assert warning.startswith("the grounder of onnxruntime-cuda: ")
-    assert "; batches of 7 run as 2 from now on" in warning
+    assert "; batches of 7 run as 2 for the time being" in warning
 
 
 def test_what_is_slow_the_first_time_is_run_ahead(

@@ -307,9 +307,9 @@ def test_truncation_of_a_relation() -> None:
     assert encoding.input_ids == ids("[CLS] <s> a </s> b c <o> d [SEP]")
     assert encoding.first_pieces == (2, 4, 5, 7, None)
     assert encoding.cut_words == 1
-    with pytest.raises(TextError, match="cut off the marker of head or tail; window=True"):
+    with pytest.raises(TextError, match="cut off the marker of head or tail; the option window keeps the pair"):
         encoder(7, markers=True).encode_relation(words, (0, 1), (3, 4))
-    with pytest.raises(TextError, match="cut off the marker of head or tail; window=True"):
+    with pytest.raises(TextError, match="cut off the marker of head or tail; the option window keeps the pair"):
         encoder(7, markers=True).encode_relation(words, (3, 4), (0, 1))
 
 

@@ -686,6 +686,7 @@ def test_docs_work_without_the_internet(chromium, url):
     paths = [each.text for each in page.driver.find_elements(By.CLASS_NAME, "opblock-summary-path")]
     assert [path.replace("\u200b", "") for path in paths] == [
         "/v1/extract",
+        "/v1/triples",
         "/v1/service",
         "/healthz",
         "/readyz",

@@ -85,13 +85,14 @@ def build_engines(bundle: Bundle, options: BuildOptions, progress: Progress = la
     graphs = _choose_graphs(bundle, options)  # before anything takes time
     api = load_library(options.engine)
     device = _use_device(options)
-    options = replace(options, gpus=choose_targets(api, options.gpus, device))
+    targets = choose_targets(api, options.gpus, device)
     folder = engine_folder(bundle, api, device)
     timing = folder.parent / f"{folder.name}.timing"
-    settings = BuilderSettings(options.gpus, options.workspace, options.optimisation_level, timing)
+    settings = BuilderSettings(targets, options.workspace, options.optimisation_level, timing)
     with _staged(folder) as stage:
         plans = {name: write_plan(api, bundle, graph, settings, stage, progress) for name, graph in graphs.items()}
-        _record(api, bundle, options, device, graphs, plans, stage).write(stage)
+        record = _record(api, bundle, options, device, graphs, plans, stage)
+        replace(record, gpus=targets).write(stage)
     return folder
 
 
@@ -159,7 +160,6 @@ def _record(
         networks={name: plan.network for name, plan in plans.items()},
         settings={"workspace": options.workspace, "optimisation_level": options.optimisation_level},
         seconds={name: plan.seconds for name, plan in plans.items()},
-        gpus=options.gpus,
         kernels={name: tuple(count.total for count in plan.kernels) for name, plan in plans.items() if plan.kernels},
         fused_attention=_fused_attention(bundle, plans["text"], options),
     )

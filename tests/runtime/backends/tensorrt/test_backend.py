@@ -288,10 +288,8 @@ def test_too_long_a_text_names_the_option(fake: Platform, copy_of: Any) -> None:
 def test_a_pipeline_cuts_texts_where_its_engine_ends(copy_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle, cuda = copy_of("ner", "text_only"), FakeCuda()
     write_fake_engines(bundle, fake_api(cuda), max_length=8)
-    monkeypatch.setattr("hvpnet_runtime.backends.tensorrt.backend.Cuda", lambda: cuda)
-    monkeypatch.setattr(
-        "hvpnet_runtime.backends.tensorrt.backend.load_library", lambda engine, **_: fake_api(cuda, engine)
-    )
+    monkeypatch.setattr("hvpnet_runtime.backends.tensorrt.backend.Cuda", lambda **_: cuda)
+    monkeypatch.setattr("hvpnet_runtime.backends.tensorrt.backend.load_library", lambda engine: fake_api(cuda, engine))
     with Pipeline.load(bundle.path, "tensorrt") as pipeline:
         assert pipeline.backend.max_length == 8
         (result,) = pipeline([Tweet(words=["a"] * 20)])
@@ -304,10 +302,8 @@ def test_a_pipeline_cuts_texts_where_its_engine_ends(copy_of: Any, monkeypatch: 
 def test_a_pipeline_that_does_not_load_frees_its_backend(copy_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle, cuda = copy_of("ner", "text_only"), FakeCuda()
     write_fake_engines(bundle, fake_api(cuda))
-    monkeypatch.setattr("hvpnet_runtime.backends.tensorrt.backend.Cuda", lambda: cuda)
-    monkeypatch.setattr(
-        "hvpnet_runtime.backends.tensorrt.backend.load_library", lambda engine, **_: fake_api(cuda, engine)
-    )
+    monkeypatch.setattr("hvpnet_runtime.backends.tensorrt.backend.Cuda", lambda **_: cuda)
+    monkeypatch.setattr("hvpnet_runtime.backends.tensorrt.backend.load_library", lambda engine: fake_api(cuda, engine))
     monkeypatch.setattr("hvpnet_runtime.pipeline.CrfDecoder", lambda **_: pytest.fail("damaged"))
     with pytest.raises(pytest.fail.Exception, match="damaged"):
         Pipeline.load(bundle.path, "tensorrt")
@@ -455,10 +451,8 @@ def test_auto_warns_of_a_stale_engine_and_takes_the_next(
 ) -> None:
     bundle, cuda = copy_of("ner", "text_only"), FakeCuda()
     write_fake_engines(bundle, fake_api(cuda, version="1.0"))
-    monkeypatch.setattr("hvpnet_runtime.backends.tensorrt.backend.Cuda", lambda: cuda)
-    monkeypatch.setattr(
-        "hvpnet_runtime.backends.tensorrt.backend.load_library", lambda engine, **_: fake_api(cuda, engine)
-    )
+    monkeypatch.setattr("hvpnet_runtime.backends.tensorrt.backend.Cuda", lambda **_: cuda)
+    monkeypatch.setattr("hvpnet_runtime.backends.tensorrt.backend.load_library", lambda engine: fake_api(cuda, engine))
     assert load_backend(bundle).name == "onnxruntime-cpu"
     (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert warning.startswith("backend tensorrt passed over: tensorrt-1.0-nvidia-fake-1 was built with version 1.0")

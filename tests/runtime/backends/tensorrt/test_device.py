@@ -154,8 +154,8 @@ def test_an_executor_that_cannot_be_made_leaves_nothing(gpu: Gpu, null: str, mes
 
 def test_auto_passes_over_a_library_that_makes_no_runtime(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     module = "hvpnet_runtime.backends.tensorrt.backend"
-    monkeypatch.setattr(f"{module}.Cuda", lambda *_: gpu.cuda)
-    monkeypatch.setattr(f"{module}.load_library", lambda engine, **_: replace(gpu.api, engine=engine))
+    monkeypatch.setattr(f"{module}.Cuda", lambda *_, **__: gpu.cuda)
+    monkeypatch.setattr(f"{module}.load_library", lambda engine: replace(gpu.api, engine=engine))
     gpu.trt.null.add("runtime")
     assert load_backend(gpu.bundle).name == "onnxruntime-cpu"
 

@@ -310,7 +310,8 @@ def test_the_command_takes_the_folder_of_an_owl_vit(
 
 _NOWHERE = "the grounder nowhere.pth is not there: name the file or folder of its checkpoint"
 _TOKENIZER = (
-    "name the folder of the BERT that it was trained on (hvpnet ground add --grounder-tokenizer, or tokenizer in Python)"
+    "name the folder of the BERT that it was trained on"
+    " (hvpnet ground add --grounder-tokenizer, or tokenizer in Python)"
 )
 
 

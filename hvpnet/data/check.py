@@ -49,7 +49,7 @@ def check_data(
         splits: that should be there; JSON lines have none.
 
     Returns:
-        By split, or by name of the file of JSON lines.
+        Reports by split, or by the name of each file of JSON lines.
 
     Raises:
         DataError: there is nothing of that kind.

@@ -5,7 +5,7 @@ texts included. Only what does not depend on the pair is done once: words are to
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Self
 
@@ -39,7 +39,7 @@ class PreparedPost(Prepared):
         pair_objects: found in the picture for it.
     """
 
-    pieces: tuple[tuple[int, ...], ...] = ()
+    pieces: list[list[int]] = field(default_factory=list)
     pair_pictures: tuple[PreparedPicture | None, ...] | None = None
     pair_objects: tuple[FoundObject, ...] | None = None
 
@@ -110,7 +110,7 @@ class PostPreparer:
         """
         prepared = self._entities(post)
         pieces = self._relations.encoder.relation_pieces([word.text for word in prepared.words])
-        made = PreparedPost(**vars(prepared), pieces=tuple(map(tuple, pieces)))
+        made = PreparedPost(**vars(prepared), pieces=pieces)
         if self._relations.finds_by_text(post):
             self._relations.pictures(replace(post, objects=(), boxes=None), prepared.words, ())  # or it is rejected
             return made
@@ -149,12 +149,14 @@ class PostPreparer:
             score = answer.probabilities[relation]
             if relation != NO_RELATION and score >= self._threshold:
                 found.append(Triple(ends[0], relation, ends[1], score, answer.probabilities))
-        best: dict[frozenset[tuple[str, str]], Triple] = {}
-        for triple in found:
-            nodes = frozenset(map(same_node, (triple.head, triple.tail)))
-            if nodes not in best or triple.score > best[nodes].score:
-                best[nodes] = triple
-        triples = tuple(each for each in found if any(_goes_along(each, other) for other in best.values()))
+        directions = [(same_node(each.head), same_node(each.tail)) for each in found]
+        best: dict[frozenset[tuple[str, str]], int] = {}
+        for place, triple in enumerate(found):
+            nodes = frozenset(directions[place])
+            if nodes not in best or triple.score > found[best[nodes]].score:
+                best[nodes] = place
+        kept = {directions[place] for place in best.values()}
+        triples = tuple(triple for triple, direction in zip(found, directions, strict=True) if direction in kept)
         of = asked.entities
         return TripleResult(of.id, entities, triples, of.cut_words, asked.cut_pairs, of.objects)
 
@@ -165,19 +167,13 @@ class PostPreparer:
 
     def _pair(self, post: PreparedPost, head: Entity, tail: Entity) -> Prepared:
         spans = [(entity.first_word, entity.last_word + 1) for entity in (head, tail)]
-        pieces = [list(word) for word in post.pieces]
-        encoding = self._relations.encoder.mark_pair(pieces, spans[0], spans[1], window=True, without_middle=True)
+        encoding = self._relations.encoder.mark_pair(post.pieces, *spans, window=True, without_middle=True)
         mentions = tuple(Mention(entity.text, entity.start, entity.end) for entity in (head, tail))
         pictures, objects = post.pair_pictures, post.pair_objects
         if pictures is None:
             pictures, objects = self._relations.pictures(post.tweet, post.words, mentions)
         window = EntityWindow(encoding, 0, (0, len(post.words)))
         return Prepared(post.tweet, post.text, post.words, (window,), mentions, pictures, objects)
-
-
-def _goes_along(triple: Triple, other: Triple) -> bool:
-    """Whether both lead from the same node to the same."""
-    return (same_node(triple.head), same_node(triple.tail)) == (same_node(other.head), same_node(other.tail))
 
 
 def given_entities(post: PreparedPost, entities: Sequence[Entity]) -> EntityResult:

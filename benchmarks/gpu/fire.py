@@ -54,7 +54,11 @@ class Warnings(logging.Handler):
 
 @contextmanager
 def disturbances() -> Iterator[dict[str, int]]:
-    """Threads that do what breaks captures, until the end; how often each did it."""
+    """Threads that do what breaks captures, until the end; how often each did it.
+
+    What is there already is frozen: a collection that walks all of PyTorch's objects holds every thread for a while.
+    """
+    gc.freeze()
     over = Event()
     counts = {"allocations": 0, "synchronisations": 0, "collections": 0, "refused": 0}
 
@@ -84,6 +88,7 @@ def disturbances() -> Iterator[dict[str, int]]:
         over.set()
         for thread in threads:
             thread.join()
+        gc.unfreeze()
 
 
 def requests(bundle: Bundle, count: int) -> list[tuple[TextInputs, np.ndarray]]:

@@ -27,7 +27,11 @@ class QueuedSession:
             raise RuntimeError("BFCArena: Failed to allocate memory for requested buffer of size 7")
         if self._backend.breaks and self._backend._cuda.captures:
             self._backend.breaks -= 1
+            self._backend.stale = self._backend.libraries
             raise RuntimeError("CUDA failure 907: operation not permitted when stream is capturing")
+        if self._backend.stale:
+            self._backend.stale -= 1
+            raise RuntimeError("CUDNN failure 901: operation failed due to a previous error during capture")
         self._backend.runs += 1
         work = lambda: self._session.run_with_iobinding(binding.real, options)  # noqa: E731
         self._backend._cuda.queue(self._backend.stream, work)
@@ -55,6 +59,8 @@ class CpuProviderBackend(OnnxRuntimeGpuBackend):
         bound: the inputs that sessions were bound to, and their shapes.
         room: rows that the device has memory for.
         breaks: captures that fail from here on.
+        libraries: runs that fail after such a capture: each library under ONNX Runtime reports its last error once.
+        stale: how many of these are to come.
         runs: that ONNX Runtime was asked for; the launches of CUDA graphs are not among them.
     """
 
@@ -63,6 +69,7 @@ class CpuProviderBackend(OnnxRuntimeGpuBackend):
     def __init__(self, *arguments: Any, cuda: FakeCuda | None = None, **options: Any) -> None:
         self.bound: list[tuple[str, tuple[int, ...]]] = []
         self.room, self.breaks, self.runs, self.stream = 999, 0, 0, 0
+        self.libraries, self.stale = 3, 0
         with patch.object(onnxruntime, "get_available_providers", lambda: list(PROVIDERS.values())):
             super().__init__(*arguments, cuda=cuda or FakeCuda(), **options)
 

@@ -14,7 +14,7 @@ from hvpnet_runtime.backends.captures import no_collection
 from hvpnet_runtime.backends.cuda import Address, Cuda, Graph, Stream
 from hvpnet_runtime.backends.engine import EngineLibrary
 from hvpnet_runtime.backends.scratch import Scratch
-from hvpnet_runtime.errors import BackendError
+from hvpnet_runtime.errors import BackendError, DeviceMemoryError
 from hvpnet_runtime.processes import never_free_in_forks
 
 _log = logging.getLogger(__name__)
@@ -30,6 +30,9 @@ _RUNS_BEFORE_CAPTURE = 2
 
 _CAPTURES = 2
 """Attempts: what breaks a capture from another thread is seldom there twice."""
+
+_LIBRARIES = 4
+"""ONNX Runtime, cuDNN, cuBLAS and TensorRT bring a CUDA runtime each, and each has a last error of its own."""
 
 
 @dataclass(frozen=True)
@@ -200,13 +203,30 @@ class Executor:
                 graph = self._record()
             except BackendError as error:
                 reason = str(error)
+                self._settle()
             else:
                 self._held.callback(self._cuda.destroy_graph, graph)
                 return graph
         _log.warning("no CUDA graph of %s (%s): kernels are queued one by one", dict(shapes), reason)
-        self._enqueue()  # a capture that broke must not have left the context unusable
-        self._cuda.synchronize(self._stream)
         return None
+
+    def _settle(self) -> None:
+        """Run without a capture until it passes: libraries report the error of a broken one in their next call too.
+
+        Raises:
+            BackendError: the context does not run any more.
+        """
+        for left in reversed(range(_LIBRARIES)):
+            try:
+                self._enqueue()
+                self._cuda.synchronize(self._stream)
+            except DeviceMemoryError:
+                raise
+            except BackendError:
+                if not left:
+                    raise
+            else:
+                return
 
     def _record(self) -> Graph:
         with no_collection():

@@ -40,14 +40,16 @@ def cuda_options(
         precision: of the graphs.
         ordinal: of the GPU.
         stream: that it queues its work on; by default one of its own.
-        channels_last: whether convolutions have channels last, as tensor cores read them: on an H100, FP16 takes 0.90
-            instead of 1.11 ms for four pictures so, and FP32 3.31 instead of 3.02.
+        channels_last: whether convolutions have channels last, as tensor cores read them, and add their biases
+            themselves: on an H100, FP16 takes 0.90 instead of 1.11 ms for four pictures with channels last, and FP32
+            3.31 instead of 3.02; on an H200, FP16 takes 1.43 instead of 1.71 ms for sixteen with the biases.
     """
     options = {
         "device_id": str(ordinal),
         "use_tf32": str(int(precision != "fp32")),
         "cudnn_conv_algo_search": "HEURISTIC",
         "prefer_nhwc": str(int(channels_last)),
+        "fuse_conv_bias": str(int(channels_last)),
     }
     return {PROVIDERS["onnxruntime-cuda"]: options | _on(stream)}
 

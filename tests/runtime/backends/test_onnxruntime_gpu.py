@@ -127,6 +127,16 @@ def test_a_capture_that_fails_is_tried_again_and_then_left(load: Load, caplog: p
         assert backend._cuda.leaks() == {}
 
 
+def test_a_context_that_no_longer_runs_after_a_capture_is_an_error(load: Load) -> None:
+    """Three libraries report a broken capture once each; what goes on failing is not for them to settle."""
+    backend = load()
+    backend.breaks, backend.libraries = 1, 9
+    with pytest.raises(BackendError, match="901"):
+        batch(backend, 1, 1)
+    backend.stale = 0
+    np.testing.assert_allclose(batch(backend, 1, 1), batch(load(), 1, 1), atol=1e-5)
+
+
 def test_a_graph_with_nodes_on_the_cpu_is_not_captured(
     load: Load, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -222,6 +232,7 @@ def test_the_cuda_provider_computes_as_the_precision_says() -> None:
             "use_tf32": "0",
             "cudnn_conv_algo_search": "HEURISTIC",
             "prefer_nhwc": "0",
+            "fuse_conv_bias": "0",
             "user_compute_stream": "77",
         }
     }

@@ -21,7 +21,7 @@ from hvpnet_runtime.errors import BackendError
 from hvpnet_runtime.pipeline import Pipeline
 from hvpnet_runtime.preprocessing.prepare import Prepared, Preparer
 from hvpnet_runtime.serving.batcher import Batcher
-from hvpnet_runtime.serving.errors import StuckError
+from hvpnet_runtime.serving.errors import StuckError, UnavailableError
 from hvpnet_runtime.serving.metrics import Metrics, PrometheusInstruments
 from hvpnet_runtime.serving.posts import PostPreparers
 from hvpnet_runtime.serving.preparation import MeasuredFinder, Preparation
@@ -42,9 +42,15 @@ class _Request(Generic[_Answer]):
     def __init__(self, tweets: Sequence[Tweet]) -> None:
         self.tweets, self.stop = tweets, Event()
         self.answers: Future[Sequence[_Answer | Rejection]] = Future()
+        self._work: Future[None] | None = None
         self._parts: Sequence[Future[list[Result]]] = ()
         self._then: Callable[[list[Result]], None] = lambda _: None
         self._lock, self._missing = Lock(), 0
+
+    def work_on(self, work: "Future[None]") -> None:
+        """Note what a thread is to do. If none ever begins with it, the answers are an error."""
+        self._work = work
+        work.add_done_callback(lambda done: self.answers.set_exception(_stopping()) if done.cancelled() else None)
 
     def follow(self, parts: "Sequence[Future[list[Result]]]", then: Callable[[list[Result]], None]) -> None:
         """Go on when all parts are there: with `then` and their results, or with the error of one as the answer."""
@@ -64,6 +70,8 @@ class _Request(Generic[_Answer]):
     def cancel(self) -> None:
         """Stop what can be stopped; the answers are an error once nothing works on them any more."""
         self.stop.set()
+        if self._work is not None:
+            self._work.cancel()
         for part in self._parts:
             part.cancel()
 
@@ -79,6 +87,10 @@ class _Request(Generic[_Answer]):
             self._then([result for part in self._parts for result in part.result()])
         except Exception as error:
             self.answers.set_exception(error)
+
+
+def _stopping() -> UnavailableError:
+    return UnavailableError("the service is stopping; try again later, or elsewhere")
 
 
 class InProcess:
@@ -169,32 +181,33 @@ class InProcess:
         preparation = Preparation(entities, preparer, self.own_metrics)
 
         def ask(posts: list[Prepared], found: list[Result]) -> None:
-            self._begin(self._ask, request, bundles, preparer, posts, found)
+            self._begin(request, self._ask, bundles, preparer, posts, found)
 
         return await self._answered(request, bundles, preparation, ask)
 
     async def _answered(
         self, request: "_Request[_Answer]", bundles: Sequence[str], prepare: Preparation, then: _Then
     ) -> Sequence[_Answer | Rejection]:
-        work = self._begin(self._work, request, bundles, prepare, then)
+        self._begin(request, self._work, bundles, prepare, then)
         answers = asyncio.wrap_future(request.answers)
         try:
             await asyncio.wait([answers])
         except asyncio.CancelledError:
             request.cancel()
-            if work.cancel():  # before any thread began with it
-                request.answers.set_exception(CancelledError())
             await asyncio.wait([answers])
             answers.exception()  # or asyncio would log that nobody asked for it
             raise
         return answers.result()
 
-    def _begin(self, work_on: Callable[..., None], *given: object) -> "Future[None]":
-        """Work in a thread, which the end of the service waits for."""
-        work = self._threads.submit(work_on, *given)
-        self._working.add(work)
-        work.add_done_callback(self._working.discard)
-        return work
+    def _begin(self, request: "_Request[_Answer]", work: Callable[..., None], *given: object) -> None:
+        """Work on a request in a thread, which the end of the service waits for."""
+        try:
+            begun = self._threads.submit(work, request, *given)
+        except RuntimeError as error:  # the threads are told to end
+            raise _stopping() from error
+        self._working.add(begun)
+        begun.add_done_callback(self._working.discard)
+        request.work_on(begun)
 
     def _work(self, request: "_Request[_Answer]", bundles: Sequence[str], prepare: Preparation, then: _Then) -> None:
         """Prepare a request; run it by the first of its bundles, and what waits with it, unless other threads do."""

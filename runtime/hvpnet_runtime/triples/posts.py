@@ -133,7 +133,10 @@ class PostPreparer:
         """
         entities = (each for each in found if isinstance(each, EntityResult))
         at_once = threads is not None and any(post.pair_pictures is None for post in posts)
-        return (threads.map if threads is not None and at_once else map)(self._ask, posts, entities)
+        try:
+            yield from (threads.map if threads is not None and at_once else map)(self._ask, posts, entities)
+        finally:
+            self._relations.forget()
 
     def settle(self, asked: AskedPost, answers: Iterable[RelationResult]) -> TripleResult:
         """The triples of a post, from the answers to its pairs, in their order.

@@ -1,6 +1,5 @@
 """The deployment that runs a backend: it loads a bundle once, and batches what all requests want of it."""
 
-import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -88,10 +87,12 @@ class Inference:
         tweets = [each for each in prepared if isinstance(each, Prepared)]
         if len(tweets) < len(prepared):
             return [each for each in prepared if isinstance(each, Rejection)]
-        since = time.perf_counter()
-        await self._turns.idle()
-        calls = [Call(tweets[first : first + self._size], since) for first in range(0, len(tweets), self._size)]
-        return [result for results in await asyncio.gather(*map(self._run, calls)) for result in results]
+        results: list[Result] = []
+        while rest := tweets[len(results) :]:  # one batch after the other, so that requests take turns
+            since = time.perf_counter()
+            await self._turns.idle()
+            results += await self._run(Call(rest[: self._size], since))
+        return results
 
     @serve.batch(max_batch_size=Batching().size, batch_wait_timeout_s=0, batch_size_fn=count_tweets)  # type: ignore[untyped-decorator]
     async def _run(self, calls: list[Call]) -> list[list[Result]]:

@@ -56,6 +56,7 @@ class Turns:
             self._started = time.perf_counter()
             return await self._in_thread(lambda: function(argument))
         except Exception as error:
+            self._started = time.perf_counter()  # of the question whether it still works
             if self._failure is None and not await self._in_thread(self._still_works):
                 self._failure = error
             raise

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -80,20 +81,12 @@ class Pipeline(Answering[Result]):
             path: the bundle's folder.
             backend: `auto`, the first that loads of `hvpnet_runtime.backends.AUTO`, or a name of `BACKENDS` there.
             window: slide over texts beyond the piece budget instead of cutting them as published.
-            on_bad_image: what to do about a whole picture that cannot be read: `error`, or `substitute`, which takes
-                inf.png from the same folder as the published loaders do.
+            on_bad_image: what to do about a whole picture that cannot be read; see `OnBadImage`.
             cache_bytes: limit of the prefix cache; 0 switches it off.
             threads: CPU threads of one call; by default all cores.
-            precision: of the graphs: `fp32`, `fp16` or `int8`; by default FP32 on a CPU and FP16 on a GPU, where the
-                bundle has it.
-            jpeg: `full`, or `scaled`: decode large JPEGs at a half, a quarter or an eighth of their size, though the
-                shorter side of what is resized never has less than twice the pixels that it is resized to. Pixels then
-                differ a little from the published ones.
-            objects: which objects of a tweet are read. By default, those that it gives as `objects` or `boxes`, where
-                an empty list says that there are none; and where it gives neither, those that the bundle's grounder
-                finds in its image, if the bundle has one. `given`: only those that it gives, and the grounder is not
-                loaded. `found`: those that are found in its image, whatever it gives. `none`: no objects at all.
-                What is not there is a blank picture to the model.
+            precision: `fp32`, `fp16` or `int8`; by default FP32 on a CPU, FP16 on a GPU where the bundle has it.
+            jpeg: how large JPEGs are decoded; see `Jpeg`.
+            objects: which objects of a tweet are read; see `ObjectSource`, also for the default.
             device: number of the GPU among those that this process may use (`CUDA_VISIBLE_DEVICES`), from 0; by default
                 the first. If it is given, `auto` loads no backend of the CPU.
 
@@ -107,31 +100,37 @@ class Pipeline(Answering[Result]):
         if not isinstance(path, str | Path):
             raise BundleError(f"a bundle is the path of a folder, not {brief(path)}")
         threads = None if threads is None else whole_number("threads", threads, 1)
-        cache_bytes = whole_number("cache_bytes", cache_bytes, 0)
         device = None if device is None else whole_number("device", device, 0)
-        bundle, cache = Bundle.load(path), PrefixCache(cache_bytes)
+        cache = PrefixCache(whole_number("cache_bytes", cache_bytes, 0))
+        bundle = Bundle.load(path)
         if objects == "found":
             _ = bundle.grounder  # or else it says what to do, before anything is loaded
-        loaded, finder = load_backend(bundle, backend, threads, precision, device), None
-        try:
-            finder = load_finder(bundle, loaded, objects)
-            preparer = Preparer(
-                bundle,
-                window=window,
-                on_bad_image=on_bad_image,
-                threads=threads,
-                max_length=loaded.max_length,  # of engines for short texts
-                jpeg=jpeg,
-                known=cache,
-                objects=objects,
-                find=finder,
-            )
-            return cls(bundle, loaded, preparer, cache, threads, finder)
-        except BaseException:
+        prepares = partial(
+            Preparer, bundle, window=window, on_bad_image=on_bad_image, jpeg=jpeg, objects=objects, known=cache
+        )
+        loaded = load_backend(bundle, backend, threads, precision, device)
+        return cls._of(loaded, bundle, prepares, cache, objects, threads)
+
+    @classmethod
+    def _of(
+        cls,
+        backend: BundleBackend,
+        bundle: Bundle,
+        prepares: Callable[..., Preparer],
+        cache: PrefixCache,
+        objects: ObjectSource | None,
+        threads: int | None,
+    ) -> "Pipeline":
+        """A pipeline that owns this backend, which is closed if there cannot be one."""
+        with ExitStack() as undo:
+            undo.callback(backend.close)
+            finder = load_finder(bundle, backend, objects)
             if finder is not None:
-                finder.close()
-            loaded.close()
-            raise
+                undo.callback(finder.close)
+            preparer = prepares(threads=threads, max_length=backend.max_length, find=finder)  # engines for short texts
+            pipeline = cls(bundle, backend, preparer, cache, threads, finder)
+            undo.pop_all()
+        return pipeline
 
     def prepare(self, tweet: Tweet) -> Prepared:
         """Tokenise one tweet, find its objects where that is wanted, and decode those pictures that no cache knows.

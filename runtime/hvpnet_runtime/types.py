@@ -22,7 +22,13 @@ Span: TypeAlias = tuple[int, int]
 """[start, end), in words or in characters."""
 
 ObjectSource: TypeAlias = Literal["given", "found", "none"]
-"""Which objects a pipeline reads: those that tweets give, those that it finds, or none; see `Pipeline.load`."""
+"""Which objects of a tweet a pipeline reads; what is not there is a blank picture to the model.
+
+By default (None), those that it gives as `objects` or `boxes`, where an empty list says that there are none; and where
+it gives neither, those that the bundle's grounder finds in its image, if the bundle has one. `given`: only those that
+it gives, and the grounder is not loaded. `found`: those that are found in its image, whatever it gives. `none`: no
+objects at all.
+"""
 
 Progress: TypeAlias = Callable[[str], None]
 """What long work tells each step as it begins."""

@@ -17,6 +17,7 @@ from hvpnet_runtime.jsonl import json_line
 from hvpnet_runtime.triples.graph import GraphFormat, graph_writer
 
 _GROUP_ROWS = 65_536  # small row groups make a Parquet file slow to read
+_GROUP_BYTES = 128 * 2**20  # in memory; the triples of a post may take 100 KB
 _ENCODED_ROWS = 1024  # of a part, which are Python objects at the same time
 
 
@@ -105,7 +106,7 @@ class ParquetAnswers:
         with pq.ParquetWriter(out, self._schema) as writer:
             for content in contents:
                 waiting.append(pq.read_table(BytesIO(content)))
-                if sum(map(len, waiting)) >= _GROUP_ROWS:
+                if sum(map(len, waiting)) >= _GROUP_ROWS or sum(each.nbytes for each in waiting) >= _GROUP_BYTES:
                     writer.write_table(pa.concat_tables(waiting))
                     waiting = []
             if waiting:

@@ -34,9 +34,9 @@ class Job:
         backend: `auto` or a name of `hvpnet_runtime.backends.BACKENDS`.
         precision: of the graphs; see `Pipeline.load`.
         window: slide over long texts instead of cutting them.
-        on_bad_image: as in `Pipeline.load`.
-        jpeg: as in `Pipeline.load`.
-        objects: as in `Pipeline.load`.
+        on_bad_image: see `OnBadImage`.
+        jpeg: see `Jpeg`.
+        objects: see `ObjectSource`.
         part_rows: rows that are finished, and kept, together; doubled while that makes more than 10,000 parts.
     """
 

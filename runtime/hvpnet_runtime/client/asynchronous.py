@@ -9,7 +9,7 @@ import httpx2
 from anyio.to_thread import run_sync
 
 from hvpnet_runtime.answering import many
-from hvpnet_runtime.client.conversation import Pause, Talk, raise_rejection, unreachable
+from hvpnet_runtime.client.conversation import Call, End, Pause, Talk, go_on, raise_rejection
 from hvpnet_runtime.client.requests import Batch, Item, Limits, encode
 from hvpnet_runtime.client.settings import RETRIES, RETRY_SECONDS, TIMEOUT_SECONDS, ClientSettings
 from hvpnet_runtime.types import Rejection, Result, TripleResult, Tweet
@@ -47,20 +47,14 @@ class AsyncClient:
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         settings = ClientSettings(url, token, bundle, timeout, retries, retry_seconds)
-        self._url, self._timeout = url, timeout
         self._conversation = settings.conversation()
         self._http = httpx2.AsyncClient(**settings.http(), transport=transport)
         self._limits: Limits | None = None
 
     async def extract(self, tweets: Iterable[Tweet] | AsyncIterable[Tweet], top_k: int = 0) -> list[Result]:
         """Extract from tweets: one result each, in order; see `Client.extract`."""
-        results: list[Result] = []
-        async for outcome in self.stream(tweets, top_k):
-            if isinstance(outcome, Rejection):
-                raise_rejection(outcome)
-            else:
-                results.append(outcome)
-        return results
+        outcomes = self.stream(tweets, top_k)
+        return [raise_rejection(each) if isinstance(each, Rejection) else each async for each in outcomes]
 
     def stream(
         self, tweets: Iterable[Tweet] | AsyncIterable[Tweet], top_k: int = 0
@@ -73,13 +67,8 @@ class AsyncClient:
         self, posts: Iterable[Tweet] | AsyncIterable[Tweet], entities: str | None = None, relations: str | None = None
     ) -> list[TripleResult]:
         """Entities of posts and the relations between them; see `Client.triples`."""
-        results: list[TripleResult] = []
-        async for outcome in self.stream_triples(posts, entities, relations):
-            if isinstance(outcome, Rejection):
-                raise_rejection(outcome)
-            else:
-                results.append(outcome)
-        return results
+        outcomes = self.stream_triples(posts, entities, relations)
+        return [raise_rejection(each) if isinstance(each, Rejection) else each async for each in outcomes]
 
     def stream_triples(
         self, posts: Iterable[Tweet] | AsyncIterable[Tweet], entities: str | None = None, relations: str | None = None
@@ -106,25 +95,19 @@ class AsyncClient:
             yield outcome
 
     async def _have(self, talk: Talk[_T]) -> _T:
-        """Do what the talk asks for."""
-        response: httpx2.Response | None = None
-        failure: httpx2.RequestError | None = None
+        step = go_on(talk)
+        while not isinstance(step, End):
+            step = go_on(talk, await self._do(step))
+        return step.result
+
+    async def _do(self, step: Call | Pause) -> httpx2.Response | httpx2.RequestError | None:
+        if isinstance(step, Pause):
+            await anyio.sleep(step.seconds)
+            return None
         try:
-            while True:
-                step = talk.send(response) if failure is None else talk.throw(failure)
-                response = failure = None
-                if isinstance(step, Pause):
-                    await anyio.sleep(step.seconds)
-                    continue
-                try:
-                    response = await self._http.request(step.method, step.path, **step.options)
-                except httpx2.RequestError as error:
-                    failure = error
-        except StopIteration as end:
-            result: _T = end.value
-            return result
+            return await self._http.request(step.method, step.path, **step.options)
         except httpx2.RequestError as error:
-            raise unreachable(self._url, error, self._timeout) from error
+            return error
 
     async def close(self) -> None:
         """Close the connections."""

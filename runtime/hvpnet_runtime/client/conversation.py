@@ -1,12 +1,12 @@
 """What a client and a service say to each other, without a network or a clock.
 
 A `Talk` yields what is to be done next, a `Call` or a `Pause`, is sent the answer to a call, or thrown what it failed
-with, and returns what came of it. `Client` and `AsyncClient` do it, each in its way.
+with, and returns what came of it. `go_on` leads it; `Client` and `AsyncClient` do what it asks for, each in its way.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 import httpx2
 
@@ -69,17 +69,42 @@ Talk: TypeAlias = Generator[Call | Pause, httpx2.Response | None, _T]
 
 
 @dataclass(frozen=True)
+class End(Generic[_T]):
+    """The end of a talk, and what came of it."""
+
+    result: _T
+
+
+def go_on(talk: Talk[_T], told: httpx2.Response | httpx2.RequestError | None = None) -> Call | Pause | End[_T]:
+    """The next step of a talk.
+
+    Args:
+        talk: which has just begun, or asked for something.
+        told: the answer to its call, or what that failed with; None at the beginning, and after a pause.
+
+    Raises:
+        HvpnetError: what the talk ends with.
+    """
+    try:
+        return talk.throw(told) if isinstance(told, httpx2.RequestError) else talk.send(told)
+    except StopIteration as end:
+        return End(end.value)
+
+
+@dataclass(frozen=True)
 class Conversation:
     """How a client asks.
 
     Attributes:
         url: of the service, for messages.
+        timeout: seconds without an answer, for messages.
         bundle: asked for; None is the service's first.
         retries: of one request that is refused with 429 or 503.
         retry_seconds: of waiting for them, together.
     """
 
     url: str
+    timeout: float
     bundle: str | None
     retries: int
     retry_seconds: float
@@ -158,9 +183,9 @@ class Conversation:
         while True:
             try:
                 response = yield call
-            except _DROPPED:
-                if dropped:
-                    raise
+            except httpx2.RequestError as error:
+                if dropped or not isinstance(error, _DROPPED):
+                    raise _unreachable(self.url, error, self.timeout) from error
                 dropped = True
                 continue
             if response is None:
@@ -213,13 +238,13 @@ class Conversation:
         )
 
 
-def raise_rejection(rejection: Rejection) -> None:
+def raise_rejection(rejection: Rejection) -> NoReturn:
     """Raise what a tweet was rejected for, saying which tweet it was."""
     name = f"tweet {rejection.row}" + ("" if rejection.id is None else f" (id {brief(rejection.id)})")
     raise _CLASSES.get(rejection.type, InputError)(f"{name}: {rejection.message}")
 
 
-def unreachable(url: str, error: httpx2.RequestError, timeout: float) -> UnreachableError:
+def _unreachable(url: str, error: httpx2.RequestError, timeout: float) -> UnreachableError:
     """What a failed connection is to a user."""
     if isinstance(error, httpx2.TimeoutException):
         return UnreachableError(f"{url} did not answer within {timeout:g} seconds; try later, or give a longer timeout")

@@ -57,7 +57,7 @@ class ClientSettings:
 
     def conversation(self) -> Conversation:
         """How the client asks."""
-        return Conversation(self.url, self.bundle, self.retries, self.retry_seconds)
+        return Conversation(self.url, self.timeout, self.bundle, self.retries, self.retry_seconds)
 
 
 def _fits_a_header(token: object) -> bool:

@@ -8,7 +8,7 @@ from typing import Self, TypeVar
 import httpx2
 
 from hvpnet_runtime.answering import many
-from hvpnet_runtime.client.conversation import Pause, Talk, raise_rejection, unreachable
+from hvpnet_runtime.client.conversation import Call, End, Pause, Talk, go_on, raise_rejection
 from hvpnet_runtime.client.requests import Batch, Item, Limits, encode
 from hvpnet_runtime.client.settings import RETRIES, RETRY_SECONDS, TIMEOUT_SECONDS, ClientSettings
 from hvpnet_runtime.types import Rejection, Result, TripleResult, Tweet
@@ -46,7 +46,6 @@ class Client:
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
         settings = ClientSettings(url, token, bundle, timeout, retries, retry_seconds)
-        self._url, self._timeout = url, timeout
         self._conversation = settings.conversation()
         self._http = httpx2.Client(**settings.http(), transport=transport)
         self._limits: Limits | None = None
@@ -68,13 +67,8 @@ class Client:
             ServiceError: the service refused or failed in another way.
             UnreachableError: it cannot be reached, does not answer in time, or is no service of this version.
         """
-        results: list[Result] = []
-        for outcome in self.stream(tweets, top_k):
-            if isinstance(outcome, Rejection):
-                raise_rejection(outcome)
-            else:
-                results.append(outcome)
-        return results
+        outcomes = self.stream(tweets, top_k)
+        return [raise_rejection(each) if isinstance(each, Rejection) else each for each in outcomes]
 
     def stream(self, tweets: Iterable[Tweet], top_k: int = 0) -> Iterator[Result | Rejection]:
         """Extract from any number of tweets: one result or rejection each, in order.
@@ -105,13 +99,8 @@ class Client:
             InputError: as `extract`; or the client was made for one `bundle`.
             HvpnetError: as `extract`; UnknownBundleError where the service has no such two bundles.
         """
-        results: list[TripleResult] = []
-        for outcome in self.stream_triples(posts, entities, relations):
-            if isinstance(outcome, Rejection):
-                raise_rejection(outcome)
-            else:
-                results.append(outcome)
-        return results
+        outcomes = self.stream_triples(posts, entities, relations)
+        return [raise_rejection(each) if isinstance(each, Rejection) else each for each in outcomes]
 
     def stream_triples(
         self, posts: Iterable[Tweet], entities: str | None = None, relations: str | None = None
@@ -134,25 +123,19 @@ class Client:
         yield from self._have(ask(batch.items))
 
     def _have(self, talk: Talk[_T]) -> _T:
-        """Do what the talk asks for."""
-        response: httpx2.Response | None = None
-        failure: httpx2.RequestError | None = None
+        step = go_on(talk)
+        while not isinstance(step, End):
+            step = go_on(talk, self._do(step))
+        return step.result
+
+    def _do(self, step: Call | Pause) -> httpx2.Response | httpx2.RequestError | None:
+        if isinstance(step, Pause):
+            time.sleep(step.seconds)
+            return None
         try:
-            while True:
-                step = talk.send(response) if failure is None else talk.throw(failure)
-                response = failure = None
-                if isinstance(step, Pause):
-                    time.sleep(step.seconds)
-                    continue
-                try:
-                    response = self._http.request(step.method, step.path, **step.options)
-                except httpx2.RequestError as error:
-                    failure = error
-        except StopIteration as end:
-            result: _T = end.value
-            return result
+            return self._http.request(step.method, step.path, **step.options)
         except httpx2.RequestError as error:
-            raise unreachable(self._url, error, self._timeout) from error
+            return error
 
     def close(self) -> None:
         """Close the connections."""

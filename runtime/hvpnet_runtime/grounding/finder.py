@@ -9,8 +9,10 @@ from threading import Lock
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from hvpnet_runtime.backends import Grounder
+from hvpnet_runtime.backends.grounder import MAX_QUERIES
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.errors import BackendError
 from hvpnet_runtime.grounding.pictures import fit
@@ -28,11 +30,21 @@ _Found: TypeAlias = tuple[FoundObject, ...]
 
 
 class _Key(NamedTuple):
-    """What the objects of a picture depend on: a result of another threshold is never taken for one of this."""
+    """What was searched for in which picture; all of it, since the last digits of an answer may depend on all of it."""
 
     picture: bytes
     queries: tuple[str, ...]
-    threshold: float
+
+
+class _Seen(NamedTuple):
+    """The answer of a grounder, for a picture of this width and height.
+
+    `boxes`, float32 [Q, 4], are (x0, y0, x1, y1) in its pixels, the best of each query; `scores` are float32 [Q].
+    """
+
+    size: tuple[int, int]
+    boxes: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float32]
 
 
 class Finding(ABC):
@@ -41,6 +53,7 @@ class Finding(ABC):
     Attributes:
         hits: pictures whose objects were known, or found by another thread meanwhile.
         misses: pictures that were searched.
+        threshold: objects with a smaller score are dropped; by default that of the bundle.
 
     Args:
         bundle: a checked bundle with a grounder.
@@ -57,9 +70,9 @@ class Finding(ABC):
         self._remembered = remembered
         fit(np.zeros((1, 1, 3), np.uint8), self._spec.kind, self._spec.size)  # which may need a package
         self._queries = load_queries(bundle)
-        self._threshold = self._spec.threshold
-        self._known: OrderedDict[_Key, _Found] = OrderedDict()
-        self._sought: dict[_Key, Future[_Found]] = {}
+        self.threshold = self._spec.threshold
+        self._known: OrderedDict[_Key, _Seen] = OrderedDict()
+        self._sought: dict[_Key, Future[_Seen]] = {}
         self._lock, self._origin = Lock(), Origin()
         self.hits = self.misses = 0
 
@@ -71,33 +84,45 @@ class Finding(ABC):
             BackendError: it failed.
         """
 
-    @property
-    def threshold(self) -> float:
-        """Objects with a smaller score are dropped; by default that of the bundle."""
-        return self._threshold
+    def __call__(self, picture: WholePicture, words: Sequence[str], pairs: Sequence[Sequence[Mention]]) -> list[_Found]:
+        """Objects of a tweet's picture for each pair, the best first, at most as many as the model reads.
 
-    @threshold.setter
-    def threshold(self, least: float) -> None:
-        self._threshold = least
-        self.forget()
-
-    def __call__(self, picture: WholePicture, words: Sequence[str], mentions: Sequence[Mention]) -> _Found:
-        """Objects of a tweet's picture, the best first, at most as many as the model reads.
+        One search finds those of all pairs; beyond `MAX_QUERIES` queries of the text there are several.
 
         Args:
             picture: decoded only if it was not searched for the same queries lately.
             words: of the tweet.
-            mentions: head and tail of a relation; none for entities.
+            pairs: head and tail of each relation; for entities, one without either.
 
         Raises:
             PictureError: the picture cannot be decoded.
             BackendError: as `Searcher`.
         """
         self._origin.check()
-        queries = self._queries(words, mentions)
-        if not queries:
-            return ()
-        key = _Key(picture.key, queries, self._threshold)
+        threshold, is_fixed = self.threshold, self._spec.queries == "fixed"
+        asked = [self._queries(words, mentions) for mentions in pairs]
+        every = tuple(dict.fromkeys(query for queries in asked for query in queries))
+        if not every:
+            return [() for _ in asked]
+        most = len(every) if is_fixed else MAX_QUERIES
+        parts = [every[start : start + most] for start in range(0, len(every), most)]
+        seen = [self._seen(_Key(picture.key, part), picture) for part in parts]
+        boxes = np.concatenate([each.boxes for each in seen])  # [Q, 4]
+        scores = np.concatenate([each.scores for each in seen])  # [Q]
+        found = []
+        for queries in asked:
+            rows = [every.index(query) for query in queries]
+            chosen = select(boxes[rows], scores[rows], seen[0].size, threshold, self._most, picture.has_crop)
+            found.append(tuple(FoundObject(each.box, queries[each.query], each.score) for each in chosen))
+        return found
+
+    def forget(self) -> None:
+        """Forget what was found."""
+        with self._lock:
+            self._known.clear()
+
+    def _seen(self, key: _Key, picture: WholePicture) -> _Seen:
+        """What a search finds, this one or an earlier one."""
         while True:
             with self._lock:
                 if (known := self._known.get(key)) is not None:
@@ -106,24 +131,19 @@ class Finding(ABC):
                     return known
                 others = self._sought.get(key)
                 if others is None:
-                    own = self._sought[key] = Future[_Found]()
+                    own = self._sought[key] = Future[_Seen]()
                     self.misses += 1
                     break
-            if (found := _found_by(others)) is not None:
+            if (seen := _seen_by(others)) is not None:
                 with self._lock:
                     self.hits += 1
-                return found
+                return seen
         return self._search(key, picture, own)
 
-    def forget(self) -> None:
-        """Forget what was found."""
-        with self._lock:
-            self._known.clear()
-
-    def _search(self, key: _Key, picture: WholePicture, result: Future[_Found]) -> _Found:
+    def _search(self, key: _Key, picture: WholePicture, result: Future[_Seen]) -> _Seen:
         """Search a picture, for whoever else waits for the result, too."""
         try:
-            found = self._find(picture, key.queries, key.threshold)
+            seen = self._look(picture, key.queries)
         except BaseException as error:
             with self._lock:
                 del self._sought[key]
@@ -134,21 +154,20 @@ class Finding(ABC):
             raise
         with self._lock:
             del self._sought[key]
-            self._known[key] = found
+            self._known[key] = seen
             while len(self._known) > self._remembered:
                 self._known.popitem(last=False)
-        result.set_result(found)
-        return found
+        result.set_result(seen)
+        return seen
 
-    def _find(self, picture: WholePicture, queries: tuple[str, ...], threshold: float) -> _Found:
+    def _look(self, picture: WholePicture, queries: tuple[str, ...]) -> _Seen:
         image = picture.decode(self._spec.size)  # [h, w, 3]
         fitted = fit(image, self._spec.kind, self._spec.size)
         boxes, scores = self._answer(Search(fitted.pixels, queries))  # [Q, 4], [Q]
         width, height = picture.size
         scale = np.array([width / image.shape[1], height / image.shape[0]] * 2, np.float32)
-        boxes = fitted.to_picture(boxes) * scale  # of a JPEG that was decoded at a fraction of its size
-        chosen = select(boxes, scores, picture.size, threshold, self._most, picture.has_crop)
-        return tuple(FoundObject(each.box, queries[each.query], each.score) for each in chosen)
+        # A JPEG may have been decoded at a fraction of its size.
+        return _Seen(picture.size, fitted.to_picture(boxes) * scale, scores)
 
 
 class ObjectFinder(Finding):
@@ -198,7 +217,7 @@ class ObjectFinder(Finding):
         return self._searcher(search)
 
 
-def _found_by(search: Future[_Found]) -> _Found | None:
+def _seen_by(search: Future[_Seen]) -> _Seen | None:
     """What another thread's search finds, or None if it ends with nothing that holds for this thread's picture.
 
     Raises:

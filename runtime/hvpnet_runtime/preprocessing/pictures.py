@@ -28,7 +28,14 @@ from hvpnet_runtime.processes import in_forks
 from hvpnet_runtime.types import Box, Picture
 
 OnBadImage: TypeAlias = Literal["error", "substitute"]
+"""What a whole picture that cannot be read is: an error of its tweet, or, as to the published loaders, the picture
+inf.png of the same folder."""
+
 Jpeg: TypeAlias = Literal["full", "scaled"]
+"""How large JPEGs are decoded: in full, or at a half, a quarter or an eighth of their size, though the shorter side of
+what is resized never has less than twice the pixels that it is resized to. Pixels then differ a little from the
+published ones."""
+
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 Used = TypeVar("Used")
 

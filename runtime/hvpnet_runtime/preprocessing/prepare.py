@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any, Protocol, Self, TypeVar, get_args
+from typing import Any, Protocol, Self, TypeAlias, TypeVar, get_args
 
 import numpy as np
 from PIL import Image
@@ -26,6 +26,9 @@ from hvpnet_runtime.types import FoundObject, Mention, ObjectSource, Picture, Tw
 
 Made = TypeVar("Made")
 
+Pictures: TypeAlias = tuple[PreparedPicture | None, ...]
+"""As many as a model reads; None is the blank picture."""
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -37,7 +40,7 @@ class Prepared:
         words: with their offsets in `text`.
         windows: what the text graph reads: one row unless the text is long and windows were asked for.
         mentions: of relation extraction: head and tail.
-        pictures: as many as the model reads; None is the blank picture.
+        pictures: see `Pictures`.
         objects: found in the picture; None where none are looked for in any tweet.
     """
 
@@ -46,7 +49,7 @@ class Prepared:
     words: tuple[Word, ...]
     windows: tuple[EntityWindow, ...]
     mentions: tuple[Mention, ...]
-    pictures: tuple[PreparedPicture | None, ...]
+    pictures: Pictures
     objects: tuple[FoundObject, ...] | None = None
 
     @property
@@ -78,9 +81,9 @@ class Finder(Protocol):
     """Finds objects in the picture of a tweet."""
 
     def __call__(
-        self, picture: WholePicture, words: Sequence[str], mentions: Sequence[Mention]
-    ) -> tuple[FoundObject, ...]:
-        """Objects in the picture of a tweet with these words and, for relations, head and tail; see `ObjectFinder`."""
+        self, picture: WholePicture, words: Sequence[str], pairs: Sequence[Sequence[Mention]]
+    ) -> list[tuple[FoundObject, ...]]:
+        """Objects in the picture of a tweet with these words, for each pair of head and tail; see `Finding`."""
         ...
 
 
@@ -97,7 +100,7 @@ class Preparer:
         jpeg: `full`, or `scaled`: decode large JPEGs at a half, a quarter or an eighth of their size, see
             `EncodedPicture`.
         known: keys of pictures whose pixels the backend does not need, such as a prefix cache: they are not decoded.
-        objects: see `Pipeline.load`.
+        objects: see `ObjectSource`.
         find: finds objects, see `ObjectFinder`; None where nothing does.
 
     Attributes:
@@ -200,7 +203,7 @@ class Preparer:
 
     def pictures(
         self, tweet: Tweet, words: Sequence[Word], mentions: Sequence[Mention]
-    ) -> tuple[tuple[PreparedPicture | None, ...], tuple[FoundObject, ...] | None]:
+    ) -> tuple[Pictures, tuple[FoundObject, ...] | None]:
         """Whole picture, then objects, filled up with blanks; and the objects that were found.
 
         Models of the variant only_obj read no whole picture, those of text_only none at all.
@@ -215,26 +218,64 @@ class Preparer:
             raise InputError("a tweet has objects or boxes, not both")
         if boxes and tweet.image is None:
             raise InputError("boxes need the image they are boxes of")
-        slots, image = self._manifest.sizes.pictures, tweet.image
+        image, objects = tweet.image, self._manifest.limits.max_objects
         found: tuple[FoundObject, ...] | None = None if self._find is None else ()
-        if not slots:
+        if not self._manifest.sizes.pictures:
             return (), found
         if self._objects in ("found", "none"):
             crops, boxes = [], []
-        objects = self._manifest.limits.max_objects
-        reads_whole = slots > objects
-        made: Sequence[PreparedPicture | None]
         if image is not None and self._find is not None and self._lacks_objects(tweet):
-            texts = [word.text for word in words]
-            find = partial(self._find, words=texts, mentions=mentions)
-            found, steps = self.reader.parts_found(image, find, whole=reads_whole)
-            made = self._at_once(steps)
-        elif boxes and image is not None:
-            made = self._at_once(self.reader.parts(image, [*[None] * reads_whole, *boxes[:objects]]))
-        else:
-            made = self._whole_and_crops([image] * reads_whole, crops[:objects])
-            self._note_missing(tweet)
-        return (*made, *[None] * (slots - len(made))), found
+            return self.pictures_found(image, words, [mentions])[0]
+        made: Sequence[PreparedPicture | None]
+        if boxes and image is not None:
+            made = self._at_once(self.reader.parts(image, [*[None] * self._reads_whole, *boxes[:objects]]))
+            return self._filled(made), found
+        made = self._whole_and_crops([image] * self._reads_whole, crops[:objects])
+        self._note_missing(tweet)
+        return self._filled(made), found
+
+    def pictures_found(
+        self, image: Picture, words: Sequence[Word], pairs: Sequence[Sequence[Mention]]
+    ) -> list[tuple[Pictures, tuple[FoundObject, ...]]]:
+        """As `pictures`, for several pairs of a tweet whose objects are to be found, in one look at its picture.
+
+        Raises:
+            PictureError: the picture cannot be used.
+            BackendError: the grounder failed.
+        """
+        texts, found = [word.text for word in words], list[tuple[FoundObject, ...]]()
+
+        def find(picture: WholePicture) -> tuple[FoundObject, ...]:
+            found[:] = [] if self._find is None else self._find(picture, texts, pairs)
+            return tuple(dict.fromkeys(each for objects in found for each in objects))
+
+        every, steps = self.reader.parts_found(image, find, whole=self._reads_whole)
+        made = self._at_once(steps)
+        whole, crops = made[: self._reads_whole], dict(zip(every, made[self._reads_whole :], strict=True))
+        return [(self._filled([*whole, *(crops[each] for each in objects)]), objects) for objects in found]
+
+    def check_picture(self, image: Picture) -> None:
+        """Refuse a picture that `pictures_found` could not use.
+
+        Raises:
+            PictureError: it is one.
+        """
+
+        def look(picture: WholePicture) -> tuple[FoundObject, ...]:
+            if not self._reads_whole:  # or the step of the whole picture decodes it, unless it is known
+                picture.decode(self._manifest.preprocessing.resize)
+            return ()
+
+        _, steps = self.reader.parts_found(image, look, whole=self._reads_whole)
+        self._at_once(steps)
+
+    @property
+    def _reads_whole(self) -> bool:
+        return self._manifest.sizes.pictures > self._manifest.limits.max_objects
+
+    def _filled(self, pictures: Sequence[PreparedPicture | None]) -> Pictures:
+        """Pictures, and blanks where the model reads more."""
+        return (*pictures, *[None] * (self._manifest.sizes.pictures - len(pictures)))
 
     def _lacks_objects(self, tweet: Tweet) -> bool:
         """Whether the objects of a tweet are to be found."""

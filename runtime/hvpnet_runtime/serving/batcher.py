@@ -1,10 +1,11 @@
 """Runs the backend of one bundle on what waits for it, in as many lanes as it has."""
 
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from itertools import count
 from threading import Lock, get_ident
 
 from hvpnet_runtime.errors import BackendError
@@ -28,6 +29,9 @@ class _Call:
 class Batcher:
     """Runs a pipeline on all that waits, up to `size` tweets at a time, in the backend's lanes. Thread-safe.
 
+    Who waits takes turns: of a request that fills many batches, as the pairs of posts do, the second goes behind the
+    first ones of all others that wait.
+
     Attributes:
         lanes: batches that run at the same time.
 
@@ -47,7 +51,8 @@ class Batcher:
         self.failure: Exception | None = None
         self.lanes = pipeline.backend.lanes
         self._started: dict[int, float] = {}  # of the runs that go on, by thread
-        self._waiting: deque[_Call] = deque()
+        self._waiting: list[tuple[int, int, _Call]] = []  # a heap: by round, and in a round by the time of coming
+        self._round, self._came = 0, count()
         self._lock, self._running, self._judging = Lock(), 0, Lock()
         self._counted = (0, 0)  # hits and misses of the cache that the metrics have
 
@@ -60,7 +65,8 @@ class Batcher:
         self._check()
         calls = [_Call(tweets[first : first + self._size]) for first in range(0, len(tweets), self._size)]
         with self._lock:
-            self._waiting += calls
+            for turn, call in enumerate(calls, self._round + 1):
+                heappush(self._waiting, (turn, next(self._came), call))
         return [call.results for call in calls]
 
     def run(self) -> None:
@@ -88,8 +94,8 @@ class Batcher:
             if self._running == self.lanes:
                 return []
             room = self._size
-            while self._waiting and len(self._waiting[0].tweets) <= room:
-                call = self._waiting.popleft()
+            while self._waiting and len(self._waiting[0][-1].tweets) <= room:
+                self._round, _, call = heappop(self._waiting)
                 if call.results.set_running_or_notify_cancel():
                     calls.append(call)
                     room -= len(call.tweets)

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from threading import Event, Lock
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from prometheus_client import CollectorRegistry, generate_latest
 
@@ -21,15 +21,17 @@ from hvpnet_runtime.errors import BackendError
 from hvpnet_runtime.pipeline import Pipeline
 from hvpnet_runtime.preprocessing.prepare import Prepared, Preparer
 from hvpnet_runtime.serving.batcher import Batcher
-from hvpnet_runtime.serving.errors import StuckError
+from hvpnet_runtime.serving.errors import StuckError, UnavailableError
 from hvpnet_runtime.serving.metrics import Metrics, PrometheusInstruments
 from hvpnet_runtime.serving.posts import PostPreparers
 from hvpnet_runtime.serving.preparation import MeasuredFinder, Preparation
 from hvpnet_runtime.serving.settings import Settings
-from hvpnet_runtime.triples.posts import AskedPost, PreparedPost
-from hvpnet_runtime.types import EntityResult, Rejection, Result, TripleResult, Tweet
+from hvpnet_runtime.triples.posts import AskedPost, PostPreparer, PreparedPost, all_pairs
+from hvpnet_runtime.types import Rejection, Result, TripleResult, Tweet
 
 _Answer = TypeVar("_Answer")
+_Then: TypeAlias = Callable[[list[Prepared], list[Result]], None]
+"""What goes on with a request, from what was prepared and what came of it."""
 
 _CLOSE_SECONDS = 60  # for a run of a backend to end
 
@@ -40,9 +42,15 @@ class _Request(Generic[_Answer]):
     def __init__(self, tweets: Sequence[Tweet]) -> None:
         self.tweets, self.stop = tweets, Event()
         self.answers: Future[Sequence[_Answer | Rejection]] = Future()
+        self._work: Future[None] | None = None
         self._parts: Sequence[Future[list[Result]]] = ()
         self._then: Callable[[list[Result]], None] = lambda _: None
         self._lock, self._missing = Lock(), 0
+
+    def work_on(self, work: "Future[None]") -> None:
+        """Note what a thread is to do. If none ever begins with it, the answers are an error."""
+        self._work = work
+        work.add_done_callback(lambda done: self.answers.set_exception(_stopping()) if done.cancelled() else None)
 
     def follow(self, parts: "Sequence[Future[list[Result]]]", then: Callable[[list[Result]], None]) -> None:
         """Go on when all parts are there: with `then` and their results, or with the error of one as the answer."""
@@ -62,6 +70,8 @@ class _Request(Generic[_Answer]):
     def cancel(self) -> None:
         """Stop what can be stopped; the answers are an error once nothing works on them any more."""
         self.stop.set()
+        if self._work is not None:
+            self._work.cancel()
         for part in self._parts:
             part.cancel()
 
@@ -77,6 +87,10 @@ class _Request(Generic[_Answer]):
             self._then([result for part in self._parts for result in part.result()])
         except Exception as error:
             self.answers.set_exception(error)
+
+
+def _stopping() -> UnavailableError:
+    return UnavailableError("the service is stopping; try again later, or elsewhere")
 
 
 class InProcess:
@@ -147,112 +161,97 @@ class InProcess:
             UnavailableError: the backend has failed for good.
             BackendError: the backend failed.
         """
-        return await self._answered(_Request[Result](tweets), partial(self._work, bundle))
+        request = _Request[Result](tweets)
+
+        def answer(_: object, results: list[Result]) -> None:
+            request.answers.set_result(results)
+
+        return await self._answered(request, (bundle,), self._preparations[bundle], answer)
 
     async def relate(self, entities: str, relations: str, posts: Sequence[Tweet]) -> Sequence[TripleResult | Rejection]:
         """See `Extractor`.
 
         Raises:
-            InputError: the two do not go together.
+            UnknownBundleError: the two do not go together.
             UnavailableError: a backend has failed for good.
             BackendError: a backend failed.
         """
-        return await self._answered(_Request[TripleResult](posts), partial(self._relate, entities, relations))
+        request, bundles = _Request[TripleResult](posts), (entities, relations)
+        preparer = self._posts.of(entities, relations)
+        preparation = Preparation(entities, preparer, self.own_metrics)
+
+        def ask(posts: list[Prepared], found: list[Result]) -> None:
+            self._begin(request, self._ask, bundles, preparer, posts, found)
+
+        return await self._answered(request, bundles, preparation, ask)
 
     async def _answered(
-        self, request: "_Request[_Answer]", work_on: "Callable[[_Request[_Answer]], None]"
+        self, request: "_Request[_Answer]", bundles: Sequence[str], prepare: Preparation, then: _Then
     ) -> Sequence[_Answer | Rejection]:
-        work = self._begin(work_on, request)
+        self._begin(request, self._work, bundles, prepare, then)
         answers = asyncio.wrap_future(request.answers)
         try:
             await asyncio.wait([answers])
         except asyncio.CancelledError:
             request.cancel()
-            if work.cancel():  # before any thread began with it
-                request.answers.set_exception(CancelledError())
             await asyncio.wait([answers])
             answers.exception()  # or asyncio would log that nobody asked for it
             raise
         return answers.result()
 
-    def _work(self, bundle: str, request: "_Request[Result]") -> None:
-        """Prepare a request; run it, and what waits with it, unless another thread runs the backend."""
+    def _begin(self, request: "_Request[_Answer]", work: Callable[..., None], *given: object) -> None:
+        """Work on a request in a thread, which the end of the service waits for."""
         try:
-            prepared = self._preparations[bundle](request.tweets, request.stop.is_set)
+            begun = self._threads.submit(work, request, *given)
+        except RuntimeError as error:  # the threads are told to end
+            raise _stopping() from error
+        self._working.add(begun)
+        begun.add_done_callback(self._working.discard)
+        request.work_on(begun)
+
+    def _work(self, request: "_Request[_Answer]", bundles: Sequence[str], prepare: Preparation, then: _Then) -> None:
+        """Prepare a request; run it by the first of its bundles, and what waits with it, unless other threads do."""
+        with self._failures_of(request, bundles):
+            prepared = prepare(request.tweets, request.stop.is_set)
             ready = [each for each in prepared if isinstance(each, Prepared)]
             if len(ready) < len(prepared):
                 request.answers.set_result([each for each in prepared if isinstance(each, Rejection)])
-                return
-            request.follow(self._batchers[bundle].submit(ready), request.answers.set_result)
-        except Exception as error:
-            request.answers.set_exception(error)
-            if isinstance(error, BackendError):
-                self._batchers[bundle].not_prepared(error)
-            return
-        self._batchers[bundle].run()
-
-    def _begin(self, work_on: Callable[..., None], *given: object) -> "Future[None]":
-        """Work in a thread, which the end of the service waits for."""
-        work = self._threads.submit(work_on, *given)
-        self._working.add(work)
-        work.add_done_callback(self._working.discard)
-        return work
-
-    def _relate(self, entities: str, relations: str, request: "_Request[TripleResult]") -> None:
-        """Prepare posts and run them, as `_work` does; `_ask` goes on in a thread when their entities are there."""
-        try:
-            preparer = self._posts.of(entities, relations)
-            with self._grounder_of(entities, relations):
-                prepared = Preparation(entities, preparer, self.own_metrics)(request.tweets, request.stop.is_set)
-            posts = [each for each in prepared if isinstance(each, PreparedPost)]
-            if len(posts) < len(prepared):
-                request.answers.set_result([each for each in prepared if isinstance(each, Rejection)])
-                return
-
-            def go_on(found: list[Result]) -> None:
-                self._begin(self._ask, entities, relations, request, posts, found)
-
-            request.follow(self._batchers[entities].submit(posts), go_on)
-        except Exception as error:
-            request.answers.set_exception(error)
-            return
-        self._batchers[entities].run()
+            else:
+                request.follow(self._batchers[bundles[0]].submit(ready), partial(then, ready))
+        self._batchers[bundles[0]].run()
 
     def _ask(
         self,
-        entities: str,
-        relations: str,
         request: "_Request[TripleResult]",
-        posts: Sequence[PreparedPost],
+        bundles: Sequence[str],
+        preparer: PostPreparer,
+        posts: Sequence[Prepared],
         found: Sequence[Result],
     ) -> None:
-        """Run the pairs of posts, and answer."""
-        try:
-            preparer, asked = self._posts.of(entities, relations), list[AskedPost]()
-            for post, each in zip(posts, found, strict=True):
+        """Run the pairs of posts whose entities are found, and answer."""
+        _, relations = bundles
+        with self._failures_of(request, bundles):
+            request.check()
+            asked: list[AskedPost] = []
+            for each in preparer.ask([post for post in posts if isinstance(post, PreparedPost)], found):
                 request.check()
-                if isinstance(each, EntityResult):
-                    with self._grounder_of(entities, relations):
-                        asked.append(preparer.ask(post, each))
-            pairs = [pair for each in asked for pair in each.prepared]
+                asked.append(each)
             request.follow(
-                self._batchers[relations].submit(pairs),
+                self._batchers[relations].submit(all_pairs(asked)),
                 lambda told: request.answers.set_result(preparer.settle_all(asked, told)),
             )
-        except Exception as error:
-            request.answers.set_exception(error)
-            return
         self._batchers[relations].run()
 
     @contextmanager
-    def _grounder_of(self, *bundles: str) -> Iterator[None]:
-        """Tell the batchers of these bundles what a grounder fails with."""
+    def _failures_of(self, request: "_Request[_Answer]", bundles: Sequence[str]) -> Iterator[None]:
+        """Answer a request with what it fails of; where a grounder does, the batchers of these bundles are told."""
         try:
             yield
-        except BackendError as error:
-            for bundle in bundles:
-                self._batchers[bundle].not_prepared(error)
-            raise
+        except Exception as error:
+            request.answers.set_exception(error)
+            if isinstance(error, BackendError):
+                for bundle in bundles:
+                    self._batchers[bundle].not_prepared(error)
 
     async def missing(self) -> list[str]:
         """See `Extractor`: bundles whose backend has failed for good, or has not come back from a run."""

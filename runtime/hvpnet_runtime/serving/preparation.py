@@ -30,12 +30,12 @@ class MeasuredFinder:
         self._lock, self._hits, self._misses = Lock(), finder.hits, finder.misses
 
     def __call__(
-        self, picture: WholePicture, words: Sequence[str], mentions: Sequence[Mention]
-    ) -> tuple[FoundObject, ...]:
+        self, picture: WholePicture, words: Sequence[str], pairs: Sequence[Sequence[Mention]]
+    ) -> list[tuple[FoundObject, ...]]:
         """See `Finding`. The time includes waiting for another thread's search."""
         start = time.perf_counter()
         try:
-            return self._finder(picture, words, mentions)
+            return self._finder(picture, words, pairs)
         finally:
             seconds = time.perf_counter() - start
             with self._lock:  # other threads may have counted meanwhile: nothing is lost, nor counted twice

@@ -169,8 +169,8 @@ class Settings(_Table):
         device: number of the GPU; see `Pipeline.load`. Not on Ray, which gives a GPU to each replica that has one.
         threads: CPU threads of one backend; by default all cores.
         window: slide over texts beyond the piece budget instead of cutting them.
-        jpeg: see `Pipeline.load`.
-        objects: see `Pipeline.load`.
+        jpeg: see `Jpeg`.
+        objects: see `ObjectSource`.
         cache_bytes: of each backend's prefix cache.
         stop_seconds: for the requests in hand when `hvpnet serve` is told to stop; what comes then gets 503.
         token: where the bearer token is; without it, anyone who reaches the port is served.

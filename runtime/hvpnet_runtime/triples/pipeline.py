@@ -1,25 +1,32 @@
 """Posts in, entities and the relations between them out: two pipelines as one."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Self
 
 from hvpnet_runtime.answering import BATCH_SIZE, Answering, check_prepared, whole_number
+from hvpnet_runtime.backends.grounder import MAX_GROUNDED
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.errors import BundleError, InputError, brief
 from hvpnet_runtime.pipeline import MAX_TEXTS, Pipeline
 from hvpnet_runtime.preprocessing.prepare import Prepared
 from hvpnet_runtime.triples.agreement import Agreement, entity_types
 from hvpnet_runtime.triples.pairs import MAX_PAIRS
-from hvpnet_runtime.triples.posts import AskedPost, PostPreparer, PreparedPost, given_entities
-from hvpnet_runtime.types import Entity, EntityResult, Rejection, TripleResult, Tweet
+from hvpnet_runtime.triples.posts import AskedPost, PostPreparer, PreparedPost, all_pairs, given_entities
+from hvpnet_runtime.types import Entity, EntityResult, Rejection, Result, TripleResult, Tweet
 
 
 class TriplePipeline(Answering[TripleResult]):
     """A pipeline of entities and one of relations, which share pictures and batches. Thread-safe.
 
-    A picture is decoded once for both models, and each computes its prefix once, however many pairs the post has. Pairs
-    of all posts of a batch are run together. Batches come one after the other, on a GPU too.
+    A picture is decoded once for both models, and each computes its prefix once, however many pairs the post has. Where
+    objects of pairs are found by their names, one search of the picture finds those of all. Pairs of all posts of a
+    batch are run together.
+
+    Batches come one after the other, on a GPU too. The model of relations reads the pictures of posts with pairs alone,
+    which are known only once the entities are: of two batches under way, timing would decide which of these pictures
+    share a run, and with it the last digits of answers.
 
     Attributes:
         entities: what finds entities.
@@ -75,8 +82,7 @@ class TriplePipeline(Answering[TripleResult]):
         finish = self.entities.start(batch)
 
         def rest() -> list[TripleResult]:
-            found = [each for each in finish() if isinstance(each, EntityResult)]
-            return self._relate([post for post in batch if isinstance(post, PreparedPost)], found)
+            return self._relate([post for post in batch if isinstance(post, PreparedPost)], finish())
 
         return rest
 
@@ -117,20 +123,21 @@ class TriplePipeline(Answering[TripleResult]):
         results = iter(self._relate([post for post, _ in good], [found for _, found in good]))
         return (each if isinstance(each, Rejection) else next(results) for each in waiting)
 
-    def _relate(self, posts: Sequence[PreparedPost], found: Sequence[EntityResult]) -> list[TripleResult]:
+    def _relate(self, posts: Sequence[PreparedPost], found: Sequence[Result]) -> list[TripleResult]:
         """Ask about the pairs of all posts together, as many at a time as fill a run of the text graph."""
         results: list[TripleResult] = []
         asked: list[AskedPost] = []
-        for post, entities in zip(posts, found, strict=True):
-            asked.append(self.posts.ask(post, entities))
-            if sum(len(each.pairs) for each in asked) >= MAX_TEXTS:
-                results += self._settle(asked)
-                asked = []
+        with ThreadPoolExecutor(MAX_GROUNDED, "hvpnet-pairs-found") as threads:
+            for post in self.posts.ask(posts, found, threads):
+                asked.append(post)
+                if sum(len(each.pairs) for each in asked) >= MAX_TEXTS:
+                    results += self._settle(asked)
+                    asked = []
         return results + self._settle(asked)
 
     def _settle(self, asked: Sequence[AskedPost]) -> list[TripleResult]:
         """Run pairs, those of similar length beside each other."""
-        pairs = [pair for each in asked for pair in each.prepared]
+        pairs = all_pairs(asked)
         order = sorted(range(len(pairs)), key=lambda place: pairs[place].length)
         answers = dict(zip(order, self.relations.run([pairs[place] for place in order]), strict=True))
         return self.posts.settle_all(asked, [answers[place] for place in range(len(pairs))])

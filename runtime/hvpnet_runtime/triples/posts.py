@@ -4,7 +4,8 @@ The answers are those that the pipeline of relations gives to the same post with
 texts included. Only what does not depend on the pair is done once: words are tokenised once, and pictures read once.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Self
@@ -12,8 +13,7 @@ from typing import Self
 from hvpnet_runtime.errors import InputError, TextError
 from hvpnet_runtime.labels import NO_RELATION
 from hvpnet_runtime.preprocessing.encode_text import EntityWindow
-from hvpnet_runtime.preprocessing.prepare import Prepared, Preparer
-from hvpnet_runtime.preprocessing.tweet_pictures import PreparedPicture
+from hvpnet_runtime.preprocessing.prepare import Pictures, Prepared, Preparer
 from hvpnet_runtime.triples.agreement import Agreement
 from hvpnet_runtime.triples.pairs import choose_pairs, same_node
 from hvpnet_runtime.types import (
@@ -40,7 +40,7 @@ class PreparedPost(Prepared):
     """
 
     pieces: list[list[int]] = field(default_factory=list)
-    pair_pictures: tuple[PreparedPicture | None, ...] | None = None
+    pair_pictures: Pictures | None = None
     pair_objects: tuple[FoundObject, ...] | None = None
 
     @property
@@ -111,31 +111,32 @@ class PostPreparer:
         prepared = self._entities(post)
         pieces = self._relations.encoder.relation_pieces([word.text for word in prepared.words])
         made = PreparedPost(**vars(prepared), pieces=pieces)
-        if self._relations.finds_by_text(post):
-            self._relations.pictures(replace(post, objects=(), boxes=None), prepared.words, ())  # or it is rejected
+        if post.image is not None and self._relations.finds_by_text(post):
+            self._relations.check_picture(post.image)  # or it is rejected
             return made
         pictures, objects = self._relations.pictures(post, prepared.words, ())
         return replace(made, pair_pictures=pictures, pair_objects=objects)
 
-    def ask(self, post: PreparedPost, found: EntityResult) -> AskedPost:
-        """The pairs of a post.
+    def ask(
+        self, posts: Sequence[PreparedPost], found: Sequence[Result], threads: Executor | None = None
+    ) -> Iterator[AskedPost]:
+        """The pairs of posts.
 
         Args:
-            post: as it was prepared.
-            found: its entities.
+            posts: as they were prepared.
+            found: the entities of each.
+            threads: search the pictures of several posts at the same time, for the pairs that have objects of their
+                own: they share runs of the grounder then. By default one post follows the other, as they are read.
 
         Raises:
             BackendError: a grounder failed.
         """
-        entities = found.entities
-        pairs, cut = choose_pairs(entities, self._agreement.asks, self._max_pairs)
-        asked: dict[tuple[int, int], Prepared] = {}
-        for head, tail in pairs:
-            try:
-                asked[head, tail] = self._pair(post, entities[head], entities[tail])
-            except TextError:  # head and tail alone are too long to be read
-                cut += 1
-        return AskedPost(found, tuple(asked), tuple(asked.values()), cut)
+        entities = (each for each in found if isinstance(each, EntityResult))
+        at_once = threads is not None and any(post.pair_pictures is None for post in posts)
+        try:
+            yield from (threads.map if threads is not None and at_once else map)(self._ask, posts, entities)
+        finally:
+            self._relations.forget()
 
     def settle(self, asked: AskedPost, answers: Iterable[RelationResult]) -> TripleResult:
         """The triples of a post, from the answers to its pairs, in their order.
@@ -165,15 +166,42 @@ class PostPreparer:
         told = (answer for answer in answers if isinstance(answer, RelationResult))
         return [self.settle(each, list(islice(told, len(each.pairs)))) for each in asked]
 
-    def _pair(self, post: PreparedPost, head: Entity, tail: Entity) -> Prepared:
-        spans = [(entity.first_word, entity.last_word + 1) for entity in (head, tail)]
-        encoding = self._relations.encoder.mark_pair(post.pieces, *spans, window=True, without_middle=True)
-        mentions = tuple(Mention(entity.text, entity.start, entity.end) for entity in (head, tail))
-        pictures, objects = post.pair_pictures, post.pair_objects
-        if pictures is None:
-            pictures, objects = self._relations.pictures(post.tweet, post.words, mentions)
-        window = EntityWindow(encoding, 0, (0, len(post.words)))
-        return Prepared(post.tweet, post.text, post.words, (window,), mentions, pictures, objects)
+    def _ask(self, post: PreparedPost, found: EntityResult) -> AskedPost:
+        entities = found.entities
+        chosen, cut = choose_pairs(entities, self._agreement.asks, self._max_pairs)
+        windows: dict[tuple[int, int], EntityWindow] = {}
+        for pair in chosen:
+            spans = [(entities[place].first_word, entities[place].last_word + 1) for place in pair]
+            try:
+                encoding = self._relations.encoder.mark_pair(post.pieces, *spans, window=True, without_middle=True)
+            except TextError:  # head and tail alone are too long to be read
+                cut += 1
+            else:
+                windows[pair] = EntityWindow(encoding, 0, (0, len(post.words)))
+        ends = [[_mention(entities[place]) for place in pair] for pair in windows]
+        prepared = [
+            Prepared(post.tweet, post.text, post.words, (window,), tuple(mentions), *read)
+            for window, mentions, read in zip(windows.values(), ends, self._read(post, ends), strict=True)
+        ]
+        return AskedPost(found, tuple(windows), tuple(prepared), cut)
+
+    def _read(
+        self, post: PreparedPost, pairs: Sequence[Sequence[Mention]]
+    ) -> Sequence[tuple[Pictures, tuple[FoundObject, ...] | None]]:
+        """What the model of relations reads with each pair, and the objects that were found for it."""
+        if post.pair_pictures is not None:
+            return [(post.pair_pictures, post.pair_objects)] * len(pairs)
+        image = post.tweet.image
+        return self._relations.pictures_found(image, post.words, pairs) if pairs and image is not None else []
+
+
+def all_pairs(asked: Iterable[AskedPost]) -> list[Prepared]:
+    """What the model of relations reads of all posts."""
+    return [pair for each in asked for pair in each.prepared]
+
+
+def _mention(entity: Entity) -> Mention:
+    return Mention(entity.text, entity.start, entity.end)
 
 
 def given_entities(post: PreparedPost, entities: Sequence[Entity]) -> EntityResult:

@@ -62,15 +62,20 @@ def test_parquet_of_entities_from_json_lines_has_text_as_ids(tmp_path: Path) -> 
     assert pq.read_table(out).to_pylist() == expected
 
 
-def test_parquet_of_relations_keeps_integer_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_GROUP_ROWS", 3)
+@pytest.mark.parametrize(("limit", "most", "groups"), [("_GROUP_ROWS", 3, [4, 1]), ("_GROUP_BYTES", 1, [1, 1, 2, 1])])
+def test_parquet_of_relations_keeps_integer_ids(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, most: int, groups: list[int]
+) -> None:
+    """In row groups that are large, but not beyond what memory should hold."""
+    monkeypatch.setattr(module, limit, most)
     out = tmp_path / "out.parquet"
     answers = answers_for(out, "re", pa.uint16())
     answers.join(parts_of(answers, RELATIONS, [1, 1, 2, 1]), out)
     table = pq.read_table(out)
     assert table.to_pylist() == [result.to_dict() for result in RELATIONS]
     assert table.schema.field("id").type == pa.uint16()
-    assert [pq.read_metadata(out).row_group(group).num_rows for group in range(2)] == [4, 1]
+    written = pq.read_metadata(out)
+    assert [written.row_group(group).num_rows for group in range(written.num_row_groups)] == groups
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])

@@ -76,7 +76,7 @@ def found(
     words: Sequence[str] = (),
     mentions: Sequence[Mention] = (),
 ) -> tuple[FoundObject, ...]:
-    objects, _ = reader.parts_found(picture, lambda whole: finder(whole, words, mentions), whole=True)
+    objects, _ = reader.parts_found(picture, lambda whole: finder(whole, words, [mentions])[0], whole=True)
     return objects
 
 
@@ -206,7 +206,7 @@ def test_a_large_jpeg_may_be_decoded_at_a_fraction(make: Any) -> None:
 
     def find(whole: WholePicture) -> tuple[FoundObject, ...]:
         sizes.append(whole.decode(32).shape)
-        return finder(whole, (), ())
+        return finder(whole, (), [()])[0]
 
     objects, steps = reader.parts_found(picture, find, whole=True)
     assert sizes == [(128, 128, 3)]
@@ -249,7 +249,7 @@ def test_who_waited_for_a_picture_that_failed_searches_its_own(make: Any) -> Non
 
     with ThreadPoolExecutor(4) as pool:
         key = reader._keys(EncodedPicture.read(whole, reader._spec, "full"), [None])[0]
-        first = pool.submit(finder, WholePicture(key, reader._spec, interrupted), (), ())
+        first = pool.submit(finder, WholePicture(key, reader._spec, interrupted), (), [()])
         assert begun.wait(60)
         others = [pool.submit(found, finder, reader, whole) for _ in range(3)]
         while waiters(finder) < 3:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -18,7 +19,7 @@ from starlette.testclient import TestClient
 from tiny_grounder import COLOURS, add_grounder
 from waiting import eventually
 
-from hvpnet_runtime import BackendError, BundleError, Pipeline, Tweet
+from hvpnet_runtime import BackendError, BundleError, Pipeline, TriplePipeline, Tweet
 from hvpnet_runtime.backends import Grounder
 from hvpnet_runtime.client.conversation import _result
 from hvpnet_runtime.client.requests import Encoded, body, encode
@@ -61,6 +62,29 @@ def ask(path: Path, ner_bundle: Path) -> Iterator[Callable[..., list[dict[str, A
 
     yield post
     extractor.close()
+
+
+@pytest.fixture(scope="module")
+def by_text(re_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle for relations that looks for head and tail."""
+    out = tmp_path_factory.mktemp("pairs") / "bundle"
+    return add_grounder(Path(shutil.copytree(re_bundle, out)), queries="text")
+
+
+NAMED = [
+    {"text": "Red met Blue at Green today", "image": base64.b64encode(photo(colour)).decode()}
+    for colour in ("red", "blue")
+]
+
+
+def triples_of(entities: Path, relations: Path) -> list[dict[str, Any]]:
+    """What the library answers to `NAMED`."""
+    posts = [Tweet(text=each["text"], image=base64.b64decode(each["image"])) for each in NAMED]
+    both = (Pipeline.load(path, "onnxruntime-cpu", window=True) for path in (entities, relations))
+    with TriplePipeline(*both) as pipeline:
+        answers: list[dict[str, Any]] = json.loads(json.dumps([each.to_dict() for each in pipeline(posts)]))
+    assert sum(len(each["triples"]) for each in answers) >= 2
+    return answers
 
 
 def test_what_is_not_given_is_found(ask: Callable[..., list[dict[str, Any]]], path: Path) -> None:
@@ -184,6 +208,33 @@ def test_on_ray_a_deployment_of_its_own_finds_them(
         assert close_to(post("found", more), ask("found", more))
 
 
+@pytest.mark.usefixtures("capitals")
+def test_the_steps_on_ray_make_the_same_triples(
+    ner_bundle: Path, by_text: Path, monkeypatch: pytest.MonkeyPatch, close_to: Any
+) -> None:
+    """Without Ray, from call to call of its deployments; what is rejected goes through as it came."""
+    from hvpnet_runtime.serving.on_ray import posts
+
+    settings = Settings.parse({"bundles": {"ner": ner_bundle, "pairs": by_text}, "backend": "onnxruntime-cpu"})
+    monkeypatch.setattr(posts, "RayInstruments", lambda: PrometheusInstruments(CollectorRegistry()))
+    names, given = ("ner", "pairs"), [Tweet(text=each["text"], image=base64.b64decode(each["image"])) for each in NAMED]
+    with (
+        Pipeline.load(ner_bundle, "onnxruntime-cpu", objects="given") as entities,
+        Pipeline.load(by_text, "onnxruntime-cpu") as relations,
+    ):
+        assert relations.finder is not None
+        search = relations.finder._searcher
+        handle = SimpleNamespace(remote=lambda asked: SimpleNamespace(result=lambda: search(asked)))
+        making = posts.RayPosts({"pairs": handle}, settings)  # type: ignore[dict-item]
+        prepared = making.prepare(*names, given)
+        asked = making.ask(*names, prepared, entities.run(prepared))  # type: ignore[arg-type]
+        answers = making.settle(*names, asked, relations.run(making.pairs(asked)))  # type: ignore[arg-type]
+        assert close_to([json.loads(json.dumps(each.to_dict())) for each in answers], triples_of(ner_bundle, by_text))
+        bad = making.prepare(*names, [given[0], Tweet(text="")])
+        assert [(each.row, each.type) for each in bad] == [(1, "TextError")]  # type: ignore[union-attr]
+        assert making.ask(*names, bad, bad) == making.pairs(bad) == making.settle(*names, bad, bad) == bad  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(("source", "found"), [("none", None), ("given", None), ("found", (BOX,))])
 def test_the_service_reads_the_objects_that_it_is_told_to(path: Path, close_to: Any, source: str, found: Any) -> None:
     settings = Settings.parse({"bundles": {"found": path}, "backend": "onnxruntime-cpu", "objects": source})
@@ -209,6 +260,43 @@ def test_on_ray_objects_to_find_need_a_grounder(ner_bundle: Path, free_port: Any
         ray_service(settings, "127.0.0.1", free_port()),
     ):
         pytest.fail("it starts")
+
+
+@pytest.mark.usefixtures("capitals")
+@pytest.mark.parametrize("failures", [0, 1, 100])
+def test_pairs_whose_objects_are_found_by_their_names(
+    ner_bundle: Path, by_text: Path, monkeypatch: Any, close_to: Any, failures: int
+) -> None:
+    """A picture is searched once for all pairs of its post; a grounder that is lost for good ends the service."""
+    monkeypatch.setattr(health, "_PAUSE_SECONDS", 0)
+    settings = Settings.parse({"bundles": {"ner": ner_bundle, "pairs": by_text}, "backend": "onnxruntime-cpu"})
+    gave_up, left, searches = list[Exception](), [failures], list[int]()
+    extractor, search = InProcess(settings, gave_up.append), Grounder.find_objects
+
+    def counted(*arguments: Any) -> Any:
+        searches.append(arguments[2].shape[1])
+        left[0] -= 1
+        if left[0] >= 0:
+            raise BackendError("the device is lost")
+        return search(*arguments)
+
+    monkeypatch.setattr(Grounder, "find_objects", counted)
+    client = TestClient(create_api(settings, extractor, extractor.own_metrics), raise_server_exceptions=False)
+    try:
+        response = client.post("/v1/triples", json={"tweets": NAMED})
+        if failures == 100:
+            assert response.status_code == 500
+            assert eventually(lambda: gave_up)
+            assert list(map(str, gave_up)) == ["the grounder of pairs failed for good: the device is lost"]
+        if failures == 1:
+            assert (response.status_code, response.json()["detail"]) == (500, "the device is lost")
+            response = client.post("/v1/triples", json={"tweets": NAMED})
+        if failures < 100:
+            assert close_to(response.json()["results"], triples_of(ner_bundle, by_text))
+            assert searches[failures and 2 :][:2] == [3, 3]
+            assert gave_up == []
+    finally:
+        extractor.close()
 
 
 @pytest.mark.parametrize("failures", [1, 100])

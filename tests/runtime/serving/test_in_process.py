@@ -106,6 +106,16 @@ def test_a_backend_with_two_lanes_has_two_batches_under_way():
     assert registry.get_sample_value("hvpnet_cache_hits_total", {"bundle": "ner"}) == 4
 
 
+def test_a_request_of_many_batches_takes_turns_with_others(batcher):
+    batcher, pipeline, _ = batcher
+    futures = [batcher.submit(["first"])]
+    assert pipeline.begun.acquire(timeout=PATIENCE)
+    futures += [batcher.submit(tweets) for tweets in (list("abcdefghijkl"), ["x"], list("ABCDEF"))]
+    pipeline.go_on.set()
+    assert [results(each) for each in futures[1:]] == [list("abcdefghijkl"), ["x"], list("ABCDEF")]
+    assert ["".join(batch) for batch in pipeline.batches] == ["first", "abcd", "x", "ABCD", "efgh", "EF", "ijkl"]
+
+
 def test_a_bundle_is_warmed_up_before_it_serves(settings, monkeypatch):
     warmed = []
     monkeypatch.setattr(
@@ -188,7 +198,9 @@ def test_a_backend_that_hangs_after_an_error_is_seen(batcher):
 
 
 def test_a_backend_that_does_not_come_back_does_not_hold_the_end(settings, monkeypatch):
+    """What no thread has begun with is refused as what came too late."""
     extractor, hang, begun = InProcess(settings, pytest.fail), threading.Event(), threading.Event()
+    extractor._threads = ThreadPoolExecutor(1)
 
     def run(tweets):
         begun.set()
@@ -200,8 +212,14 @@ def test_a_backend_that_does_not_come_back_does_not_hold_the_end(settings, monke
     async def ask():
         work = asyncio.create_task(extractor.extract("ner", [Tweet(text="a")]))
         await asyncio.to_thread(begun.wait)
+        waiting = asyncio.create_task(extractor.relate("ner", "re", [Tweet(text="a")]))
+        await asyncio.sleep(0)
         with pytest.raises(StuckError, match="a backend has not come back from a run"):
             extractor.close(0.05)
+        with pytest.raises(UnavailableError, match="the service is stopping"):
+            await waiting
+        with pytest.raises(UnavailableError, match="the service is stopping"):
+            await extractor.extract("ner", [Tweet(text="a")])
         hang.set()
         with pytest.raises(BackendError, match="late"):
             await work

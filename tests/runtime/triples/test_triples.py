@@ -226,7 +226,8 @@ def test_pairs_of_long_posts_are_not_lost(pipeline: TriplePipeline, relations: P
     entities = [entity(words, "PER", 0, 1), entity(words, "PER", 2, 3), entity(words, "ORG", 123, 124)]
     post = Tweet(words=words, image=jpeg(8))
     prepared = pipeline.prepare(post)
-    asked = pipeline.posts.ask(prepared, replace(pipeline.entities.run([prepared])[0], entities=tuple(entities)))
+    found = replace(pipeline.entities.run([prepared])[0], entities=tuple(entities))
+    (asked,) = pipeline.posts.ask([prepared], [found])
     assert asked.pairs == ((0, 1), (0, 2), (1, 0), (1, 2))
     assert asked.cut_pairs == 0
     encoder, limit = relations.text_encoder, 64
@@ -237,7 +238,7 @@ def test_pairs_of_long_posts_are_not_lost(pipeline: TriplePipeline, relations: P
     assert far.input_ids == encoder.encode_relation(kept, (0, 1), (57, 58), window=True).input_ids
     assert len(near.input_ids) == len(far.input_ids) == limit
     wide = [replace(entities[0], last_word=70), entities[2]]
-    asked = pipeline.posts.ask(prepared, replace(asked.entities, entities=tuple(wide)))
+    (asked,) = pipeline.posts.ask([prepared], [replace(asked.entities, entities=tuple(wide))])
     assert (asked.pairs, asked.cut_pairs) == ((), 1)
 
 

@@ -5,8 +5,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ray
 from fastapi import FastAPI
@@ -159,13 +158,21 @@ def build(args: Settings) -> serve.Application:
         raise SettingsError(f"device is {args.device}: on Ray, inference.gpus says how many GPUs each replica gets")
     manifests = {name: read_manifest(path) for name, path in args.bundles.items()}
     groundings = {
-        name: _grounding(name, args.bundles[name], args)
+        name: _running(Grounding, "grounding", name, MAX_GROUNDED, args)
         for name, manifest in manifests.items()
         if finds_objects(manifest, args.objects)
     }
-    preparations = {name: _preparation(name, path, groundings.get(name), args) for name, path in args.bundles.items()}
-    posts = _posts(groundings, args) if {each.task for each in manifests.values()} == {"ner", "re"} else None
-    inferences = {name: _inference(name, path, args) for name, path in args.bundles.items()}
+    preparations = {
+        name: _preparing(RayPreparation, f"preparation-{name}", args).bind(name, groundings.get(name), args)
+        for name in args.bundles
+    }
+    inferences = {
+        name: _running(Inference, "inference", name, args.batching.size, args, user_config=args.batching.model_dump())
+        for name in args.bundles
+    }
+    posts = None
+    if {each.task for each in manifests.values()} == {"ner", "re"}:
+        posts = _preparing(RayPosts, "triples", args).bind(groundings, args)
     queue = args.limits.queue
     # The ingress itself refuses what is too much, as a problem; Serve's own limits lie above, and only guard it.
     ingress = serve.deployment(
@@ -179,73 +186,29 @@ def build(args: Settings) -> serve.Application:
     return ingress.bind(args, preparations, inferences, posts)
 
 
-def _posts(groundings: Mapping[str, serve.Application], settings: Settings) -> serve.Application:
-    deployment = serve.deployment(
-        RayPosts,
-        name="triples",
+def _preparing(kind: type, name: str, settings: Settings) -> serve.Deployment:
+    return serve.deployment(
+        kind,
+        name=name,
         max_ongoing_requests=4,
         **_replicas(settings.preparation, target=2, environment=PICTURE_PROCESS),
     )
-    return deployment.bind(settings.bundles, groundings, settings)
 
 
-def _preparation(name: str, path: Path, grounding: serve.Application | None, settings: Settings) -> serve.Application:
+def _running(
+    kind: type, part: Literal["grounding", "inference"], bundle: str, size: int, settings: Settings, **options: object
+) -> serve.Application:
+    """What runs graphs of a bundle, in batches of this size."""
     deployment = serve.deployment(
-        RayPreparation,
-        name=f"preparation-{name}",
-        max_ongoing_requests=4,
-        **_replicas(settings.preparation, target=2, environment=PICTURE_PROCESS),
-    )
-    return deployment.bind(
-        name,
-        path,
-        grounding,
-        window=settings.window,
-        max_pixels=settings.limits.picture_pixels,
-        jpeg=settings.jpeg,
-        objects=settings.objects,
-    )
-
-
-def _grounding(name: str, path: Path, settings: Settings) -> serve.Application:
-    deployment = serve.deployment(
-        Grounding,
-        name=f"grounding-{name}",
-        max_ongoing_requests=2 * MAX_GROUNDED,  # a batch that runs, and one that gathers
-        health_check_period_s=_HEALTH_SECONDS,
-        health_check_timeout_s=2 * _HEALTH_SECONDS,
-        **_replicas(settings.grounding, target=MAX_GROUNDED),
-    )
-    return deployment.bind(
-        name,
-        path,
-        backend=settings.backend,
-        precision=settings.precision,
-        threads=settings.threads,
-        answer_seconds=settings.limits.answer_seconds,
-    )
-
-
-def _inference(name: str, path: Path, settings: Settings) -> serve.Application:
-    size = settings.batching.size
-    deployment = serve.deployment(
-        Inference,
-        name=f"inference-{name}",
+        kind,
+        name=f"{part}-{bundle}",
         max_ongoing_requests=2 * size,  # a batch that runs, and one that gathers
-        user_config=settings.batching.model_dump(),
         health_check_period_s=_HEALTH_SECONDS,
         health_check_timeout_s=2 * _HEALTH_SECONDS,
-        **_replicas(settings.inference, target=size),
+        **_replicas(getattr(settings, part), target=size),
+        **options,
     )
-    return deployment.bind(
-        name,
-        path,
-        backend=settings.backend,
-        precision=settings.precision,
-        threads=settings.threads,
-        cache_bytes=settings.cache_bytes,
-        answer_seconds=settings.limits.answer_seconds,
-    )
+    return deployment.bind(bundle, settings)
 
 
 def _replicas(replicas: Replicas, *, target: float, environment: Mapping[str, str] | None = None) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The deployment that runs a bundle's grounder, and how the preparation asks it."""
 
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from ray import serve
@@ -21,6 +20,7 @@ from hvpnet_runtime.serving.metrics import Metrics
 from hvpnet_runtime.serving.on_ray.deaths import PAUSES, death
 from hvpnet_runtime.serving.on_ray.metrics import RayInstruments
 from hvpnet_runtime.serving.on_ray.turns import Turns
+from hvpnet_runtime.serving.settings import Settings
 
 
 class Call(NamedTuple):
@@ -35,35 +35,22 @@ class Grounding:
 
     Args:
         name: of the bundle.
-        path: its folder.
-        backend: see `Pipeline.load`, and so for the rest.
-        precision: of the model's graphs, beside which the grounder would run.
-        threads: of one run.
-        answer_seconds: after which a run counts as one that does not come back.
+        settings: of the service.
 
     Raises:
         BundleError: the bundle is missing, damaged or edited.
         BackendError: no backend runs here, or the one named does not, or its first run fails.
     """
 
-    def __init__(
-        self,
-        name: str,
-        path: Path,
-        *,
-        backend: str,
-        precision: str | None,
-        threads: int | None,
-        answer_seconds: float,
-    ) -> None:
-        bundle = Bundle.load(path)
-        self._backend = load_backend(bundle, backend, threads, precision)
+    def __init__(self, name: str, settings: Settings) -> None:
+        bundle = Bundle.load(settings.bundles[name])
+        self._backend = load_backend(bundle, settings.backend, settings.threads, settings.precision)
         searcher = Searcher(bundle, self._backend.load_grounder())
         if isinstance(self._backend, HostBackend):  # on a device, the grounder shares what the backend holds there
             self._backend.close()
         searcher.grounder.warm_up()  # before Ray Serve sends searches here
         self._name, self._searcher, self._metrics = name, searcher, Metrics(RayInstruments())
-        self._turns = Turns(f"the grounder of {name}", lambda: still_finds(searcher), answer_seconds)
+        self._turns = Turns(f"the grounder of {name}", lambda: still_finds(searcher), settings.limits.answer_seconds)
 
     def check_health(self) -> None:
         """Ray Serve calls this now and then, and replaces the replica if it raises.

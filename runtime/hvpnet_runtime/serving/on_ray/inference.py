@@ -1,10 +1,8 @@
 """The deployment that runs a backend: it loads a bundle once, and batches what all requests want of it."""
 
-import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ray import serve
@@ -16,7 +14,7 @@ from hvpnet_runtime.serving.health import still_answers
 from hvpnet_runtime.serving.metrics import Metrics
 from hvpnet_runtime.serving.on_ray.metrics import RayInstruments
 from hvpnet_runtime.serving.on_ray.turns import Turns
-from hvpnet_runtime.serving.settings import Batching
+from hvpnet_runtime.serving.settings import Batching, Settings
 from hvpnet_runtime.types import Rejection, Result
 
 
@@ -38,35 +36,21 @@ class Inference:
 
     Args:
         name: of the bundle.
-        path: its folder.
-        backend: see `Pipeline.load`, and so for the rest.
-        precision: of the graphs.
-        threads: of one run.
-        cache_bytes: limit of the prefix cache.
-        answer_seconds: after which a run counts as one that does not come back.
+        settings: of the service.
 
     Raises:
         BundleError: the bundle is missing, damaged or edited.
         BackendError: no backend runs here, or the one named does not, or its first batch fails.
     """
 
-    def __init__(
-        self,
-        name: str,
-        path: Path,
-        *,
-        backend: str,
-        precision: str | None,
-        threads: int | None,
-        cache_bytes: int,
-        answer_seconds: float,
-    ) -> None:
+    def __init__(self, name: str, settings: Settings) -> None:
+        path = settings.bundles[name]
         self._pipeline = Pipeline.load(
             path,
-            backend,
-            precision=precision,
-            cache_bytes=cache_bytes,
-            threads=threads,
+            settings.backend,
+            precision=settings.precision,
+            cache_bytes=settings.cache_bytes,
+            threads=settings.threads,
             objects="given",  # those that are found, the preparation finds
         )
         if self._pipeline.backend.max_length is not None:  # the preparation, elsewhere, knows the bundle's limit only
@@ -75,7 +59,9 @@ class Inference:
             )
         self._pipeline.warm_up()  # before Ray Serve sends requests here
         self._name, self._metrics, self._size = name, Metrics(RayInstruments()), Batching().size
-        self._turns = Turns(f"the backend of {name}", lambda: still_answers(self._pipeline), answer_seconds)
+        self._turns = Turns(
+            f"the backend of {name}", lambda: still_answers(self._pipeline), settings.limits.answer_seconds
+        )
 
     def reconfigure(self, batching: dict[str, Any]) -> None:
         """Ray Serve calls this at the start, and whenever the settings of batching change in a running service."""
@@ -101,10 +87,12 @@ class Inference:
         tweets = [each for each in prepared if isinstance(each, Prepared)]
         if len(tweets) < len(prepared):
             return [each for each in prepared if isinstance(each, Rejection)]
-        since = time.perf_counter()
-        await self._turns.idle()
-        calls = [Call(tweets[first : first + self._size], since) for first in range(0, len(tweets), self._size)]
-        return [result for results in await asyncio.gather(*map(self._run, calls)) for result in results]
+        results: list[Result] = []
+        while rest := tweets[len(results) :]:  # one batch after the other, so that requests take turns
+            since = time.perf_counter()
+            await self._turns.idle()
+            results += await self._run(Call(rest[: self._size], since))
+        return results
 
     @serve.batch(max_batch_size=Batching().size, batch_wait_timeout_s=0, batch_size_fn=count_tweets)  # type: ignore[untyped-decorator]
     async def _run(self, calls: list[Call]) -> list[list[Result]]:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from hvpnet_runtime.errors import BackendError
+from hvpnet_runtime.serving.errors import UnavailableError
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -37,7 +38,7 @@ class Turns:
             BackendError: it has failed for good, or does not come back from a run.
         """
         if self._failure is not None:
-            raise BackendError(f"{self._part} failed for good: {self._failure}") from self._failure
+            raise BackendError(self._lost()) from self._failure
         if time.perf_counter() - self._started > self._answer_seconds:
             raise BackendError(f"{self._part} has not come back from a run")
 
@@ -50,18 +51,28 @@ class Turns:
         await self._idle.wait()
 
     async def run(self, function: Callable[[_In], _Out], argument: _In) -> _Out:
-        """Run a function of the part, while others wait in `idle`. What it raises is raised here."""
+        """Run a function of the part, while others wait in `idle`. What it raises is raised here.
+
+        Raises:
+            UnavailableError: the part has failed for good: this replica is about to be replaced.
+        """
+        if self._failure is not None:
+            raise UnavailableError(self._lost()) from self._failure
         self._idle.clear()
         try:
             self._started = time.perf_counter()
             return await self._in_thread(lambda: function(argument))
         except Exception as error:
+            self._started = time.perf_counter()  # of the question whether it still works
             if self._failure is None and not await self._in_thread(self._still_works):
                 self._failure = error
             raise
         finally:
             self._started = math.inf
             self._idle.set()
+
+    def _lost(self) -> str:
+        return f"{self._part} failed for good: {self._failure}"
 
     async def _in_thread(self, function: Callable[[], _Out]) -> _Out:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)

@@ -32,6 +32,8 @@ from hvpnet_runtime.backends.tensorrt.backend import TensorRTBackend
 from hvpnet_runtime.bundle import Bundle
 
 THREADS = 8
+DISTINCT = 200
+"""Requests of which all others are repetitions."""
 PICTURES = 32
 REQUESTS = {"cupy": 10_000, "onnxruntime-cuda fp16": 3_000}
 SLACK = 2**21
@@ -107,7 +109,7 @@ def requests(bundle: Bundle, count: int) -> list[tuple[TextInputs, np.ndarray]]:
 
 def stand(backend: Any, bundle: Bundle, oracle: Oracle, bound: float, count: int) -> dict[str, Any]:
     """Ask many times from all threads; what was answered wrongly, and what was warned of."""
-    images, asked = pictures(PICTURES), requests(bundle, min(count, 200))
+    images, asked = pictures(PICTURES), requests(bundle, min(count, DISTINCT))
     expected = [oracle(text, numbers) for text, numbers in asked]
     warned = Warnings()
     logging.getLogger("hvpnet_runtime").addHandler(warned)
@@ -192,7 +194,7 @@ def main() -> None:
             3e-2,
         )
     count = 8 if options.dry_run else REQUESTS[options.name]
-    settle(make, bundle, oracle, bound)
+    settle(make, bundle, oracle, bound, dry_run=options.dry_run)
     before = device_bytes()
     backend = make()
     try:
@@ -207,10 +209,10 @@ def main() -> None:
         raise SystemExit(f"{found['wrong']} wrong answers, {found['bytes_not_freed']} bytes not freed")
 
 
-def settle(make: Callable[[], Any], bundle: Bundle, oracle: Oracle, bound: float) -> None:
-    """A first life of the backend, for libraries keep what they load with their first use."""
+def settle(make: Callable[[], Any], bundle: Bundle, oracle: Oracle, bound: float, *, dry_run: bool) -> None:
+    """A first life of the backend, every request once, for libraries keep what they load with their first use."""
     backend = make()
-    stand(backend, bundle, oracle, bound, 2 * THREADS)
+    stand(backend, bundle, oracle, bound, 2 * THREADS if dry_run else DISTINCT)
     backend.close()
     gc.collect()
     if torch.cuda.is_available():

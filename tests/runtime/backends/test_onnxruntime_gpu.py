@@ -232,7 +232,6 @@ def test_the_cuda_provider_computes_as_the_precision_says() -> None:
             "use_tf32": "0",
             "cudnn_conv_algo_search": "HEURISTIC",
             "prefer_nhwc": "0",
-            "fuse_conv_bias": "0",
             "user_compute_stream": "77",
         }
     }

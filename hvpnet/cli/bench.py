@@ -3,7 +3,7 @@
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -63,8 +63,8 @@ def run(options: Options) -> int:
     except KeyboardInterrupt:
         print(f"hvpnet: what was measured until now is in {options.out / 'report.md'}", file=sys.stderr)
         raise
-    speedups = {f"{each.candidate.name}, times eager fp32": each.speedup.median for each in headline(results)}
-    show({"report": str(options.out / "report.md")} | speedups, as_json=options.json)
+    candidates = [{**asdict(each.candidate), "times_eager_fp32": each.speedup.median} for each in headline(results)]
+    show({"report": str(options.out / "report.md"), "candidates": candidates}, as_json=options.json)
     return 0
 
 

@@ -89,10 +89,10 @@ def _evaluate(
         results = _entities(pipeline, tweets)
         shown = _shown(pipeline, tweets, results)
         tags: dict[str, list[Prediction]] = {
-            "runtime, with pictures": [result.tags for result in results],
-            "eager PyTorch, with pictures": predict(model, tokenizer, examples),
-            "the same model, pictures withheld": predict(model, tokenizer, withheld),
-            "trained without pictures": predict(load_checkpoint(blind), tokenizer, examples),
+            "runtime": [result.tags for result in results],
+            "eager": predict(model, tokenizer, examples),
+            "pictures_withheld": predict(model, tokenizer, withheld),
+            "trained_without_pictures": predict(load_checkpoint(blind), tokenizer, examples),
         }
         progress("timing eager PyTorch against the runtime")
         latencies = measure(model, tokenizer, pipeline, tweets[:_TIMED])

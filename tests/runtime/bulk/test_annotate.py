@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from json_keys import assert_snake_case
 
 from hvpnet.cli import main
 from hvpnet_runtime import BackendError
@@ -81,10 +82,13 @@ def test_the_command_says_what_became_of_every_row(
     captured = capsys.readouterr()
     assert code == 1
     summary = json.loads(captured.out)
-    assert {name: summary[name] for name in ("rows", "annotated", "rejected", "TextError", "PictureError")} == {
+    assert_snake_case(summary)
+    assert {name: summary[name] for name in ("rows", "annotated", "rejected")} == {
         "rows": 13,
         "annotated": 9,
         "rejected": 4,
+    }
+    assert {name: summary["errors"][name] for name in ("TextError", "PictureError")} == {
         "TextError": 2,
         "PictureError": 1,
     }

@@ -5,6 +5,7 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -48,7 +49,8 @@ class Options(PictureOptions, ShownOptions):
 
 def run(options: Options) -> int:
     """Measure, write, and show every candidate's speed-up."""
-    options.out.mkdir(parents=True, exist_ok=True)  # before minutes of timing
+    import_module("matplotlib")  # an error before minutes of timing
+    options.out.mkdir(parents=True, exist_ok=True)
     if options.device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = _one_gpu(options.device)  # for every candidate's process, and PyTorch here
     progress("loading PyTorch")

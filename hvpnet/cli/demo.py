@@ -1,6 +1,7 @@
 """Generate picture-tweets, train on them, export, verify, predict, and write a small report: a few minutes on a CPU."""
 
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 
 from hvpnet.cli.options import ShownOptions, option, progress, show
@@ -15,6 +16,8 @@ class Options(ShownOptions):
 
 def run(options: Options) -> int:
     """Run it all and print the report."""
+    for package in ("matplotlib", "onnxruntime", "seqeval"):  # an error before minutes of training
+        import_module(package)
     progress("loading PyTorch")
     from hvpnet.demo import run_demo
     from hvpnet.demo.report import as_markdown

@@ -9,7 +9,6 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from json_keys import assert_snake_case
 
 from hvpnet.cli import main
 from hvpnet_runtime import BackendError
@@ -73,6 +72,8 @@ def test_golden_tweets(
 def test_the_command_says_what_became_of_every_row(
     capsys: pytest.CaptureFixture[str], ner_bundle: Path, tmp_path: Path, form: Any
 ) -> None:
+    from json_keys import assert_snake_case  # here, for Ray's workers import this module without it
+
     rows = [{"id": row, "text": f"Jordan number {row}"} for row in range(12)]
     rows[3]["text"] = rows[4]["text"] = ""
     rows[7]["image"] = "absent.png"

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 
-from hvpnet.cli.options import ShownOptions, option, progress, show
+from hvpnet.cli.options import ShownOptions, note, option, progress, show
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ def run(options: Options) -> int:
     from hvpnet.demo import run_demo
     from hvpnet.demo.report import as_markdown
 
-    figures = run_demo(options.out, progress)
+    figures = run_demo(options.out, progress, report=note)
     report, bundle = options.out / "report.md", options.out / "bundle"
     if options.json:
         show({"report": str(report), "bundle": str(bundle), **asdict(figures)}, as_json=True)

@@ -59,8 +59,9 @@ def modified(folder):
 def demo(tmp_path_factory):
     """Folder, figures and steps of a demo, and the figures and steps of the same demo run again."""
     out, recipe = tmp_path_factory.mktemp("demo"), small_recipe(tmp_path_factory.mktemp("recipe"))
-    steps, steps_again = [], []
-    figures = run_demo(out, steps.append, SIZES, recipe)
+    steps, steps_again, epochs = [], [], []
+    figures = run_demo(out, steps.append, SIZES, recipe, report=epochs.append)
+    assert [each.partition(":")[0] for each in epochs].count("epoch 1 of 8") == 2  # with pictures, and without
     before = modified(out)
     again = run_demo(out, steps_again.append, SIZES, recipe)
     assert modified(out) == before

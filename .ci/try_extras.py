@@ -3,6 +3,7 @@
 Extras of GPUs are resolved alone, for their libraries take gigabytes and load on no other machine.
 """
 
+import re
 import subprocess
 import sys
 import tempfile
@@ -56,8 +57,9 @@ def _try(wheel: Path, extra: str, folder: Path) -> str | None:
     for step in steps:
         done = subprocess.run(step, cwd=folder, capture_output=True, text=True, check=False)
         if done.returncode:
-            last = (done.stderr or done.stdout).strip().splitlines()[-3:]
-            return f"{' '.join(map(str, step[1:4]))}: {' '.join(last)}"
+            said = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+            telling = [line for line in said if re.search(r"ERROR|failed\.|not reachable", line)]
+            return f"{' '.join(map(str, step[1:4]))}: {' '.join(telling or said[-3:])}"
     return None
 
 

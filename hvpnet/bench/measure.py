@@ -17,7 +17,7 @@ from hvpnet.bench.workload import ALL_NEW, Case
 from hvpnet_runtime.types import Progress
 
 Results: TypeAlias = dict[str, Any]
-"""What results.json holds: `machine`, `model`, `data`, each `Measurement` and each `Accuracy`; by name of the
+"""What was measured: `machine`, `model`, `data`, each `Measurement` and each `Accuracy`; by name of the
 candidate, `starts` of fresh processes (see `Worker`), `start_speedups` (eager FP32's imports and loading over its own),
 `peak_bytes` after all cases, and why it was `passed_over`, from the start or from some case on; by name of the case,
 the candidates that were `left_out` for want of time. `finished` says whether anything was to follow."""

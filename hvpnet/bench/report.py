@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from hvpnet.bench.accuracy import Accuracy
+from hvpnet.bench.candidates import Candidate
 from hvpnet.bench.measure import Measurement, Results
 from hvpnet.bench.run import headline
 from hvpnet.bench.stopwatch import STAGES
@@ -36,8 +37,27 @@ def write_report(results: Results, out: Path) -> None:
     """
     drawn = draw_figures(results, out) if results["finished"] else []
     figures = ["\n".join(f"![{name}]({name}.svg)" for name in drawn)] if drawn else []
-    _write(out / "results.json", json.dumps(results, default=vars, indent=1))
+    _write(out / "results.json", json.dumps(_as_json(results), default=vars, indent=1))
     _write(out / "report.md", "\n\n".join([*_sections(results), *figures]))
+
+
+def _as_json(results: Results) -> dict[str, Any]:
+    """What results.json holds: what is by the name of a candidate or a case becomes a list of candidates or cases."""
+    by_name = {name: results[name] for name in ("starts", "start_speedups", "peak_bytes", "passed_over")}
+    names = dict.fromkeys(name for each in by_name.values() for name in each)
+    candidates = [
+        {
+            "candidate": Candidate(*name.rsplit(" ", 1)),
+            "passed_over": results["passed_over"].get(name),
+            "starts": results["starts"].get(name, []),
+            "start_speedup": results["start_speedups"].get(name),
+            "peak_bytes": results["peak_bytes"].get(name),
+        }
+        for name in names
+    ]
+    left_out = [{"what": what, "candidates": each} for what, each in results["left_out"].items()]
+    rest = {name: value for name, value in results.items() if name not in by_name}
+    return {"schema": 6, **rest, "candidates": candidates, "left_out": left_out}
 
 
 def _write(path: Path, content: str) -> None:

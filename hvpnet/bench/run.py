@@ -109,7 +109,6 @@ def _read(data: Data, bundle: Bundle, progress: Progress) -> Split:
 
 def _nothing_yet(manifest: Manifest, checkpoint: Path, seconds: float) -> Results:
     return {
-        "schema": 5,
         "machine": describe_machine() | {"pytorch_threads": torch.get_num_threads()},
         "model": _model(manifest, checkpoint),
         "jpeg": "full",  # as `Pipeline.load` decodes by default; the pictures timed are too small for another way

@@ -3,8 +3,9 @@
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
+from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -48,7 +49,8 @@ class Options(PictureOptions, ShownOptions):
 
 def run(options: Options) -> int:
     """Measure, write, and show every candidate's speed-up."""
-    options.out.mkdir(parents=True, exist_ok=True)  # before minutes of timing
+    import_module("matplotlib")  # an error before minutes of timing
+    options.out.mkdir(parents=True, exist_ok=True)
     if options.device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = _one_gpu(options.device)  # for every candidate's process, and PyTorch here
     progress("loading PyTorch")
@@ -63,8 +65,8 @@ def run(options: Options) -> int:
     except KeyboardInterrupt:
         print(f"hvpnet: what was measured until now is in {options.out / 'report.md'}", file=sys.stderr)
         raise
-    speedups = {f"{each.candidate.name}, times eager fp32": each.speedup.median for each in headline(results)}
-    show({"report": str(options.out / "report.md")} | speedups, as_json=options.json)
+    candidates = [{**asdict(each.candidate), "times_eager_fp32": each.speedup.median} for each in headline(results)]
+    show({"report": str(options.out / "report.md"), "candidates": candidates}, as_json=options.json)
     return 0
 
 

@@ -56,13 +56,13 @@ def run(options: Options) -> int:
         {
             "engines": str(folder),
             "version": record.version,
-            "for": record.runs_on,
+            "runs_on": record.runs_on,
             "precision": record.precision,
             "attention": record.attention or "the library does not say",
-            **{f"{graph} kernels": max(counts) for graph, counts in record.kernels.items()},
-            **{f"{name} bytes": facts.bytes for name, facts in record.files.items()},
-            **{f"{graph} seconds": seconds for graph, seconds in record.seconds.items()},
-            **{f"{graph} profiles": len(profiles) for graph, profiles in record.profiles.items()},
+            "kernels": {graph: max(counts) for graph, counts in record.kernels.items()},
+            "bytes": {name.removesuffix(".plan"): facts.bytes for name, facts in record.files.items()},
+            "seconds": record.seconds,
+            "profiles": {graph: len(profiles) for graph, profiles in record.profiles.items()},
         },
         as_json=options.json,
     )

@@ -1,9 +1,10 @@
 """Generate picture-tweets, train on them, export, verify, predict, and write a small report: a few minutes on a CPU."""
 
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 
-from hvpnet.cli.options import ShownOptions, option, progress, show
+from hvpnet.cli.options import ShownOptions, note, option, progress, show
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,11 +16,13 @@ class Options(ShownOptions):
 
 def run(options: Options) -> int:
     """Run it all and print the report."""
+    for package in ("matplotlib", "onnxruntime", "seqeval"):  # an error before minutes of training
+        import_module(package)
     progress("loading PyTorch")
     from hvpnet.demo import run_demo
     from hvpnet.demo.report import as_markdown
 
-    figures = run_demo(options.out, progress)
+    figures = run_demo(options.out, progress, report=note)
     report, bundle = options.out / "report.md", options.out / "bundle"
     if options.json:
         show({"report": str(report), "bundle": str(bundle), **asdict(figures)}, as_json=True)

@@ -100,7 +100,9 @@ def run(options: Options) -> int:
             "labels": len(config.labels),
             "heads": config.bert.num_attention_heads,
             **({"grounder": grounder.kind} if grounder else {}),
-            **{f"parity {precision}": report.summary for precision, report in reports.items()},
+            "parity": {
+                precision: report.to_dict() if options.json else report.summary for precision, report in reports.items()
+            },
         },
         as_json=options.json,
     )

@@ -35,7 +35,7 @@ def run(options: Options) -> int:
             "queries": spec.queries,
             "words": spec.words,
             "precision": spec.precision,
-            **{f"parity {name}": report["summary"] for name, report in spec.parity.items()},
+            "parity": {name: report["summary"] for name, report in spec.parity.items()},
         },
         as_json=options.json,
     )

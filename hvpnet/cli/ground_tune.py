@@ -17,7 +17,7 @@ from hvpnet.cli.options import (
 )
 from hvpnet.data import find_split
 from hvpnet.evaluation.metrics import require_scorer
-from hvpnet.evaluation.threshold import Candidate, best, try_thresholds, with_threshold
+from hvpnet.evaluation.threshold import best, try_thresholds, with_threshold
 from hvpnet_runtime.bundle.rewriting import rewrite_manifest
 from hvpnet_runtime.pipeline import Pipeline
 
@@ -54,12 +54,8 @@ def run(options: Options) -> int:
             "bundle": str(options.bundle),
             "threshold": chosen.threshold,
             "before": before,
-            "candidates": {repr(each.threshold): _scores(each) for each in candidates},
+            "candidates": [asdict(each) for each in candidates],
         },
         as_json=options.json,
     )
     return 0
-
-
-def _scores(candidate: Candidate) -> dict[str, float]:
-    return {name: value for name, value in asdict(candidate).items() if name != "threshold"}

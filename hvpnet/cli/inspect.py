@@ -37,12 +37,12 @@ def run(options: Options) -> int:
             "task": manifest.task,
             "variant": manifest.variant,
             "labels": manifest.labels,
-            **{name.replace("_", " "): value for name, value in sizes.items()},
-            **{f"parity {name}": _parity(report) for name, report in manifest.parity.items()},
+            **sizes,
+            "parity": {name: _parity(report) for name, report in manifest.parity.items()},
             **(_grounder(manifest.grounder) if manifest.grounder else {}),
-            "produced by": [f"{name} {version}" for name, version in manifest.produced_by.items()],
-            **{name: _file(facts) for name, facts in manifest.files.items()},
-            **{f"engines/{name}": _engine(built) for name, built in engines.items()},
+            "produced_by": [f"{name} {version}" for name, version in manifest.produced_by.items()],
+            "files": {name: _file(facts) for name, facts in manifest.files.items()},
+            "engines": {name: _engine(built) for name, built in engines.items()},
         },
         as_json=False,
     )
@@ -54,7 +54,7 @@ def _grounder(spec: GrounderSpec) -> dict[str, object]:
         "grounder": f"{spec.kind}, pictures of {spec.size} pixels, {' and '.join(spec.precision)}",
         "queries": spec.words if spec.queries == "fixed" else f"of each text, up to {spec.max_length} pieces",
         "threshold": spec.threshold,
-        **{f"parity grounder {name}": report["summary"] for name, report in spec.parity.items()},
+        "parity_grounder": {name: report["summary"] for name, report in spec.parity.items()},
     }
 
 

@@ -8,7 +8,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from inspect import get_annotations
 from pathlib import Path
@@ -203,13 +203,17 @@ def note_missing_objects(count: int) -> None:
 
 
 def show(result: Mapping[str, Any], *, as_json: bool) -> None:
-    """Print a result: as JSON, or one `name: value` a line, and scores by name as a table."""
+    """Print a result whose keys are snake_case: as JSON, or for people.
+
+    For people, a name and its value are a line. Values by name are a line each, `dev f1` for `{"dev": {"f1": ...}}`;
+    rows of values are a table.
+    """
     if as_json:
         print(json_for(sys.stdout, result))
         return
-    width = max(map(len, result)) if result else 0
-    for name, value in result.items():
-        lines = _table(value) if isinstance(value, Mapping) else [_plain(value)]
+    shown = dict(_lines(result))
+    width = max(map(len, shown), default=0)
+    for name, lines in shown.items():
         print(f"{name:<{width}}  {lines[0]}".rstrip())
         for line in lines[1:]:
             print(f"{'':<{width}}  {line}")
@@ -246,12 +250,25 @@ def searched() -> Callable[[str, int, int], None]:
     return show_searched
 
 
-def _table(rows: Mapping[str, Mapping[str, object]]) -> list[str]:
-    """Lines of a table: a row by name, and a column for each of its values."""
+def _lines(result: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """Names as people read them, and the lines of what they are."""
+    for key, value in result.items():
+        name = key.replace("_", " ")
+        if isinstance(value, Mapping) and any(not isinstance(each, Mapping) for each in value.values()):
+            yield from ((f"{name} {inner}", [_plain(each)]) for inner, each in value.items())
+        elif isinstance(value, Mapping):
+            yield name, _table([{"": inner, **row} for inner, row in value.items()])
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            yield name, _table(value)
+        else:
+            yield name, [_plain(value)]
+
+
+def _table(rows: Sequence[Mapping[str, object]]) -> list[str]:
+    """Lines of a table: a column for each value of a row."""
     if not rows:
         return ["none"]
-    columns = list(next(iter(rows.values())))
-    table = [["", *columns], *([name, *(_plain(row[column]) for column in columns)] for name, row in rows.items())]
+    table = [list(rows[0]), *([_plain(value) for value in row.values()] for row in rows)]
     widths = [max(map(len, cells)) for cells in zip(*table, strict=True)]
     return ["  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
 

@@ -25,9 +25,9 @@ def run(options: Options) -> int:
     show(
         {
             "checkpoint": str(result.checkpoint),
-            "best epoch": result.best_epoch,
-            **{f"dev {name}": value for name, value in asdict(result.dev).items()},
-            **({f"test {name}": value for name, value in asdict(result.test).items()} if result.test else {}),
+            "best_epoch": result.best_epoch,
+            "dev": asdict(result.dev),
+            **({"test": asdict(result.test)} if result.test else {}),
         },
         as_json=options.json,
     )

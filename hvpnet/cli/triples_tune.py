@@ -7,7 +7,7 @@ from hvpnet.cli.options import PipelineOptions, argument, note_missing_objects, 
 from hvpnet.cli.pair import load_pair, read_scorable
 from hvpnet.data.examples import SplitName
 from hvpnet.evaluation.threshold import best
-from hvpnet.evaluation.triple_threshold import TripleThreshold, try_triple_thresholds
+from hvpnet.evaluation.triple_threshold import try_triple_thresholds
 from hvpnet_runtime.triples import TriplePipeline
 
 
@@ -31,10 +31,5 @@ def run(options: Options) -> int:
         candidates = try_triple_thresholds(pipeline, posts)
         note_missing_objects(pipeline.without_objects)
     shown = {"threshold": best(candidates).threshold, "split": options.split, "posts": len(posts)}
-    table = {repr(each.threshold): _scores(each) for each in candidates}
-    show({**shown, "candidates": table}, as_json=options.json)
+    show({**shown, "candidates": [asdict(each) for each in candidates]}, as_json=options.json)
     return 0
-
-
-def _scores(candidate: TripleThreshold) -> dict[str, float]:
-    return {name: value for name, value in asdict(candidate).items() if name != "threshold"}

@@ -27,9 +27,9 @@ def measure(model: HVPNeT, tokenizer: Tokenizer, pipeline: Pipeline, tweets: Seq
 
     # The last way follows the one that leaves the tweet's pictures in the cache.
     ways: dict[str, Callable[[Tweet], object]] = {
-        "eager PyTorch": lambda tweet: eager.run([eager.prepare(tweet)]),
-        "runtime, new pictures": new_pictures,
-        "runtime, pictures seen before": lambda tweet: pipeline([tweet]),
+        "eager": lambda tweet: eager.run([eager.prepare(tweet)]),
+        "runtime_new_pictures": new_pictures,
+        "runtime_seen_pictures": lambda tweet: pipeline([tweet]),
     }
 
     def timed(run: Callable[[Tweet], object], number: int) -> float:

@@ -1,5 +1,6 @@
 """The demo's steps, one after the other."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from shutil import copyfile
@@ -22,13 +23,17 @@ from hvpnet_export.parity_cases import example_cases
 from hvpnet_runtime import EntityResult, Pipeline, Tweet
 from hvpnet_runtime.types import Progress
 
+logger = logging.getLogger(__name__)
+
 SIZES = Sizes(train=800, dev=100, test=300)
 RECIPE = Path(__file__).with_name("train.toml")
 _SHOWN = 6  # tweets in the figure
 _TIMED = 40  # tweets whose latency is taken
 
 
-def run_demo(out: Path, progress: Progress, sizes: Sizes = SIZES, recipe: Path = RECIPE) -> Figures:
+def run_demo(
+    out: Path, progress: Progress, sizes: Sizes = SIZES, recipe: Path = RECIPE, *, report: Progress = logger.info
+) -> Figures:
     """Train, export, verify, predict and report into a folder.
 
     Args:
@@ -36,6 +41,7 @@ def run_demo(out: Path, progress: Progress, sizes: Sizes = SIZES, recipe: Path =
         progress: is told each step as it begins.
         sizes: tweets to draw.
         recipe: the training run, with the paths of the demo's own train.toml.
+        report: is told the loss and the dev F1 of every epoch.
 
     Returns:
         What `out / "report.md"` and `out / "report.png"` show.
@@ -45,9 +51,9 @@ def run_demo(out: Path, progress: Progress, sizes: Sizes = SIZES, recipe: Path =
     """
     config = _prepare(out, progress, sizes, recipe)
     progress("training with pictures")
-    full = train(config).checkpoint
+    full = train(config, report=report).checkpoint
     progress("training without pictures (variant text_only)")
-    blind = train(_text_only(config)).checkpoint
+    blind = train(_text_only(config), report=report).checkpoint
     bundle = out / "bundle"
     if not bundle.exists():
         export_bundle(load_checkpoint(full), load_tokenizer(full, "ner"), bundle, progress, precisions=("fp32", "fp16"))
@@ -89,10 +95,10 @@ def _evaluate(
         results = _entities(pipeline, tweets)
         shown = _shown(pipeline, tweets, results)
         tags: dict[str, list[Prediction]] = {
-            "runtime, with pictures": [result.tags for result in results],
-            "eager PyTorch, with pictures": predict(model, tokenizer, examples),
-            "the same model, pictures withheld": predict(model, tokenizer, withheld),
-            "trained without pictures": predict(load_checkpoint(blind), tokenizer, examples),
+            "runtime": [result.tags for result in results],
+            "eager": predict(model, tokenizer, examples),
+            "pictures_withheld": predict(model, tokenizer, withheld),
+            "trained_without_pictures": predict(load_checkpoint(blind), tokenizer, examples),
         }
         progress("timing eager PyTorch against the runtime")
         latencies = measure(model, tokenizer, pipeline, tweets[:_TIMED])

@@ -27,6 +27,17 @@ def test_classifiers_name_the_pythons_that_wheels_are_tried_on():
     assert PROJECT["requires-python"] == f">={named[0]}"
 
 
+def test_workflows_install_a_pytorch_that_the_extras_keep():
+    """Any other would be replaced by one with CUDA."""
+    (torch,) = (each for each in PROJECT["optional-dependencies"]["model"] if each.startswith("torch>"))
+    (vision,) = (each for each in PROJECT["optional-dependencies"]["model"] if each.startswith("torchvision>"))
+    bounded = f"'torch{torch.partition(',')[2]}' 'torchvision{vision.partition(',')[2]}' --index-url"
+    said = [*ROOT.glob(".github/workflows/*.yml"), ROOT / "README.md"]
+    lines = [line for file in said for line in file.read_text("utf-8").splitlines() if "--index-url" in line]
+    assert len(lines) == 4
+    assert [line for line in lines if f"pip install {bounded}" not in line] == []
+
+
 @pytest.mark.parametrize(
     ("schema", "files"),
     [

@@ -3,6 +3,9 @@
 A block of `console` has commands after `$ ` and what each prints below it: its standard output, and after that its
 standard error where it fails. A block of `text` below one of `python` is what that one prints. A `title` is the file
 that a block is written to. Three dots stand for anything. `data-needs` says what an example needs that is not here.
+
+A command that begins with `hvpnet serve` serves until the page ends, or another one serves, at a port of its own, which
+stands for 8000 in what follows.
 """
 
 import contextlib
@@ -11,8 +14,11 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from waiting import eventually
 
 PATIENCE = 600  # seconds until a command counts as hung
 
@@ -45,8 +51,13 @@ def blocks_of(page: Path) -> list[Block]:
     ]
 
 
-def walk(page: Path, folder: Path) -> None:
+def walk(page: Path, folder: Path, free_port: Callable[[], int]) -> None:
     """Runs a page's examples in a folder, the names of Python kept from one to the next."""
+    with contextlib.ExitStack() as services:
+        _walk(page, folder, _Service(folder, free_port, services))
+
+
+def _walk(page: Path, folder: Path, service: "_Service") -> None:
     names: dict[str, object] = {"__name__": "example"}
     blocks = blocks_of(page)
     for block, after in zip(blocks, [*blocks[1:], None], strict=True):
@@ -57,10 +68,41 @@ def walk(page: Path, folder: Path) -> None:
             (folder / title).write_text(block.text, "utf-8")
         elif block.language == "console":
             for command, expected in _commands(block.text):
-                _hold(expected, _run(command, folder), f"{where}: {command}")
+                if command.startswith("hvpnet serve "):
+                    service.start(command)
+                else:
+                    _hold(expected, _run(service.at_its_port(command), folder), f"{where}: {command}")
         elif block.language == "python":
             expected = after.text if after and after.language == "text" else ""
-            _hold(expected, _execute(block.text, names, folder, where), where)
+            _hold(expected, _execute(service.at_its_port(block.text), names, folder, where), where)
+
+
+class _Service:
+    """The one that a page started last."""
+
+    def __init__(self, folder: Path, free_port: Callable[[], int], services: contextlib.ExitStack) -> None:
+        self._folder, self._free_port, self._services, self._port = folder, free_port, services, 8000
+
+    def at_its_port(self, text: str) -> str:
+        return text.replace("127.0.0.1:8000", f"127.0.0.1:{self._port}")
+
+    def start(self, command: str) -> None:
+        """Comes back when it is ready."""
+        self._services.close()
+        self._port = self._free_port()
+        self._services.enter_context(_serving(f"{command.partition('#')[0]} --port {self._port}", self._folder))
+
+
+@contextlib.contextmanager
+def _serving(command: str, folder: Path) -> Iterator[None]:
+    log = folder / "serving.log"
+    with log.open("w") as stderr, subprocess.Popen(_shell(f"exec {command}"), cwd=folder, stderr=stderr) as process:
+        try:
+            eventually(lambda: "serving at" in log.read_text("utf-8") or process.poll() is not None, PATIENCE)
+            assert process.poll() is None, log.read_text("utf-8")
+            yield
+        finally:
+            process.terminate()
 
 
 def _commands(text: str) -> list[tuple[str, str]]:
@@ -76,17 +118,16 @@ def _commands(text: str) -> list[tuple[str, str]]:
 
 
 def _run(command: str, folder: Path) -> str:
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", command],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=PATIENCE,
-        check=False,
+        _shell(command), cwd=folder, capture_output=True, encoding="utf-8", timeout=PATIENCE, check=False
     )
     return done.stdout + (done.stderr if done.returncode else "")
+
+
+def _shell(command: str) -> list[str]:
+    """A command line whose `hvpnet` is that of this Python."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return ["env", f"PATH={path}", "bash", "-o", "pipefail", "-c", command]
 
 
 def _execute(code: str, names: dict[str, object], folder: Path, where: str) -> str:

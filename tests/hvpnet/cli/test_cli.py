@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from json_keys import assert_snake_case
 from PIL import Image
 
 from hvpnet import HVPNeT, save_checkpoint
@@ -115,14 +116,20 @@ def test_export_verify_inspect(
     out = tmp_path / "bundle"
     code, stdout, err = run(capsys, "export", checkpoint, "--tokenizer", tokenizer_dir, "--out", out, "--json")
     assert code == 0, err
-    assert " 0 of " in json.loads(stdout)["parity fp32"]
+    parity = json.loads(stdout)["parity"]
+    assert parity["fp32"]["differing"] == 0
+    assert_snake_case(json.loads(stdout))
     code, stdout, _ = run(capsys, "inspect", out, "--json")
     assert code == 0
-    assert json.loads(stdout) == {**json.loads((out / "manifest.json").read_text()), "engines": {}}
+    manifest = json.loads(stdout)
+    assert manifest == {**json.loads((out / "manifest.json").read_text()), "engines": {}}
+    assert manifest["parity"] == parity
+    assert_snake_case(manifest)
     assert "parity fp32" in run(capsys, "inspect", out)[1]
     code, stdout, _ = run(capsys, "verify", out, "--checkpoint", checkpoint, "--json")
     assert code == 0
     assert json.loads(stdout)["precision"]["fp32"]["passed"] is True
+    assert_snake_case(json.loads(stdout))
     code, _, err = run(capsys, "export", checkpoint, "--tokenizer", tokenizer_dir, "--out", out)
     assert code == 1
     assert "exists" in error_line(err)

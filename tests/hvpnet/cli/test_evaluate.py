@@ -123,8 +123,8 @@ def test_types_are_a_table(capsys: pytest.CaptureFixture[str], ner_bundle: Path,
     learn_every_other(own_data / "test.txt", "ner", answered(ner_bundle, own_data, pictures=True))
     scores = json.loads(evaluate(capsys, ner_bundle, "--data", own_data, "--json")[1])["per_type"]
     lines = evaluate(capsys, ner_bundle, "--data", own_data)[1].splitlines()
-    (first,) = [number for number, line in enumerate(lines) if line.startswith("per_type")]
-    assert lines[first].split() == ["per_type", "precision", "recall", "f1"]
+    (first,) = [number for number, line in enumerate(lines) if line.startswith("per type")]
+    assert lines[first].split() == ["per", "type", "precision", "recall", "f1"]
     shown = [line.split() for line in lines[first + 1 :]]
     assert shown == [[name, *(f"{value:.4g}" for value in row.values())] for name, row in scores.items()]
 

@@ -1,4 +1,6 @@
 import argparse
+import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -8,7 +10,7 @@ import pytest
 from hvpnet.cli import export
 from hvpnet.cli.grounder_options import GrounderOptions
 from hvpnet.cli.main import VERBS, main
-from hvpnet.cli.options import ShownOptions, add_options, argument, in_options, option, select
+from hvpnet.cli.options import ShownOptions, add_options, argument, in_options, option, select, show
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,47 @@ def test_cures_of_exporting_are_its_options() -> None:
         "fp16: too large: --keep-going writes the bundle with fp32 alone"
     )
     assert in_options("put config.json beside it, or give heads=N", export.Options).endswith("or give --heads N")
+
+
+def test_a_result_for_people_and_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    result = {
+        "best_epoch": 3,
+        "dev": {"f1": 0.54321, "some_name": None},
+        "per_type": {"LOC": {"f1": 0.5}, "MISC": {"f1": 1.0}},
+        "tried": [{"threshold": 0.25, "f1": 0.5}],
+        "files": {},
+    }
+    show(result, as_json=False)
+    assert capsys.readouterr().out.splitlines() == [
+        "best epoch     3",
+        "dev f1         0.5432",
+        "dev some_name  None",
+        "per type             f1",
+        "               LOC   0.5",
+        "               MISC  1",
+        "tried          threshold  f1",
+        "               0.25       0.5",
+        "files          none",
+    ]
+    show(result, as_json=True)
+    assert json.loads(capsys.readouterr().out) == result
+
+
+@pytest.mark.parametrize(
+    ("line", "missing", "extra"),
+    [
+        ("demo", "matplotlib", "train,bench,cpu"),
+        ("demo", "seqeval", "train,bench,cpu"),
+        ("bench b --checkpoint c --out d", "matplotlib", "bench"),
+    ],
+)
+def test_what_is_needed_at_the_end_is_missed_at_once(
+    line: str, missing: str, extra: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert main(line.split()) == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert f"pip install 'hvpnet[{extra}]'" in said
 
 
 def test_a_type_decides_how_its_option_is_read() -> None:

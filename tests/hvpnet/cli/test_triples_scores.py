@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from json_keys import assert_snake_case
 from PIL import Image
 
 from hvpnet.cli import main
@@ -83,6 +84,7 @@ def test_scores(call: Call, pair: tuple[Path, Path], data: Path, answers: list[T
     code, out, err = call("evaluate", pair[0], "--triples", pair[1], "--data", data, "--json")
     assert code == 0, err
     both = json.loads(out)
+    assert_snake_case(both)
     assert both["ways"]["any_types"] == printed["ways"]["any_types"]
     assert both["ways"]["types_agree"]["f1"] == both["f1"]
     assert both["ways"].keys() == {
@@ -103,11 +105,12 @@ def test_tuning(call: Call, pair: tuple[Path, Path], data: Path, answers: list[T
         gold = sum(len(post.triples) for post in read_posts(posts_file(data, "dev")))
         return 2 * sum(_is_learned(*each) for each in kept) / (len(kept) + gold)
 
-    assert printed["candidates"].keys() > {"0.0"}
-    for threshold, scores in printed["candidates"].items():
-        assert scores["f1"] == pytest.approx(f1(float(threshold))), threshold
-    best = max(scores["f1"] for scores in printed["candidates"].values())
-    assert printed["candidates"][str(printed["threshold"])]["f1"] == best
+    assert_snake_case(printed)
+    tried = {each["threshold"]: each["f1"] for each in printed["candidates"]}
+    assert tried.keys() > {0}
+    assert tried == pytest.approx({threshold: f1(threshold) for threshold in tried})
+    best = max(tried.values())
+    assert tried[printed["threshold"]] == best
     code, out, _ = call(
         "evaluate", pair[0], "--triples", pair[1], "--data", data, "--split", "dev", "--any-types",
         "--threshold", printed["threshold"], "--json",

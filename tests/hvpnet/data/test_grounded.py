@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from coloured_data import BOXES, draw, write_mnre, write_twitter
 from filelock import FileLock
+from json_keys import assert_snake_case
 from PIL import Image
 from tiny_grounder import COLOURS, add_grounder
 
@@ -328,6 +329,7 @@ def test_tweets_that_name_other_objects_of_one_picture_are_counted(
     run = ["ground", str(grounded(queries="text")), str(data), "--out", str(out), "--backend", "onnxruntime-cpu"]
     assert main([*run, "--json"]) == 0
     shown, err = capsys.readouterr()
+    assert_snake_case(json.loads(shown))
     report = json.loads(shown)["splits"]["test"]
     assert (report["objects"], report["crops"], report["shared"]) == (2, 1, 1)
     assert "name other objects in it: 1; lists are by picture" in err

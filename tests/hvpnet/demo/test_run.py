@@ -19,12 +19,17 @@ from hvpnet_runtime import Pipeline
 pytestmark = pytest.mark.heavy
 
 SIZES = Sizes(train=16, dev=2, test=8)
-WAYS = (
-    "runtime, with pictures",
-    "eager PyTorch, with pictures",
-    "the same model, pictures withheld",
-    "trained without pictures",
-)
+WAYS = {
+    "runtime": "runtime, with pictures",
+    "eager": "eager PyTorch, with pictures",
+    "pictures_withheld": "the same model, pictures withheld",
+    "trained_without_pictures": "trained without pictures",
+}
+TIMED = {
+    "eager": "eager PyTorch",
+    "runtime_new_pictures": "runtime, new pictures",
+    "runtime_seen_pictures": "runtime, pictures seen before",
+}
 COLOURS = {"PER": (0xC2, 0x41, 0x0C), "LOC": (0x15, 0x80, 0x3D), "ORG": (0x1D, 0x4E, 0xD8), "MISC": (0x7E, 0x22, 0xCE)}
 
 
@@ -54,8 +59,9 @@ def modified(folder):
 def demo(tmp_path_factory):
     """Folder, figures and steps of a demo, and the figures and steps of the same demo run again."""
     out, recipe = tmp_path_factory.mktemp("demo"), small_recipe(tmp_path_factory.mktemp("recipe"))
-    steps, steps_again = [], []
-    figures = run_demo(out, steps.append, SIZES, recipe)
+    steps, steps_again, epochs = [], [], []
+    figures = run_demo(out, steps.append, SIZES, recipe, report=epochs.append)
+    assert [each.partition(":")[0] for each in epochs].count("epoch 1 of 8") == 2  # with pictures, and without
     before = modified(out)
     again = run_demo(out, steps_again.append, SIZES, recipe)
     assert modified(out) == before
@@ -83,11 +89,11 @@ def tags(demo):
 
 def test_the_runtime_tags_as_eager_does(demo, tags):
     _, _, by_way = tags
-    runtime, eager = by_way[WAYS[0]], by_way[WAYS[1]]
+    runtime, eager = by_way["runtime"], by_way["eager"]
     assert runtime == eager
     assert demo[1].differing_tweets == 0
     assert demo[1].tweets == len(runtime) == SIZES.test
-    assert demo[1].accuracy[WAYS[0]] == demo[1].accuracy[WAYS[1]]
+    assert demo[1].accuracy["runtime"] == demo[1].accuracy["eager"]
 
 
 def names_right(examples, predicted):
@@ -109,7 +115,7 @@ def test_accuracy(demo, tags, way):
     out, figures, *_ = demo
     examples, _, by_way = tags
     model, tokenizer = load_checkpoint(out / "runs/full/best"), load_tokenizer(out / "tokenizer", "ner")
-    assert tuple(figures.accuracy) == WAYS
+    assert figures.accuracy.keys() == WAYS.keys()
     assert figures.accuracy[way].f1 == score(model.config, tokenizer, examples, by_way[way]).f1
     right, total = names_right(examples, by_way[way])
     assert total > SIZES.test / 2
@@ -120,10 +126,10 @@ def test_report(demo):
     out, figures, *_ = demo
     lines = (out / "report.md").read_text("utf-8").splitlines()
     for name, found in figures.accuracy.items():
-        assert f"| {name} | {found.f1:.1%} | {found.ambiguous:.1%} |" in lines
+        assert f"| {WAYS[name]} | {found.f1:.1%} | {found.ambiguous:.1%} |" in lines
     for name, taken in figures.latencies.items():
         assert 0 < taken.minimum <= taken.p50
-        assert sum(line.startswith(f"| {name} | ") and line.endswith(" ms |") for line in lines) == 1
+        assert sum(line.startswith(f"| {TIMED[name]} | ") and line.endswith(" ms |") for line in lines) == 1
     text = " ".join(lines)
     assert f"{SIZES.test} held-out tweets" in text
     assert f"The runtime ({figures.backend}) tags every one of them as eager PyTorch does." in text

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from coloured_data import draw
+from json_keys import assert_snake_case
 from tiny_grounder import add_grounder
 
 from hvpnet.cli import main
@@ -81,8 +82,10 @@ def test_the_command_keeps_the_best(bundle: Path, data: Path, capsys: pytest.Cap
     assert shown["threshold"] == threshold
     assert shown["before"] == 0.9
     assert 20 * 12 / 64**2 < threshold <= 20 * 32 / 64**2
-    assert shown["candidates"][repr(threshold)]["f1"] == 1
-    assert shown["candidates"]["0.0"]["f1"] < 1
+    assert_snake_case(shown)
+    tried = {each["threshold"]: each["f1"] for each in shown["candidates"]}
+    assert tried[threshold] == 1
+    assert tried[0] < 1
     assert Bundle.load(bundle).manifest == with_threshold(before, threshold)
     assert main(run) == 0
     assert any(line.split() == ["threshold", f"{threshold:.4g}"] for line in capsys.readouterr().out.splitlines())

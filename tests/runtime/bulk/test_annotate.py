@@ -72,6 +72,8 @@ def test_golden_tweets(
 def test_the_command_says_what_became_of_every_row(
     capsys: pytest.CaptureFixture[str], ner_bundle: Path, tmp_path: Path, form: Any
 ) -> None:
+    from json_keys import assert_snake_case  # here, for Ray's workers import this module without it
+
     rows = [{"id": row, "text": f"Jordan number {row}"} for row in range(12)]
     rows[3]["text"] = rows[4]["text"] = ""
     rows[7]["image"] = "absent.png"
@@ -81,10 +83,13 @@ def test_the_command_says_what_became_of_every_row(
     captured = capsys.readouterr()
     assert code == 1
     summary = json.loads(captured.out)
-    assert {name: summary[name] for name in ("rows", "annotated", "rejected", "TextError", "PictureError")} == {
+    assert_snake_case(summary)
+    assert {name: summary[name] for name in ("rows", "annotated", "rejected")} == {
         "rows": 13,
         "annotated": 9,
         "rejected": 4,
+    }
+    assert {name: summary["errors"][name] for name in ("TextError", "PictureError")} == {
         "TextError": 2,
         "PictureError": 1,
     }

@@ -96,7 +96,7 @@ def test_killed_at_random_moments(
     if process.returncode == 1 and not stdout:
         assert "out.jsonl exists" in stderr  # the last kill came too late
     else:
-        assert json.loads(stdout)["finished before"] >= PART_ROWS * (done_before - 1)
+        assert json.loads(stdout)["finished_before"] >= PART_ROWS * (done_before - 1)
     assert written(out) == undisturbed
     assert is_ours(stderr)
 

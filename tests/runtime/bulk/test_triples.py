@@ -59,8 +59,8 @@ def test_json_lines_and_parquet(
         code = main(["triples", *map(str, (ner_bundle, re_bundle, posts, out)), "--json", "--part-rows", "2"])
         assert code == 1  # two are rejected
         shown = json.loads(capsys.readouterr().out)
-        assert {key: shown[key] for key in ("rows", "annotated", "rejected", "TextError", "PictureError")} == {
-            "rows": 5, "annotated": 3, "rejected": 2, "TextError": 1, "PictureError": 1,
+        assert {key: shown[key] for key in ("rows", "annotated", "rejected", "errors")} == {
+            "rows": 5, "annotated": 3, "rejected": 2, "errors": {"TextError": 1, "PictureError": 1},
         }  # fmt: skip
         rejected = [json.loads(line) for line in Path(f"{out}.rejected.jsonl").read_text().splitlines()]
         assert [(each["row"], each["id"], each["error"]["type"]) for each in rejected] == [

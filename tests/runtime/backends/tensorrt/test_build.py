@@ -14,6 +14,7 @@ import onnx
 import pytest
 import tensorrt_rtx
 from fake_cuda import FAKE_GPU, FakeCuda, FakeRuntime
+from json_keys import assert_snake_case
 from kinds import KINDS
 from onnx import TensorProto, helper
 from rewrite import resaved
@@ -274,17 +275,20 @@ def test_build_and_inspect(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -
     assert main([*command, *settings]) == 0
     output = capsys.readouterr()
     shown = json.loads(output.out)
-    assert (shown["precision"], shown["text profiles"]) == ("fp16", 4)
+    assert_snake_case(shown)
+    assert (shown["precision"], shown["profiles"]["text"]) == ("fp16", 4)
     assert shown["attention"] == "4 of 4 attention layers are one kernel each"
     assert "hvpnet: parsing text.onnx" in output.err
     (name,) = built_engines(bundle)
     record = BuildRecord.read(bundle.path / "engines" / name)
     assert record.settings == {"workspace": 64 * 2**20, "optimisation_level": 1}
     assert main(["inspect", str(bundle.path)]) == 0
-    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith(f"engines/{name}"))
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith(f"engines {name}"))
     assert "fp16, for GPUs of compute capability 8.9 and 12.0, up to 2 texts of 20 pieces, 4 of 4 attention" in line
     assert main(["inspect", str(bundle.path), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["engines"][name]["sources"] == dict(record.sources)
+    shown = json.loads(capsys.readouterr().out)
+    assert_snake_case(shown)
+    assert shown["engines"][name]["sources"] == dict(record.sources)
     (bundle.path / "engines" / name / "build.json").write_text("{}")
     assert main(["inspect", str(bundle.path)]) == 0
     assert "has no readable build.json" in capsys.readouterr().out

@@ -56,7 +56,7 @@ def quantise(model: HVPNeT, source: Path, target: Path, cases: Sequence[ParityCa
         feeds = ({"images": case.pixels.numpy()} for case in cases if case.pixels is not None and len(case.pixels))
         _quantise(vision, target / "vision.onnx", resnet_nodes(vision), feeds)
     text = onnx.load(source / "text.onnx")
-    texts, layers = [_text_feed(model, case) for case in cases], linear_nodes(text)
+    texts, layers = [text_feed(model, case) for case in cases], linear_nodes(text)
     smooth(text, layers, texts)
     _quantise(text, target / "text.onnx", layers, texts)
 
@@ -74,7 +74,8 @@ def linear_nodes(model: Any) -> list[str]:  # noqa: ANN401
     return [node.name for node in model.graph.node if node.op_type in _LINEAR and node.input[1] in weights][:-1]
 
 
-def _text_feed(model: HVPNeT, case: ParityCase) -> dict[str, Any]:
+def text_feed(model: HVPNeT, case: ParityCase) -> dict[str, Any]:
+    """Inputs of the text graph by name; the eager model computes their prefix."""
     feed = {name: tensor.numpy() for name, tensor in case.text.items()}
     if case.pixels is not None:
         prefixes = model.encode_pictures(normalise(case.pixels))  # [N, layers, 2, P * hidden]

@@ -78,6 +78,14 @@ class Batcher:
                 with self._lock:
                     self._running -= 1
 
+    def refuse(self, error: Exception) -> None:
+        """Answer what waits with an error; what runs goes on."""
+        with self._lock:
+            refused, self._waiting = self._waiting, []
+        for _, _, call in refused:
+            if call.results.set_running_or_notify_cancel():
+                call.results.set_exception(error)
+
     def stuck(self, seconds: float) -> bool:
         """Whether a run has been going on for longer."""
         with self._lock:

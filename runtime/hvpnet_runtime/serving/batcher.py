@@ -30,7 +30,8 @@ class Batcher:
     """Runs a pipeline on all that waits, up to `size` tweets at a time, in the backend's lanes. Thread-safe.
 
     Who waits takes turns: of a request that fills many batches, as the pairs of posts do, the second goes behind the
-    first ones of all others that wait.
+    first ones of all others that wait when its first is taken. What comes later goes behind the second, so that the
+    third is not put off for ever.
 
     Attributes:
         lanes: batches that run at the same time.

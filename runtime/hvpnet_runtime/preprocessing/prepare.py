@@ -262,12 +262,13 @@ class Preparer:
         """
 
         def look(picture: WholePicture) -> tuple[FoundObject, ...]:
-            if not self._reads_whole:  # or the step of the whole picture decodes it, unless it is known
-                picture.decode(self._manifest.preprocessing.resize)
+            picture.decode(self._manifest.preprocessing.resize)
             return ()
 
-        _, steps = self.reader.parts_found(image, look, whole=self._reads_whole)
-        self._at_once(steps)
+        if self._reads_whole:  # the other model may have decoded it just now
+            self._whole_and_crops([image], ())
+        else:
+            self.reader.parts_found(image, look, whole=False)
 
     @property
     def _reads_whole(self) -> bool:

@@ -30,7 +30,8 @@ class Batcher:
     """Runs a pipeline on all that waits, up to `size` tweets at a time, in the backend's lanes. Thread-safe.
 
     Who waits takes turns: of a request that fills many batches, as the pairs of posts do, the second goes behind the
-    first ones of all others that wait.
+    first ones of all others that wait when its first is taken. What comes later goes behind the second, so that the
+    third is not put off for ever.
 
     Attributes:
         lanes: batches that run at the same time.
@@ -77,6 +78,14 @@ class Batcher:
             finally:
                 with self._lock:
                     self._running -= 1
+
+    def refuse(self, error: Exception) -> None:
+        """Answer what waits with an error; what runs goes on."""
+        with self._lock:
+            refused, self._waiting = self._waiting, []
+        for _, _, call in refused:
+            if call.results.set_running_or_notify_cancel():
+                call.results.set_exception(error)
 
     def stuck(self, seconds: float) -> bool:
         """Whether a run has been going on for longer."""

@@ -265,13 +265,19 @@ class InProcess:
         """See `Extractor`."""
         return generate_latest(self._registry)
 
+    def refuse(self) -> None:
+        """Refuse what comes, what no thread has begun with, and what waits for a backend; what runs goes on."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for batcher in self._batchers.values():
+            batcher.refuse(_stopping())
+
     def close(self, seconds: float = _CLOSE_SECONDS) -> None:
         """Wait for what runs, and free the backends.
 
         Raises:
             StuckError: something still runs after so many seconds; the backends are left to it.
         """
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self.refuse()
         _, running = wait(list(self._working), seconds)
         if running:
             raise StuckError("a backend has not come back from a run, so the service ends without it")

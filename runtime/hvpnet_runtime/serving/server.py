@@ -83,6 +83,7 @@ def local_service(settings: Settings, host: str, port: int, ends: Ends, *, acces
             try:
                 yield url_of(host, port)
                 finish(admission.close, settings.stop_seconds, _LOOK_SECONDS)
+                extractor.refuse()  # while it can still be told
                 time.sleep(_REFUSING_SECONDS)
             except KeyboardInterrupt:
                 patience = 0

@@ -15,6 +15,7 @@ from waiting import eventually
 
 from hvpnet_runtime import Mention, PictureError, Pipeline, Rejection, TriplePipeline, Tweet
 from hvpnet_runtime.backends import Grounder
+from hvpnet_runtime.preprocessing.encoded_picture import EncodedPicture
 from hvpnet_runtime.preprocessing.prepare import Preparer
 
 pytestmark = [pytest.mark.heavy, pytest.mark.usefixtures("capitals")]
@@ -85,6 +86,21 @@ def test_pictures_of_a_batch_are_searched_together(
     assert [len(result.entities) for result in results] == [3] * 4
     assert pipeline.run(prepared) == results  # what was found is kept
     assert len(runs) == 2
+
+
+def test_a_post_is_prepared_with_one_look_at_its_picture(
+    pipeline: TriplePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline.forget()
+    decode, decoded = EncodedPicture.cuts, list[str]()
+
+    def cuts(file: EncodedPicture, *arguments: Any, **options: Any) -> Any:
+        decoded.append(file.name)
+        return decode(file, *arguments, **options)
+
+    monkeypatch.setattr(EncodedPicture, "cuts", cuts)
+    pipeline.prepare(POSTS[0])
+    assert len(decoded) == 1
 
 
 def test_pairs_have_the_objects_that_they_have_alone(pipeline: TriplePipeline, grounded: Path) -> None:

@@ -24,7 +24,7 @@ from hvpnet_runtime.processes import Origin
 from hvpnet_runtime.types import FoundObject, Mention
 
 REMEMBERED = 16_384
-"""Pictures whose objects are remembered, the last used ones; one takes about a kilobyte."""
+"""Searches that are remembered, the last used ones; one takes one to six kilobytes, by the number of its queries."""
 
 _Found: TypeAlias = tuple[FoundObject, ...]
 
@@ -51,8 +51,8 @@ class Finding(ABC):
     """Finds objects, wherever the grounder is: pictures are searched once, and what was found is kept. Thread-safe.
 
     Attributes:
-        hits: pictures whose objects were known, or found by another thread meanwhile.
-        misses: pictures that were searched.
+        hits: searches whose objects were known, or found by another thread meanwhile.
+        misses: searches that a grounder ran. A picture has several for more than 16 queries.
         threshold: objects with a smaller score are dropped; by default that of the bundle.
 
     Args:

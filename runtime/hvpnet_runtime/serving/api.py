@@ -68,7 +68,7 @@ class Extractor(Protocol):
         """Triples of posts by a bundle for entities and one for relations; see `extract`.
 
         Raises:
-            InputError: the two do not go together.
+            UnknownBundleError: the two do not go together.
         """
         ...
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Self
 
 from hvpnet_runtime.answering import BATCH_SIZE, Answering, check_prepared, whole_number
@@ -21,8 +21,8 @@ class TriplePipeline(Answering[TripleResult]):
     """A pipeline of entities and one of relations, which share pictures and batches. Thread-safe.
 
     A picture is decoded once for both models, and each computes its prefix once, however many pairs the post has. Where
-    objects of pairs are found by their names, one search of the picture finds those of all. Pairs of all posts of a
-    batch are run together.
+    objects of pairs are found by their names, the picture is decoded once more, and one search of it finds those of
+    all. Pairs of all posts of a batch are run together.
 
     Batches come one after the other, on a GPU too. The model of relations reads the pictures of posts with pairs alone,
     which are known only once the entities are: of two batches under way, timing would decide which of these pictures
@@ -124,11 +124,19 @@ class TriplePipeline(Answering[TripleResult]):
         return (each if isinstance(each, Rejection) else next(results) for each in waiting)
 
     def _relate(self, posts: Sequence[PreparedPost], found: Sequence[Result]) -> list[TripleResult]:
-        """Ask about the pairs of all posts together, as many at a time as fill a run of the text graph."""
+        """Ask about the pairs of all posts together, as many at a time as fill a run of the text graph.
+
+        Where pictures are searched for pairs, those of the whole batch are searched ahead.
+        """
         results: list[TripleResult] = []
         asked: list[AskedPost] = []
-        with ThreadPoolExecutor(MAX_GROUNDED, "hvpnet-pairs-found") as threads:
-            for post in self.posts.ask(posts, found, threads):
+        with (
+            ThreadPoolExecutor(MAX_GROUNDED, "hvpnet-pairs-found") as threads,
+            closing(
+                self.posts.ask(posts, found, threads)
+            ) as known,  # or a failure waits for the searches that are left
+        ):
+            for post in known:
                 asked.append(post)
                 if sum(len(each.pairs) for each in asked) >= MAX_TEXTS:
                     results += self._settle(asked)

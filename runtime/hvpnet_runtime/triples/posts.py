@@ -4,7 +4,7 @@ The answers are those that the pipeline of relations gives to the same post with
 texts included. Only what does not depend on the pair is done once: words are tokenised once, and pictures read once.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -119,7 +119,7 @@ class PostPreparer:
 
     def ask(
         self, posts: Sequence[PreparedPost], found: Sequence[Result], threads: Executor | None = None
-    ) -> Iterator[AskedPost]:
+    ) -> Generator[AskedPost, None, None]:
         """The pairs of posts.
 
         Args:
@@ -130,11 +130,12 @@ class PostPreparer:
 
         Raises:
             BackendError: a grounder failed.
+            PictureError: the file of a picture that is searched has gone since the post was prepared.
         """
-        entities = (each for each in found if isinstance(each, EntityResult))
+        known = [(post, each) for post, each in zip(posts, found, strict=True) if isinstance(each, EntityResult)]
         at_once = threads is not None and any(post.pair_pictures is None for post in posts)
         try:
-            yield from (threads.map if threads is not None and at_once else map)(self._ask, posts, entities)
+            yield from (threads.map if threads is not None and at_once else map)(lambda each: self._ask(*each), known)
         finally:
             self._relations.forget()
 

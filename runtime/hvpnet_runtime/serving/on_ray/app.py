@@ -88,7 +88,7 @@ class Ingress:
         """See `Extractor`. What lies between passes from replica to replica.
 
         Raises:
-            InputError: the two bundles do not go together.
+            UnknownBundleError: the two bundles do not go together.
             UnavailableError: replicas died under every attempt.
             BackendError: a backend failed.
         """

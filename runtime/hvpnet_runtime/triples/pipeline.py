@@ -132,9 +132,7 @@ class TriplePipeline(Answering[TripleResult]):
         asked: list[AskedPost] = []
         with (
             ThreadPoolExecutor(MAX_GROUNDED, "hvpnet-pairs-found") as threads,
-            closing(
-                self.posts.ask(posts, found, threads)
-            ) as known,  # or a failure waits for the searches that are left
+            closing(self.posts.ask(posts, found, threads)) as known,  # or a failure waits for what is still searched
         ):
             for post in known:
                 asked.append(post)

@@ -481,7 +481,7 @@ except hvpnet.MissingExtraError as error:
 def test_the_examples_of_the_docs(local_form, tmp_path, monkeypatch, capsys):
     """They run as they stand, but for the service's port."""
     monkeypatch.chdir(tmp_path)
-    for name in ("a.jpg", "crop.png"):
+    for name in ("a.jpg", "crop.jpg"):
         Path(name).write_bytes(picture_file(Path(name).suffix[1:].replace("jpg", "jpeg")))
     Path("tweets.txt").write_text("Jordan was great\n\nParis in the rain\n")
     docs = (ROOT / "docs/client.md").read_text("utf-8") + (ROOT / "README.md").read_text("utf-8")

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 import subprocess
 import sys
 from itertools import count
@@ -476,23 +475,3 @@ except hvpnet.MissingExtraError as error:
     print(error)
 """
     assert run(script) == "the client of a service needs the package httpx2: pip install 'hvpnet[client]'"
-
-
-def test_the_examples_of_the_docs(local_form, tmp_path, monkeypatch, capsys):
-    """They run as they stand, but for the service's port."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("a.jpg", "crop.jpg"):
-        Path(name).write_bytes(picture_file(Path(name).suffix[1:].replace("jpg", "jpeg")))
-    Path("tweets.txt").write_text("Jordan was great\n\nParis in the rain\n")
-    docs = (ROOT / "docs/client.md").read_text("utf-8") + (ROOT / "README.md").read_text("utf-8")
-    examples = [each for each in re.findall(r"```python[^\n]*\n(.*?)```", docs, re.DOTALL) if "Client(" in each]
-    printed = []
-    for example in examples:
-        exec(compile(example.replace("http://127.0.0.1:8000", local_form.url), "docs", "exec"), {})
-        printed.append(capsys.readouterr().out.splitlines())
-    assert len(printed) == 5
-    _, many, (asynchronous,), errors, readme = printed
-    assert [line.startswith("line 2: the text is empty") for line in many] == [False, True, False]
-    assert asynchronous.startswith("[EntityResult(id=None, entities=")
-    assert errors == ["no bundle 'unknown' is served, only ner, re"]
-    assert readme == []

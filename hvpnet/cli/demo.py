@@ -5,6 +5,7 @@ from importlib import import_module
 from pathlib import Path
 
 from hvpnet.cli.options import ShownOptions, note, option, progress, show
+from hvpnet_runtime.backends.onnxruntime import CPU, require_provider
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,8 +17,9 @@ class Options(ShownOptions):
 
 def run(options: Options) -> int:
     """Run it all and print the report."""
-    for package in ("matplotlib", "onnxruntime", "seqeval"):  # an error before minutes of training
+    for package in ("matplotlib", "seqeval"):  # an error before minutes of training
         import_module(package)
+    require_provider(CPU, "cpu")  # which imports it without telemetry
     progress("loading PyTorch")
     from hvpnet.demo import run_demo
     from hvpnet.demo.report import as_markdown

@@ -24,10 +24,10 @@ Span: TypeAlias = tuple[int, int]
 ObjectSource: TypeAlias = Literal["given", "found", "none"]
 """Which objects of a tweet a pipeline reads; what is not there is a blank picture to the model.
 
-By default (None), those that it gives as `objects` or `boxes`, where an empty list says that there are none; and where
-it gives neither, those that the bundle's grounder finds in its image, if the bundle has one. `given`: only those that
-it gives, and the grounder is not loaded. `found`: those that are found in its image, whatever it gives. `none`: no
-objects at all.
+The default, None, reads those that it gives as `objects` or `boxes`, where an empty list says that there are none; and
+where it gives neither, those that the bundle's grounder finds in its image, if the bundle has one. `given` reads only
+those that it gives, and the grounder is not loaded; `found` those that are found in its image, whatever it gives;
+`none` no objects at all.
 """
 
 Progress: TypeAlias = Callable[[str], None]

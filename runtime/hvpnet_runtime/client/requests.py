@@ -12,9 +12,9 @@ from PIL import Image
 
 from hvpnet_runtime.bundle import PictureSpec
 from hvpnet_runtime.errors import InputError, PictureError, TextError, brief
+from hvpnet_runtime.preprocessing.given import items
 from hvpnet_runtime.preprocessing.mark_pair import check_span
 from hvpnet_runtime.preprocessing.pictures import open_picture, picture_name, read_file
-from hvpnet_runtime.preprocessing.prepare import items
 from hvpnet_runtime.serving.errors import BodyTooLargeError
 from hvpnet_runtime.types import Picture, Rejection, Tweet
 

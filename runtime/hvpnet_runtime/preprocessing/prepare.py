@@ -1,24 +1,21 @@
 """A tweet to token ids and pixels: everything that needs no backend, so that it can run elsewhere or ahead."""
 
 import os
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from threading import Lock
-from typing import Any, Protocol, Self, TypeAlias, TypeVar, get_args
-
-import numpy as np
-from PIL import Image
+from typing import Protocol, Self, TypeAlias, TypeVar, get_args
 
 from hvpnet_runtime.bundle import Bundle
 from hvpnet_runtime.errors import InputError, TextError, brief
 from hvpnet_runtime.preprocessing.encode_text import Encoding, EntityWindow, TextEncoder
+from hvpnet_runtime.preprocessing.given import items, words_of
 from hvpnet_runtime.preprocessing.mark_pair import mark_characters, mention
 from hvpnet_runtime.preprocessing.pictures import Jpeg, OnBadImage, Pixels
-from hvpnet_runtime.preprocessing.split_words import Word, split_words
+from hvpnet_runtime.preprocessing.split_words import Word
 from hvpnet_runtime.preprocessing.tokenizer import load_tokenizer
 from hvpnet_runtime.preprocessing.tweet_pictures import PictureReader, PreparedPicture, Step, WholePicture
 from hvpnet_runtime.processes import Origin
@@ -164,7 +161,7 @@ class Preparer:
         if not isinstance(tweet, Tweet):
             cure = "make one with Tweet(**values)" if isinstance(tweet, Mapping) else "make one with Tweet(text=...)"
             raise InputError(f"a tweet must be a Tweet, not {type(tweet).__name__}: {cure}")
-        text, words = _words(tweet)
+        text, words = words_of(tweet)
         windows: Sequence[EntityWindow]
         mentions: tuple[Mention, ...] = ()
         if self._manifest.task == "re":
@@ -318,39 +315,3 @@ class Preparer:
 
 def _no_picture() -> None:
     """The step of a whole picture that is not there."""
-
-
-def items(name: str, given: Any) -> list[Any]:  # noqa: ANN401  whatever a user gave
-    """The items of `words`, `objects` or `boxes`, of any iterable but one item alone.
-
-    Raises:
-        InputError: it is one item, or has no order.
-    """
-    if given is None:
-        return []
-    must = f"{name} must be a list, not {type(given).__name__}"
-    if isinstance(given, Mapping):
-        raise InputError(f"{must}: put its values into a list")
-    if isinstance(given, set | frozenset):
-        raise InputError(f"{must}: put its items into a list, whose order counts")
-    is_one = isinstance(given, str | bytes | bytearray | Path | Image.Image) or not isinstance(given, Iterable)
-    if is_one or (isinstance(given, np.ndarray) and given.ndim in (0, 3)):  # a number, a picture
-        raise InputError(f"{must}: put a single one into a list")
-    return list(given)
-
-
-def _words(tweet: Tweet) -> tuple[str, list[Word]]:
-    if tweet.text is None and tweet.words is None:
-        raise InputError("a tweet needs its text or its words")
-    if tweet.text is not None and tweet.words is not None:
-        raise InputError("a tweet has text or words, not both")
-    if tweet.text is not None:
-        return tweet.text, split_words(tweet.text)
-    words = items("words", tweet.words)
-    if not all(isinstance(word, str) for word in words):
-        raise TextError("words must be a list of strings")
-    placed, start = [], 0
-    for word in words:
-        placed.append(Word(word, start, start + len(word)))
-        start += len(word) + 1
-    return " ".join(words), placed

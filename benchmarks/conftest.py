@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import pytest
 from full_size import full_size
@@ -11,11 +11,11 @@ from hvpnet import HVPNeT, load_checkpoint
 from hvpnet.bench.eager import EagerBackend, reduced_precision
 from hvpnet.bench.workload import Workload
 from hvpnet_runtime.backends import BACKENDS, Backend
-from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.bundle import Bundle, Precision
 from hvpnet_runtime.errors import HvpnetError
 from hvpnet_runtime.pipeline import Pipeline
 
-_PRECISIONS = ("fp32", "fp16", "int8", "bf16")
+_PRECISIONS = (*get_args(Precision), "bf16")
 _BACKENDS = [
     ("eager", "fp32"),
     ("eager", reduced_precision()),

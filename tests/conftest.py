@@ -26,7 +26,7 @@ from hvpnet.data import (
 from hvpnet.modeling.tokenizer import load_tokenizer
 from hvpnet_runtime import Tweet
 from hvpnet_runtime.backends.cuda import find_device
-from hvpnet_runtime.bundle import Head, Precision, Task, Variant
+from hvpnet_runtime.bundle import QUANTISED, Head, Precision, Task, Variant
 
 RELATIONS = ("/per/per/couple", "/per/per/peer", "/per/org/member_of", "/per/loc/place_of_residence", "None")
 
@@ -218,7 +218,7 @@ def bundle_of(
             if not out.exists():
                 model = make_model(task, variant, head) if precisions == ("fp32",) else quantisable(task, variant, head)
                 data = None
-                if "int8" in precisions:
+                if QUANTISED.keys() & precisions:
                     data = CalibrationData.choose(load_split(picture_tweets(task), "train"), model.config)
                 tokenizer = load_tokenizer(tokenizer_dir, task)
                 export_bundle(model, tokenizer, out, precisions=precisions, calibration=data)

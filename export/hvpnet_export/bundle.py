@@ -23,7 +23,7 @@ from hvpnet_export.parity import ParityReport, compare
 from hvpnet_export.parity_cases import example_cases
 from hvpnet_export.precision import to_precision
 from hvpnet_export.quantise import METHOD, quantise
-from hvpnet_runtime.bundle import GrounderSpec, Precision, file_digests, require_pictures
+from hvpnet_runtime.bundle import QUANTISED, GrounderSpec, Precision, file_digests, require_pictures
 from hvpnet_runtime.bundle.staging import staged
 from hvpnet_runtime.preprocessing.encode_text import MARKERS
 from hvpnet_runtime.types import Progress
@@ -49,10 +49,11 @@ def export_bundle(
         out: the bundle's folder; must not exist.
         progress: is told each step as it begins.
         precisions: see `hvpnet_export.precision` and `hvpnet_export.quantise`.
-        calibration: tweets of the training data; INT8 needs them.
+        calibration: tweets of the training data; INT8 needs them (`int8` and `int8_fp16`).
         keep_going: write the bundle also if graphs of a precision cannot be made or differ, with those that passed;
             those of the grounder are no such graphs.
-        grounder: finds objects where none are given, in evaluation mode; in the bundle's precisions, FP32 for INT8.
+        grounder: finds objects where none are given, in evaluation mode; in the bundle's precisions, for INT8 in
+            those that it is made of.
         words: the grounder's fixed queries; None for queries made of each text.
 
     Returns:
@@ -65,8 +66,10 @@ def export_bundle(
         ParityError: a graph does not answer as the eager model does.
         IncompleteError: with `keep_going`, that a precision is missing from the bundle, which is there.
     """
-    if ("int8" in precisions) != (calibration is not None):
-        raise ExportError("int8 needs calibration data, the folder of the training data, and nothing else does")
+    if bool(QUANTISED.keys() & precisions) != (calibration is not None):
+        raise ExportError(
+            f"{' and '.join(QUANTISED)} need calibration data, the folder of the training data, and nothing else does"
+        )
     _check_vocabulary(model.config, tokenizer)
     spec = None if grounder is None else _plan_grounder(model.config, grounder, words, precisions)
     with _staged(out) as stage:
@@ -103,7 +106,7 @@ def _write_manifest(
     manifest = replace(
         manifest_of(config),
         precision=tuple(reports),
-        calibration=_calibration(calibration) if calibration and "int8" in reports else None,
+        calibration=_calibration(calibration) if calibration and QUANTISED.keys() & reports else None,
         parity={name: report.to_dict() for name, report in reports.items()},
         files=file_digests(stage),
         grounder=grounder,
@@ -124,7 +127,7 @@ def _graphs(
     """Write the graphs of every precision that passes, one at least; reports of those, and why the others do not."""
     reports: dict[Precision, ParityReport] = {}
     failures: dict[Precision, HvpnetError] = {}
-    for precision in sorted(precisions, key="int8".__eq__):  # which is made of the FP32 graphs
+    for precision in sorted(precisions, key=QUANTISED.__contains__):  # which are made of the others
         try:
             reports[precision] = _verified_graphs(model, tokenizer, precision, calibration, stage, progress)
         except HvpnetError as error:
@@ -144,8 +147,8 @@ def _verified_graphs(
     stage: Path,
     progress: Progress,
 ) -> ParityReport:
-    if precision == "int8" and calibration is not None:
-        return _quantise_graphs(model, tokenizer, calibration, stage, progress)
+    if precision in QUANTISED and calibration is not None:
+        return _quantise_graphs(model, tokenizer, precision, calibration, stage, progress)
     _write_graphs(model, precision, stage, progress)
     progress(f"verifying the {precision} graphs against the eager model")
     return compare(model, stage, precision).require()
@@ -176,19 +179,24 @@ def write_arrays(model: HVPNeT, folder: Path) -> None:
 
 
 def _quantise_graphs(
-    model: HVPNeT, tokenizer: Tokenizer, data: CalibrationData, stage: Path, progress: Progress
+    model: HVPNeT,
+    tokenizer: Tokenizer,
+    precision: Precision,
+    data: CalibrationData,
+    stage: Path,
+    progress: Progress,
 ) -> ParityReport:
-    """Quantise the FP32 graphs, which stay only if they were asked for."""
-    source = stage / "onnx" / "fp32"
+    """Quantise the graphs that this precision is made of, which stay only if they were asked for."""
+    source = stage / "onnx" / QUANTISED[precision]
     with ExitStack() as stack:
         if not source.exists():
             stack.callback(shutil.rmtree, source)
-            _write_graphs(model, "fp32", stage, progress)
-        progress(f"quantising to int8, calibrated on {len(data.calibration)} tweets")
+            _write_graphs(model, QUANTISED[precision], stage, progress)
+        progress(f"quantising to {precision}, calibrated on {len(data.calibration)} tweets")
         tweets = example_cases(model.config, tokenizer, data.calibration, batch_size=4)
-        quantise(model, source, stage / "onnx" / "int8", list(tweets))
-    progress(f"verifying the int8 graphs against the eager model on {len(data.verification)} other tweets")
-    return compare(model, stage, "int8", example_cases(model.config, tokenizer, data.verification)).require()
+        quantise(model, source, stage / "onnx" / precision, list(tweets), precision)
+    progress(f"verifying the {precision} graphs against the eager model on {len(data.verification)} other tweets")
+    return compare(model, stage, precision, example_cases(model.config, tokenizer, data.verification)).require()
 
 
 def _write_graphs(model: HVPNeT, precision: Precision, stage: Path, progress: Progress) -> None:

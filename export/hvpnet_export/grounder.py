@@ -22,6 +22,7 @@ from hvpnet_export.precision import check_fits, narrow_layers
 from hvpnet_export.sessions import Sessions, read
 from hvpnet_runtime.bundle import (
     FIXED_QUERIES,
+    QUANTISED,
     QUERY_TOKENIZER,
     Bundle,
     FileDigest,
@@ -78,7 +79,7 @@ def add_grounder(
         grounder: in evaluation mode.
         words: the fixed queries; None for queries made of each text.
         threshold: objects with a smaller score are dropped.
-        precisions: of the grounder's graphs, by default those of the bundle, FP32 for INT8.
+        precisions: of the grounder's graphs, by default those of the bundle, for INT8 those that it is made of.
         progress: is told each step as it begins.
 
     Returns:
@@ -111,8 +112,8 @@ def add_grounder(
 
 
 def grounder_precisions(precisions: Sequence[Precision]) -> tuple[Precision, ...]:
-    """Precisions of a grounder beside graphs of these: the same, and FP32 beside INT8."""
-    wanted = {"fp32" if each == "int8" else each for each in precisions}
+    """Precisions of a grounder beside graphs of these: the same, or for INT8 that of the graphs it is made of."""
+    wanted = {QUANTISED.get(each, each) for each in precisions}
     return tuple(each for each in PRECISIONS if each in wanted)
 
 

@@ -21,14 +21,14 @@ from hvpnet_runtime.bundle.arrays import read_arrays
 
 Array: TypeAlias = npt.NDArray[np.float32]
 
-TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.1, "int8": 2.0}
+TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.1, "int8": 2.0, "int8_fp16": 2.0}
 """Largest |eager - graph|, relative to the eager value where that exceeds 1. FP16 of bert-base is off by 0.03. INT8
 rounds too coarsely for values to say much: a trained model's decisions do."""
 
-TIES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.1, "int8": 0.0}
+TIES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.1, "int8": 0.0, "int8_fp16": 0.0}
 """Decisions that differ by no more than this margin count as equal."""
 
-AGREEMENT: dict[Precision, float] = {"fp32": 1.0, "fp16": 0.999, "int8": 0.95}
+AGREEMENT: dict[Precision, float] = {"fp32": 1.0, "fp16": 0.999, "int8": 0.95, "int8_fp16": 0.95}
 """Smallest share of decisions that must be equal, ties included. INT8 of a trained model keeps 99.9 %; of a random one,
 whose decisions are close calls, 72 to 96 %, so that it may fail. `hvpnet evaluate` says what INT8 does to F1."""
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hvpnet_export.errors import ParityError
-from hvpnet_runtime.backends.onnxruntime import CPU, load_session, require_provider
+from hvpnet_runtime.backends.onnxruntime import CPU, cpu_options, load_session, require_provider
 from hvpnet_runtime.bundle import Bundle, GraphName, GraphSpec, Precision
 from hvpnet_runtime.bundle.files import read_regular
 from hvpnet_runtime.bundle.onnx_file import require_own_weights
@@ -35,7 +35,7 @@ class Sessions:
             name = f"onnx/{precision}/{graph}.onnx"
             content = read(bundle, name)
             require_own_weights(content, folder / name)
-            options = runtime.SessionOptions()
+            options = cpu_options(runtime, precision)
             self._sessions[graph] = load_session(runtime, folder / name, content, spec, {CPU: {}}, options)
 
     def run(self, graph: GraphName, **inputs: Tensor) -> tuple[Tensor, ...]:

@@ -30,7 +30,7 @@ def smooth(model: Any, names: Sequence[str], feeds: Iterable[dict[str, Any]]) ->
 
     Args:
         model: the graph; one `Mul` for each distinct input is added.
-        names: of MatMul nodes whose second input is a weight [in, out].
+        names: of MatMul nodes whose second input is a weight [in, out], all of one type.
         feeds: typical inputs of the graph.
     """
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -38,28 +38,35 @@ def smooth(model: Any, names: Sequence[str], feeds: Iterable[dict[str, Any]]) ->
     for node in model.graph.node:
         if node.name in names:
             layers.setdefault(node.input[0], []).append(node)
-    largest = _largest(model, list(layers), feeds)
+    dtype = numpy_helper.to_array(weights[next(iter(layers.values()))[0].input[1]]).dtype
+    largest = _largest(model, list(layers), feeds, dtype)
     for name, nodes in layers.items():
         rows = np.max([np.abs(numpy_helper.to_array(weights[node.input[1]])).max(1) for node in nodes], axis=0)  # [in]
         factor = _factor(largest[name], rows)  # [in]
         for node in nodes:
             weight = weights[node.input[1]]
-            scaled = numpy_helper.to_array(weight) * factor[:, None]  # [in, out]
-            weight.CopyFrom(numpy_helper.from_array(scaled, weight.name))
-        _divide(model.graph, name, nodes, factor)
+            scaled = numpy_helper.to_array(weight) * factor[:, None]  # [in, out], FP32
+            weight.CopyFrom(numpy_helper.from_array(scaled.astype(dtype), weight.name))
+        _divide(model.graph, name, nodes, (1 / factor).astype(dtype))
 
 
-def _largest(model: Any, names: list[str], feeds: Iterable[dict[str, Any]]) -> dict[str, Array]:  # noqa: ANN401
-    """The largest magnitude of every channel of these activations, [channels] each."""
+def _largest(
+    model: Any,  # noqa: ANN401
+    names: list[str],
+    feeds: Iterable[dict[str, Any]],
+    dtype: np.dtype[Any],
+) -> dict[str, Array]:
+    """The largest magnitude of every channel of these activations of one type, [channels] each."""
     onnxruntime = require_provider(CPU, "cpu")
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
-    probe.graph.output.extend(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names)
+    kind = helper.np_dtype_to_tensor_dtype(dtype)
+    probe.graph.output.extend(helper.make_tensor_value_info(name, kind, None) for name in names)
     session = onnxruntime.InferenceSession(probe.SerializeToString(), providers=[CPU])
     largest: dict[str, Array] = {}
     for feed in feeds:
         for name, values in zip(names, session.run(names, feed), strict=True):
-            found = np.abs(values).reshape(-1, values.shape[-1]).max(0)  # [channels]
+            found = np.abs(values).reshape(-1, values.shape[-1]).max(0).astype(np.float32)  # [channels]
             largest[name] = np.maximum(largest.get(name, found), found)
     return largest
 
@@ -71,8 +78,8 @@ def _factor(activations: Array, weights: Array) -> Array:
     return factor
 
 
-def _divide(graph: Any, name: str, nodes: Sequence[Any], factor: Array) -> None:  # noqa: ANN401
-    smooth_name, inverse = f"{name}_smooth", numpy_helper.from_array(1 / factor, f"{name}_inverse_factor")
+def _divide(graph: Any, name: str, nodes: Sequence[Any], inverse_factor: npt.NDArray[Any]) -> None:  # noqa: ANN401
+    smooth_name, inverse = f"{name}_smooth", numpy_helper.from_array(inverse_factor, f"{name}_inverse_factor")
     first = min(index for index, node in enumerate(graph.node) if node.name == nodes[0].name)
     graph.initializer.append(inverse)
     graph.node.insert(first, helper.make_node("Mul", [name, inverse.name], [smooth_name], name=smooth_name))

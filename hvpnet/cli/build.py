@@ -27,7 +27,7 @@ class Options(ShownOptions):
 
     bundle: Path = argument()
     engine: EngineName = option(required=True)
-    precision: Literal["fp16", "fp32"] = option("of the graphs (default fp16)", default="fp16")
+    precision: Literal["fp16", "fp32", "int8_fp16"] = option("of the graphs (default fp16)", default="fp16")
     max_batch: int = option("most texts in one run (default 32)", default=32)
     max_seq: int | None = option("most pieces of a text; longer ones are cut there (default: the bundle's limit)")
     workspace: float | None = option("most MiB of scratch memory (default: the library's)")

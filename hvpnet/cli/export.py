@@ -9,7 +9,7 @@ from hvpnet.cli.grounder_options import GrounderOptions, grounder_option
 from hvpnet.cli.options import PictureOptions, ShownOptions, argument, option, progress, show
 from hvpnet.errors import ConfigError, DataError
 from hvpnet.files import require_grounder
-from hvpnet_runtime.bundle import Precision, Task, Variant
+from hvpnet_runtime.bundle import QUANTISED, Precision, Task, Variant
 from hvpnet_runtime.errors import brief
 
 if TYPE_CHECKING:
@@ -48,12 +48,15 @@ class Options(GrounderOptions, PictureOptions, ShownOptions):
     heads: int | None = option("attention heads, where neither config.json nor the hidden size tells them")
     max_length: int | None = option("pieces per tweet (default as published: ner 128, re 80)")
     precision: tuple[Precision, ...] = option(
-        "comma-separated: fp32 (default; for CPUs), fp16 (strongly typed, for TensorRT and CUDA), int8 (for CPUs)",
+        "comma-separated: fp32 (default; for CPUs), fp16 (strongly typed, for TensorRT and CUDA), int8 (for CPUs),"
+        " int8_fp16 (fp16 with INT8 products, for TensorRT)",
         type=_precisions,
         choices=None,
         default=("fp32",),
     )
-    calibration: Path | None = option("int8: folder of the training data, whose train split sets the ranges")
+    calibration: Path | None = option(
+        "int8 and int8_fp16: folder of the training data, whose train split sets the ranges"
+    )
     grounder: Path | None = grounder_option(required=False)
     keep_going: bool = option("write the bundle without the precisions that fail; the exit code still is 1")
 
@@ -62,8 +65,11 @@ class Options(GrounderOptions, PictureOptions, ShownOptions):
             raise ConfigError("--grounder-tokenizer and --queries describe a grounder: give --grounder too")
         if self.grounder is not None and self.variant == "text_only":
             raise ConfigError("--variant text_only reads no pictures: a grounder finds nothing for it")
-        if ("int8" in self.precision) != (self.calibration is not None):
-            raise DataError("--precision int8 and --calibration DATA, the folder of the training data, go together")
+        if bool(QUANTISED.keys() & self.precision) != (self.calibration is not None):
+            raise DataError(
+                f"--precision {' or '.join(QUANTISED)} and --calibration DATA, the folder of the training data,"
+                " go together"
+            )
 
 
 def run(options: Options) -> int:

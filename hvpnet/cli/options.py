@@ -19,6 +19,7 @@ from shtab import FILE
 
 from hvpnet.cli.terminal import Counter
 from hvpnet_runtime.backends import AUTO, BACKENDS
+from hvpnet_runtime.bundle import Precision
 from hvpnet_runtime.jsonl import json_line
 from hvpnet_runtime.preprocessing.pictures import Jpeg, OnBadImage
 from hvpnet_runtime.types import ObjectSource
@@ -159,7 +160,7 @@ def precision_option() -> Any:  # noqa: ANN401  any field's type
     return option(
         "graphs of the bundle to run (default: fp32 on a CPU, fp16 on a GPU, where the bundle has them);"
         " bf16 are the fp32 graphs, computed so by openvino",
-        choices=("fp32", "fp16", "int8", "bf16"),
+        choices=(*get_args(Precision), "bf16"),
     )
 
 

@@ -11,7 +11,7 @@ from hvpnet.data.examples import SplitName
 from hvpnet.errors import DataError
 from hvpnet.evaluation.scoring import check_split
 from hvpnet.files import require_grounder
-from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.bundle import QUANTISED, Bundle
 from hvpnet_runtime.preprocessing.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
@@ -53,8 +53,11 @@ def _reports(options: Options) -> Iterator[tuple[str, str, "ParityReport | Groun
     progress("checking the bundle's files")
     bundle = Bundle.load(options.bundle)
     spec = bundle.grounder if options.grounder else None  # an error before PyTorch is loaded, if it has none
-    if "int8" in bundle.manifest.precision and options.data is None:
-        raise DataError("the bundle has int8 graphs, which are compared on tweets, not at random: give --data")
+    quantised = [name for name in bundle.manifest.precision if name in QUANTISED]
+    if quantised and options.data is None:
+        raise DataError(
+            f"the bundle has {' and '.join(quantised)} graphs, which are compared on tweets, not at random: give --data"
+        )
     progress("loading PyTorch and the checkpoint")
     from hvpnet.data import load_split
     from hvpnet.modeling.checkpoint import load_checkpoint

@@ -84,7 +84,8 @@ class Pipeline(Answering[Result]):
             on_bad_image: what to do about a whole picture that cannot be read; see `OnBadImage`.
             cache_bytes: limit of the prefix cache; 0 switches it off.
             threads: CPU threads of one call; by default all cores.
-            precision: `fp32`, `fp16` or `int8`; by default FP32 on a CPU, FP16 on a GPU where the bundle has it.
+            precision: `fp32`, `fp16`, `int8` or `int8_fp16`; by default FP32 on a CPU, FP16 on a GPU where the bundle
+                has it, and of TensorRT's engines what they were built of.
             jpeg: how large JPEGs are decoded; see `Jpeg`.
             objects: which objects of a tweet are read; see `ObjectSource`, also for the default.
             device: number of the GPU among those that this process may use (`CUDA_VISIBLE_DEVICES`), from 0; by default

@@ -192,6 +192,8 @@ def test_the_grounder_follows_the_precisions_of_the_bundle() -> None:
     assert room.grounder_precisions(("int8",)) == ("fp32",)
     assert room.grounder_precisions(("fp16", "int8")) == ("fp32", "fp16")
     assert room.grounder_precisions(("fp16",)) == ("fp16",)
+    assert room.grounder_precisions(("int8_fp16",)) == ("fp16",)
+    assert room.grounder_precisions(("fp32", "int8", "int8_fp16")) == ("fp32", "fp16")
 
 
 @pytest.mark.parametrize(

@@ -23,11 +23,19 @@ from hvpnet_export.parity_cases import BLANK, example_cases
 from hvpnet_export.processor import adds_int8_in_16_bits
 from hvpnet_export.quantise import quantise
 from hvpnet_runtime import Bundle, Pipeline, Tweet
+from hvpnet_runtime.bundle import QUANTISED, Precision
 
 pytestmark = pytest.mark.heavy
 
 LAYERS = 4  # of the tiny BERT
-QUANTISED = [("ner", "full"), ("re", "full"), ("ner", "1t3"), ("ner", "flat"), ("ner", "text_only")]
+KINDS = [("ner", "full"), ("re", "full"), ("ner", "1t3"), ("ner", "flat"), ("ner", "text_only")]
+every_precision = pytest.mark.parametrize("precision", ["int8", "int8_fp16"])
+
+
+@pytest.fixture
+def quantised(bundle_of: Callable[..., Path]) -> Callable[..., Path]:
+    """A bundle with INT8 graphs and those that they are made of."""
+    return lambda precision, *kind: bundle_of(*kind, precisions=(QUANTISED[precision], precision))
 
 
 class Graph:
@@ -42,10 +50,8 @@ class Graph:
         return [node for node in self.graph.node if node.op_type in types]
 
     def is_quantised(self, node: Any) -> bool:
-        """Every input comes from integers."""
-        return all(
-            name in self.made_by and self.made_by[name].op_type == "DequantizeLinear" for name in node.input if name
-        )
+        """Every input but the bias comes from integers."""
+        return all(name in self.made_by and self.made_by[name].op_type == "DequantizeLinear" for name in node.input[:2])
 
     def stored(self, name: str) -> Any:
         return numpy_helper.to_array(self.weights[name])
@@ -53,7 +59,7 @@ class Graph:
     def value(self, name: str) -> Any:
         """A weight, as the graph computes with it, and its scale per output channel."""
         _, scale, zero = self.made_by[name].input
-        integers, scales = self.stored(self.made_by[name].input[0]), self.stored(scale)
+        integers, scales = self.stored(self.made_by[name].input[0]), self.stored(scale).astype(np.float32)
         assert integers.dtype == np.int8
         assert not self.stored(zero).any()
         axis = next((attribute.i for attribute in self.made_by[name].attribute if attribute.name == "axis"), 1)
@@ -69,26 +75,28 @@ class Graph:
         quantise = self.made_by[self.made_by[node.input[0]].input[0]]
         divide = self.made_by[quantise.input[0]]
         assert divide.op_type == "Mul"
-        return 1 / self.stored(divide.input[1])[:, None]
+        return 1 / self.stored(divide.input[1]).astype(np.float32)[:, None]
 
 
-@pytest.mark.parametrize("kind", QUANTISED, ids="-".join)
-def test_what_is_quantised(bundle_of: Callable[..., Path], kind: tuple[str, str]) -> None:
-    folder = bundle_of(*kind, precisions=("fp32", "int8")) / "onnx" / "int8"
+@every_precision
+@pytest.mark.parametrize("kind", KINDS, ids="-".join)
+def test_what_is_quantised(quantised: Callable[..., Path], kind: tuple[str, str], precision: str) -> None:
+    folder, on_cpu = quantised(precision, *kind) / "onnx" / precision, precision == "int8"
     if kind[1] != "text_only":
         vision = Graph(folder / "vision.onnx")
         convolutions = vision.nodes("Conv")
         assert len(convolutions) == 1 + 4 * 2 + 3  # a BasicBlock a stage, three of them with a projection
         assert all(vision.is_quantised(node) for node in convolutions)
         sums = [node for node in vision.nodes("Add") if vision.is_quantised(node)]
-        assert len(sums) == 4  # a residual sum a stage, and no bias of the projection
+        assert len(sums) == (4 if on_cpu else 0)  # a residual sum a stage, and no bias of the projection
         rest = vision.nodes("MatMul", "Gemm", "Tanh", "Softmax", "LeakyRelu", "ReduceMean")
         assert rest
         assert not any(vision.is_quantised(node) for node in rest)
         (images,), (prefix,) = vision.graph.input, vision.graph.output
         assert images.type.tensor_type.elem_type == TensorProto.UINT8
-        assert prefix.type.tensor_type.elem_type == TensorProto.FLOAT
-        assert [node.op_type for node in vision.graph.node if NORMALISED in node.input] == ["QuantizeLinear"]
+        assert prefix.type.tensor_type.elem_type == (TensorProto.FLOAT if on_cpu else TensorProto.FLOAT16)
+        normalised = [node.op_type for node in vision.graph.node if NORMALISED in node.input]
+        assert normalised == ["QuantizeLinear" if on_cpu else "Cast"]
         assert not vision.is_quantised(vision.made_by[NORMALISED])
     text = Graph(folder / "text.onnx")
     products = text.nodes("MatMul", "Gemm")
@@ -98,13 +106,27 @@ def test_what_is_quantised(bundle_of: Callable[..., Path], kind: tuple[str, str]
     rest = text.nodes("Softmax", "LayerNormalization", "Gelu", "Add")
     assert not any(text.is_quantised(node) for node in rest)
     types = {value.name: value.type.tensor_type.elem_type for value in (*text.graph.input, *text.graph.output)}
-    assert {name for name, kind in types.items() if kind == TensorProto.FLOAT} <= {"prefix", "emissions", "logits"}
-    assert set(types.values()) == {TensorProto.FLOAT, TensorProto.INT64}
+    assert {types.pop(name) for name in ("emissions", "logits") if name in types} == {TensorProto.FLOAT}
+    if kind[1] != "text_only":
+        assert types.pop("prefix") == (TensorProto.FLOAT if on_cpu else TensorProto.FLOAT16)
+    assert set(types.values()) == {TensorProto.INT64}
 
 
-def test_activations_are_unsigned(bundle_of: Callable[..., Path]) -> None:
+def test_activations_are_symmetric_for_tensorrt(quantised: Callable[..., Path]) -> None:
+    """And nothing is an integer of 32 bits, as the biases of CPUs are: TensorRT knows no such."""
+    folder = quantised("int8_fp16", "ner") / "onnx" / "int8_fp16"
+    for name in ("vision", "text"):
+        graph = Graph(folder / f"{name}.onnx")
+        for node in graph.nodes("QuantizeLinear", "DequantizeLinear"):
+            zero = graph.stored(node.input[2])
+            assert zero.dtype == np.int8
+            assert not zero.any()
+            assert graph.stored(node.input[1]).dtype == np.float16
+
+
+def test_activations_are_unsigned_for_cpus(quantised: Callable[..., Path]) -> None:
     """As the kernels of CPUs want them, with a zero point; after a ReLU all 256 levels are positive."""
-    folder = bundle_of("ner", precisions=("fp32", "int8")) / "onnx" / "int8"
+    folder = quantised("int8", "ner") / "onnx" / "int8"
     for name in ("vision", "text"):
         graph = Graph(folder / f"{name}.onnx")
         zeros = [graph.stored(node.input[2]) for node in graph.nodes("QuantizeLinear")]
@@ -112,37 +134,41 @@ def test_activations_are_unsigned(bundle_of: Callable[..., Path]) -> None:
         assert (0 in {int(zero) for zero in zeros}) == (name == "vision")
 
 
+@every_precision
 @pytest.mark.parametrize("name", ["vision", "text"])
-def test_weights_are_within_half_a_step(bundle_of: Callable[..., Path], name: str) -> None:
-    folder = bundle_of("ner", precisions=("fp32", "int8")) / "onnx"
-    exact, rounded = Graph(folder / "fp32" / f"{name}.onnx"), Graph(folder / "int8" / f"{name}.onnx")
+def test_weights_are_within_half_a_step(quantised: Callable[..., Path], name: str, precision: str) -> None:
+    folder = quantised(precision, "ner") / "onnx"
+    exact, rounded = (Graph(folder / each / f"{name}.onnx") for each in (QUANTISED[precision], precision))
     by_name = {node.name: node for node in exact.graph.node}
-    levels = 64 if adds_int8_in_16_bits() else 127
+    levels = 64 if precision == "int8" and adds_int8_in_16_bits() else 127
+    half, whole = (0.5001, 1.0001) if precision == "int8" else (0.75, 1.002)  # factors and scales of FP16 have 11 bits
     checked = 0
     for node in rounded.nodes("Conv", "MatMul"):
         if rounded.is_quantised(node):
             weight = exact.stored(by_name[node.name].input[1]) * rounded.smoothing(node)
             found, step = rounded.value(node.input[1])
-            assert np.all(np.abs(found - weight) <= step * 0.5001)
-            assert np.all(step <= np.abs(weight).max() / levels * 1.0001)  # no channel is coarser than the largest
+            assert np.all(np.abs(found - weight) <= step * half)
+            assert np.all(step <= np.abs(weight).max() / levels * whole)  # no channel is coarser than the largest
             assert step.max() > step.min()
             checked += 1
     assert checked == {"vision": 12, "text": 6 * LAYERS}[name]
 
 
+@every_precision
 @pytest.mark.parametrize("kind", [("ner", "full"), ("re", "full")], ids="-".join)
 def test_the_report_is_of_other_tweets(
-    bundle_of: Callable[..., Path],
+    quantised: Callable[..., Path],
     quantisable: Callable[..., HVPNeT],
     picture_tweets: Callable[..., Path],
     kind: tuple[str, str],
+    precision: Precision,
 ) -> None:
-    bundle = Bundle.load(bundle_of(*kind, precisions=("fp32", "int8")))
+    bundle = Bundle.load(quantised(precision, *kind))
     model = quantisable(*kind)
     data = CalibrationData.choose(load_split(picture_tweets(kind[0]), "train"), model.config)
     tokenizer = load_tokenizer(bundle.path, kind[0])
-    report = compare(model, bundle.path, "int8", example_cases(model.config, tokenizer, data.verification))
-    assert json.loads(json.dumps(report.to_dict())) == bundle.manifest.parity["int8"]
+    report = compare(model, bundle.path, precision, example_cases(model.config, tokenizer, data.verification))
+    assert json.loads(json.dumps(report.to_dict())) == bundle.manifest.parity[precision]
     assert bundle.manifest.calibration == {"method": "MinMax", "tweets": 6}
     assert report.cases == 1  # six tweets, eight at a time
     assert 1e-4 < report.prefix_error < 0.1
@@ -163,7 +189,7 @@ def test_weights_take_seven_bits_where_sums_may_overflow(
     data = CalibrationData.choose(load_split(picture_tweets("ner"), "train"), model.config)
     cases = example_cases(model.config, load_tokenizer(bundle.path, "ner"), data.calibration)
     monkeypatch.setattr(hvpnet_export.quantise, "adds_int8_in_16_bits", lambda: narrow)
-    quantise(model, bundle.path / "onnx" / "fp32", tmp_path, list(cases))
+    quantise(model, bundle.path / "onnx" / "fp32", tmp_path, list(cases), "int8")
     for name in ("vision.onnx", "text.onnx"):
         tensors = onnx.load(tmp_path / name).graph.initializer
         weights = [
@@ -174,9 +200,10 @@ def test_weights_take_seven_bits_where_sums_may_overflow(
         assert max(np.abs(weight.astype(int)).max() for weight in weights) == greatest
 
 
-def test_an_answer_does_not_depend_on_the_batch(bundle_of: Callable[..., Path]) -> None:
+@every_precision
+def test_an_answer_does_not_depend_on_the_batch(quantised: Callable[..., Path], precision: str) -> None:
     """With ranges taken from the batch, as dynamic quantisation does, it would."""
-    with Pipeline.load(bundle_of("ner", precisions=("fp32", "int8")), precision="int8") as pipeline:
+    with Pipeline.load(quantised(precision, "ner"), "onnxruntime-cpu", precision=precision) as pipeline:
         tweets = [Tweet(text=text) for text in ("jordan", "a walk in madison square garden tonight", "a b c")]
         batch = pipeline([*tweets])
         for tweet, result in zip(tweets, batch, strict=True):
@@ -187,21 +214,22 @@ def test_an_answer_does_not_depend_on_the_batch(bundle_of: Callable[..., Path]) 
             )
 
 
+@every_precision
 def test_only_int8(
-    quantisable: Callable[..., HVPNeT], tokenizer_dir: Path, tmp_path: Path, picture_tweets: Any
+    quantisable: Callable[..., HVPNeT], tokenizer_dir: Path, tmp_path: Path, picture_tweets: Any, precision: Precision
 ) -> None:
-    """The FP32 graphs it is made from do not stay, and what is made is the same."""
+    """The graphs it is made from do not stay."""
     model = quantisable("ner", "text_only")
     data = CalibrationData.choose(load_split(picture_tweets("ner"), "train"), model.config)
     reports = export_bundle(
-        model, load_tokenizer(tokenizer_dir, "ner"), tmp_path / "bundle", precisions=("int8",), calibration=data
+        model, load_tokenizer(tokenizer_dir, "ner"), tmp_path / "bundle", precisions=(precision,), calibration=data
     )
-    assert list(reports) == ["int8"]
+    assert list(reports) == [precision]
     bundle = Bundle.load(tmp_path / "bundle")
-    assert bundle.manifest.precision == ("int8",)
-    assert [path.name for path in (bundle.path / "onnx").iterdir()] == ["int8"]
+    assert bundle.manifest.precision == (precision,)
+    assert [path.name for path in (bundle.path / "onnx").iterdir()] == [precision]
     with Pipeline.load(bundle.path, "onnxruntime-cpu") as pipeline:
-        assert pipeline.backend.precision == "int8"
+        assert pipeline.backend.precision == precision
 
 
 @pytest.mark.parametrize("precisions", [("fp32", "int8"), ("int8", "fp32")])
@@ -229,7 +257,9 @@ def test_failing_int8_leaves_the_fp32_graphs_where_asked(
     assert [path.name for path in (out / "onnx").iterdir()] == ["fp32"]
 
 
-@pytest.mark.parametrize(("precisions", "given"), [(("fp32", "int8"), False), (("fp32",), True)])
+@pytest.mark.parametrize(
+    ("precisions", "given"), [(("fp32", "int8"), False), (("int8_fp16",), False), (("fp32", "fp16"), True)]
+)
 def test_calibration_data_and_int8_go_together(
     make_model: Callable[..., HVPNeT],
     tokenizer_dir: Path,
@@ -240,7 +270,7 @@ def test_calibration_data_and_int8_go_together(
 ) -> None:
     model = make_model("ner", "text_only")
     data = CalibrationData.choose(load_split(picture_tweets("ner"), "train"), model.config) if given else None
-    with pytest.raises(ExportError, match="int8 needs calibration data, the folder of the training data"):
+    with pytest.raises(ExportError, match="int8 and int8_fp16 need calibration data, the folder of the training"):
         export_bundle(
             model, load_tokenizer(tokenizer_dir, "ner"), tmp_path / "out", precisions=precisions, calibration=data
         )
@@ -315,7 +345,7 @@ def test_tweets_without_pictures_calibrate_the_text_graph(
     without = replace(other, tweet=replace(other.tweet, image=None, objects=()))
     cases = list(example_cases(model.config, load_tokenizer(bundle, "ner"), [example, without], batch_size=1))
     assert [len(case.pixels) > 0 for case in cases] == [True, False]
-    quantise(model, bundle / "onnx" / "fp32", tmp_path / "onnx" / "int8", cases)
+    quantise(model, bundle / "onnx" / "fp32", tmp_path / "onnx" / "int8", cases, "int8")
     shutil.copy(bundle / "blank.npz", tmp_path)
     report = compare(model, tmp_path, "int8", cases)
     assert report.cases == 2

@@ -56,8 +56,8 @@ class OnnxRuntimeGpuBackend(DeviceBackend):
 
     Raises:
         MissingExtraError: ONNX Runtime or cuda-bindings is not installed.
-        BundleError: the bundle does not have the precision, or it is INT8, whose graphs are for CPUs; or a graph is of
-            another model.
+        BundleError: the bundle does not have the precision, or it is INT8, whose graphs are for CPUs and the engines of
+            `hvpnet build`; or a graph is of another model.
         BackendError: there is no GPU, or the provider is not in this build or does not load.
     """
 

@@ -29,12 +29,13 @@ from hvpnet_runtime.bundle.manifest import (
     Task,
     Variant,
 )
-from hvpnet_runtime.bundle.precision import Precision
+from hvpnet_runtime.bundle.precision import QUANTISED, Precision
 from hvpnet_runtime.bundle.reader import Bundle, read_manifest, require_pictures
 
 __all__ = [
     "FIXED_QUERIES",
     "MAX_OBJECTS",
+    "QUANTISED",
     "QUERY_TOKENIZER",
     "SCHEMA_VERSION",
     "Axis",

@@ -10,7 +10,7 @@ import numpy as np
 
 from hvpnet_runtime.bundle.grounder_spec import GrounderSpec, remake
 from hvpnet_runtime.bundle.manifest import Manifest
-from hvpnet_runtime.bundle.precision import Precision
+from hvpnet_runtime.bundle.precision import QUANTISED, Precision
 from hvpnet_runtime.errors import BundleError
 
 GraphName: TypeAlias = Literal["vision", "text", "grounder", "queries"]
@@ -119,8 +119,9 @@ class GraphSpec:
 def graph_specs(manifest: Manifest, precision: Precision) -> dict[GraphName, GraphSpec]:
     """The graphs of a bundle's model, in the order in which they run; `text_only` has no vision graph.
 
-    Emissions and logits are float32 in every precision. Prefixes are float16 in FP16 graphs, and else float32: they
-    stay between the two graphs, where half the bytes are half the memory of the prefix cache.
+    Emissions and logits are float32 in every precision. Prefixes are float16 in FP16 graphs and the INT8
+    ones made of them, and else float32: they stay between the two graphs, where half the bytes are half the memory of
+    the prefix cache.
 
     Args:
         manifest: task, sizes and head.
@@ -128,7 +129,7 @@ def graph_specs(manifest: Manifest, precision: Precision) -> dict[GraphName, Gra
     """
     sizes, labels = manifest.sizes, len(manifest.labels)
     side = manifest.preprocessing.crop
-    prefix = np.dtype(np.float16 if precision == "fp16" else np.float32)
+    prefix = np.dtype(np.float16 if QUANTISED.get(precision, precision) == "fp16" else np.float32)
     inputs = [_integers(name, "batch", "length") for name in ("input_ids", "attention_mask")]
     if sizes.pictures:
         inputs.append(TensorSpec("prefix", prefix, ("batch", sizes.pictures, *sizes.prefix_shape)))

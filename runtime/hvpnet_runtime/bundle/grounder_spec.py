@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, Literal, TypeAlias
 
-from hvpnet_runtime.bundle.precision import Precision
+from hvpnet_runtime.bundle.precision import QUANTISED, Precision
 
 GrounderKind: TypeAlias = Literal["one-stage", "owl-vit"]
 QueryKind: TypeAlias = Literal["fixed", "text"]
@@ -48,9 +48,10 @@ class GrounderSpec:
     def prefer(self, precision: str) -> Precision:
         """The precision to run beside a model of this one: the same, or else FP32, or else what there is.
 
-        An INT8 model and one in bfloat16 have an FP32 grounder: edges of boxes are decisions about pixels.
+        An INT8 model has a grounder of what it was made of, and one in bfloat16 an FP32 one: edges of boxes are
+        decisions about pixels.
         """
-        wanted = (precision, "fp32")
+        wanted = (QUANTISED.get(precision, precision), "fp32")
         return next((each for name in wanted for each in self.precision if each == name), self.precision[0])
 
     def required_files(self) -> tuple[str, ...]:
@@ -82,8 +83,8 @@ def check_grounder(spec: GrounderSpec) -> None:
         values = getattr(spec, name)
         if len(set(values)) < len(values):
             raise ValueError(f"grounder.{name} has one value twice")
-    if "int8" in spec.precision:
-        raise ValueError("grounder.precision has int8: a grounder is fp32 or fp16")
+    if quantised := QUANTISED.keys() & spec.precision:
+        raise ValueError(f"grounder.precision has {min(quantised)}: a grounder is fp32 or fp16")
     _check_parity(spec)
     for word in spec.words:
         word.encode()  # half of a surrogate pair cannot be written, and UnicodeEncodeError is a ValueError

@@ -1,6 +1,10 @@
 """Precisions of graphs."""
 
+from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
-Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
-"""The name of a folder under onnx/."""
+Precision: TypeAlias = Literal["fp32", "fp16", "int8", "int8_fp16"]
+"""The name of a folder under onnx/: `int8` is for CPUs, `int8_fp16` for TensorRT."""
+
+QUANTISED: Mapping[str, Precision] = {"int8": "fp32", "int8_fp16": "fp16"}
+"""Precisions whose products are INT8, with ranges taken from tweets, and those of the graphs that they are made of."""

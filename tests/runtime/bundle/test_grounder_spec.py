@@ -79,6 +79,8 @@ def test_queries_are_read(copy: Path) -> None:
     [
         (("fp32", "fp16"), "fp16", "fp16"),
         (("fp32", "fp16"), "int8", "fp32"),
+        (("fp32", "fp16"), "int8_fp16", "fp16"),
+        (("fp32",), "int8_fp16", "fp32"),
         (("fp32", "fp16"), "bf16", "fp32"),
         (("fp32",), "fp16", "fp32"),
         (("fp16",), "int8", "fp16"),

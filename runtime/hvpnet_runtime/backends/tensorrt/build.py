@@ -61,6 +61,8 @@ class BuildOptions:
             raise BuildError("tensorrt builds for the GPU that is here alone: gpus is an option of tensorrt-rtx")
         if self.device is not None and self.engine == "tensorrt-rtx":
             raise BuildError("tensorrt-rtx builds for GPUs that need not be here: choose them by gpus, not by device")
+        if self.precision == "int8":
+            raise BuildError("int8 graphs are for CPUs: those for TensorRT are int8_fp16")
         if TURING in self.gpus and self.precision == "fp32":
             raise BuildError(f"{self.engine} has no FP32 products for GPUs of compute capability {TURING}: build fp16")
 
@@ -123,7 +125,7 @@ def _cure(precision: Precision, bundle: Bundle) -> str:
     """What gives graphs that can be built."""
     wanted = dict.fromkeys((*bundle.manifest.precision, precision))
     export = f"export the checkpoint again with hvpnet export --precision {','.join(wanted)}"
-    others = [each for each in bundle.manifest.precision if each in ("fp32", "fp16")]
+    others = [each for each in bundle.manifest.precision if each != "int8"]
     return f'{export}, or build with precision="{others[0]}"' if others else export
 
 
@@ -171,7 +173,7 @@ def _fused_attention(bundle: Bundle, text: Plan, options: BuildOptions) -> dict[
         _log.warning("%s does not say which kernels text.plan has", options.engine)
         return None
     fused, layers = min(count.attention for count in text.kernels), bundle.manifest.sizes.layers
-    if fused < layers and options.precision == "fp16":  # there is no such kernel for FP32
+    if fused < layers and options.precision != "fp32":  # there is no such kernel for FP32
         _log.warning(
             "%d of %d attention layers of text.plan became one kernel each, the others run as several, which takes"
             " longer: another version of %s may know them",

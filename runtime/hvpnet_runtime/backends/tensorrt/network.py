@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from hvpnet_runtime.backends.tensorrt.library import Library
-from hvpnet_runtime.bundle import FoundTensor, GraphSpec
+from hvpnet_runtime.bundle import QUANTISED, FoundTensor, GraphSpec
 from hvpnet_runtime.bundle.grounder_spec import remake
 from hvpnet_runtime.errors import BuildError
 
 _FULL = "FLOAT"
 _PRODUCTS = ("CONVOLUTION", "MATRIX_MULTIPLY")
+_ROUNDING = ("QUANTIZE",)
 _SENSITIVE = ("SOFTMAX", "NORMALIZATION")
 _DTYPES = {"FLOAT": "float32", "HALF": "float16", "INT64": "int64", "UINT8": "uint8"}
 """numpy's names of the types that graphs read and answer."""
@@ -43,10 +44,11 @@ def check(network: Any, spec: GraphSpec, precision: str, file: Path) -> dict[str
 
     Raises:
         BundleError: an input or output has another name, type, rank or size.
-        BuildError: a product is not in the precision asked for, or a softmax or layer norm is not in FP32. Which
-            products of a grounder may be in FP32, its export decides.
+        BuildError: a product is not in the precision asked for, numbers are rounded to INT8 where that is not asked for
+            or not where it is, or a softmax or layer norm is not in FP32. Which products of a grounder may be in FP32,
+            its export decides.
     """
-    narrow = "HALF" if precision == "fp16" else _FULL
+    narrow = _FULL if precision == "fp32" else "HALF"  # what products of INT8 answer, too
     sides = (
         [network.get_input(index) for index in range(network.num_inputs)],
         [network.get_output(index) for index in range(network.num_outputs)],
@@ -56,12 +58,13 @@ def check(network: Any, spec: GraphSpec, precision: str, file: Path) -> dict[str
     layers = Counter(
         (layer.type.name, layer.get_output(0).dtype.name)
         for layer in map(network.get_layer, range(network.num_layers))
-        if layer.type.name in _PRODUCTS + _SENSITIVE
+        if layer.type.name in _PRODUCTS + _ROUNDING + _SENSITIVE
     )
     unstable = any(kind in _SENSITIVE and dtype != _FULL for kind, dtype in layers)
+    rounded = any(kind in _ROUNDING for kind, _ in layers)
     others = sum(number for (kind, dtype), number in layers.items() if kind in _PRODUCTS and dtype != narrow)
     allowed = {"vision": 0, "text": 1}.get(spec.name, others)  # the classifier is the one product that stays FP32
-    if unstable or others > allowed:
+    if unstable or others > allowed or rounded != (precision in QUANTISED):
         raise BuildError(
             f"{spec.name}.onnx is not a {precision} graph of this version: {dict(layers)}; {remake(spec.name)}"
         )

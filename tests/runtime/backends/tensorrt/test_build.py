@@ -1,6 +1,7 @@
 """Engines of TensorRT for RTX, really built: it needs a GPU to run them, not to build them."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,7 +30,7 @@ from hvpnet_runtime.backends.tensorrt.build import BuildOptions, build_engines
 from hvpnet_runtime.backends.tensorrt.library import Library, load_library
 from hvpnet_runtime.backends.tensorrt.network import parse
 from hvpnet_runtime.backends.tensorrt.record import BuildRecord, built_engines, engine_folder, find_engine
-from hvpnet_runtime.bundle import FileDigest, graph_specs, sha256
+from hvpnet_runtime.bundle import FileDigest, Precision, graph_specs, sha256
 from hvpnet_runtime.errors import BuildError
 
 pytestmark = pytest.mark.heavy
@@ -94,6 +95,21 @@ def expected_network(kind: tuple[str, ...], graph: str) -> dict[str, Any]:
         "SOFTMAX": {"FLOAT": 4},
     }
     return {"inputs": inputs, "outputs": {"emissions" if task == "ner" else "logits": "FLOAT"}, "layers": layers}
+
+
+def test_int8_engines_keep_attention_in_one_kernel(bundle_of: Callable[..., Path], tmp_path: Path) -> None:
+    """Of Q/DQ in FP32 graphs the library fuses none."""
+    kind = ("ner", "full", "markers")
+    source = bundle_of(*kind, precisions=("fp16", "int8_fp16"))
+    bundle = Bundle.load(Path(shutil.copytree(source, tmp_path / "bundle")))
+    record = BuildRecord.read(build_engines(bundle, replace(OPTIONS, precision="int8_fp16")))
+    assert (record.precision, record.fused_attention) == ("int8_fp16", {"fused": 4, "layers": 4})
+    assert set(record.sources) == {"onnx/int8_fp16/vision.onnx", "onnx/int8_fp16/text.onnx"}
+    weights = {"vision": 1 + 4 * 2 + 3, "text": 4 * 6}
+    shared = {"vision": 3, "text": 4 * 2}  # shortcuts read what the next convolution does; so do query, key and value
+    for graph, network in record.networks.items():
+        rounded = {"QUANTIZE": {"INT8": weights[graph] - shared[graph]}}
+        assert network == expected_network(kind, graph) | {"layers": expected_network(kind, graph)["layers"] | rounded}
 
 
 @pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX:DeprecationWarning")
@@ -205,6 +221,17 @@ def test_a_failed_build_keeps_the_engines_that_were_there(bundle: Bundle) -> Non
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
+@pytest.mark.parametrize(("precision", "other"), [("fp16", "int8_fp16"), ("int8_fp16", "fp16")])
+def test_a_graph_that_rounds_otherwise_than_its_precision_says_is_refused(
+    bundle_of: Callable[..., Path], tmp_path: Path, precision: Precision, other: Precision
+) -> None:
+    source = bundle_of("ner", "text_only", precisions=("fp16", "int8_fp16"))
+    bundle = Bundle.load(Path(shutil.copytree(source, tmp_path / "bundle")))
+    shutil.copy(bundle.onnx("text", other), bundle.onnx("text", precision))
+    with pytest.raises(BuildError, match=f"text.onnx is not a {precision} graph"):
+        build_engines(resaved(bundle, bundle.onnx("text", precision)), replace(OPTIONS, precision=precision))
+
+
 def test_a_graph_with_other_inputs_is_refused(bundle: Bundle) -> None:
     other = replace(bundle, manifest=replace(bundle.manifest, head="markers"))
     with pytest.raises(BundleError, match=r"text\.onnx has the inputs .*, the manifest's model .*head_index"):
@@ -236,6 +263,8 @@ def test_what_cannot_be_built_is_said_before_anything_is(bundle: Bundle, ner_bun
     for name, value in {"max_batch": 0, "max_length": 2, "workspace": 0, "optimisation_level": 6}.items():
         with pytest.raises(BuildError, match=str(value)):
             BuildOptions("tensorrt-rtx", **{name: value})
+    with pytest.raises(BuildError, match="int8 graphs are for CPUs: those for TensorRT are int8_fp16"):
+        BuildOptions("tensorrt-rtx", "int8")
 
 
 def test_a_damaged_onnx_file_is_a_typed_error(api: Library) -> None:

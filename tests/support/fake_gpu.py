@@ -270,7 +270,7 @@ def write_fake_engines(
     if grounder:
         specs |= bundle.grounder_specs()
         profiles |= grounder_profiles(bundle.grounder, 16)
-    folder = engine_folder(bundle, api, gpu)
+    folder = engine_folder(bundle, api, gpu, precision)
     folder.mkdir(parents=True)
     for graph, spec in specs.items():
         shapes = [profile.shapes(spec) for profile in profiles[graph]]

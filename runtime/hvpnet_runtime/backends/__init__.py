@@ -34,9 +34,11 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 BACKENDS: dict[str, Callable[[Bundle, int | None, str | None, int | None], BundleBackend]] = {
-    "tensorrt": lambda bundle, _, __, device: TensorRTBackend(bundle, "tensorrt", cuda=_gpu(device, "tensorrt")),
-    "tensorrt-rtx": lambda bundle, _, __, device: TensorRTBackend(
-        bundle, "tensorrt-rtx", cuda=_gpu(device, "tensorrt-rtx")
+    "tensorrt": lambda bundle, _, wanted, device: TensorRTBackend(
+        bundle, "tensorrt", wanted, cuda=_gpu(device, "tensorrt")
+    ),
+    "tensorrt-rtx": lambda bundle, _, wanted, device: TensorRTBackend(
+        bundle, "tensorrt-rtx", wanted, cuda=_gpu(device, "tensorrt-rtx")
     ),
     "onnxruntime-tensorrt": lambda bundle, _, wanted, device: OnnxRuntimeGpuBackend(
         bundle, "onnxruntime-tensorrt", wanted, cuda=_gpu(device, "gpu-tensorrt")
@@ -47,8 +49,8 @@ BACKENDS: dict[str, Callable[[Bundle, int | None, str | None, int | None], Bundl
     "onnxruntime-cpu": lambda bundle, threads, wanted, _: OnnxRuntimeBackend(bundle, threads, wanted),
     "openvino": lambda bundle, threads, wanted, _: OpenVinoBackend(bundle, threads, wanted),
 }
-"""What makes a backend of a bundle, CPU threads, the precision wanted and a GPU's number, by name. TensorRT's engines
-have their precision; GPU backends need no threads, and CPU backends no GPU."""
+"""What makes a backend of a bundle, CPU threads, the precision wanted and a GPU's number, by name. GPU
+backends need no threads, and CPU backends no GPU."""
 
 CPU_BACKENDS = ("onnxruntime-cpu", "openvino")
 """Backends that leave a GPU alone."""
@@ -104,14 +106,14 @@ def load_backend(
             logged; as a warning where a built engine is stale, or where an NVIDIA GPU is here.
         threads: CPU threads of one call; by default all cores.
         precision: of the graphs to run; by default what is fastest on the backend without loss of accuracy, FP32 on a
-            CPU and FP16 on a GPU, where the bundle has it.
+            CPU and FP16 on a GPU, where the bundle has it; of TensorRT's engines, those that are there.
         device: number of the GPU among those that this process may use, from 0; by default the first. If it is given,
             `auto` loads no backend of the CPU.
 
     Raises:
         InputError: a GPU is chosen for a backend that runs on the CPU.
-        BackendError: the name is unknown, the backend does not run here, there is no such GPU, or its engine has
-            another precision.
+        BackendError: the name is unknown, the backend does not run here, there is no such GPU, or no engine of this
+            precision was built.
         BundleError: the bundle does not have the precision, or the backend does not run it; or a graph is damaged or of
             another model.
         MissingExtraError: its package is not installed.
@@ -120,12 +122,12 @@ def load_backend(
         if name not in BACKENDS:
             raise BackendError(f"there is no backend {brief(name)}: choose auto, {', '.join(BACKENDS)}")
         check_device(name, device)
-        return _load(bundle, name, threads, precision, device)
+        return BACKENDS[name](bundle, threads, precision, device)
     reasons: list[HvpnetError] = []
     gpu_is_here = sees_nvidia_gpu()
     for candidate in AUTO if device is None else [each for each in AUTO if each not in CPU_BACKENDS]:
         try:
-            backend = _load(bundle, candidate, threads, precision, device)
+            backend = BACKENDS[candidate](bundle, threads, precision, device)
         except HvpnetError as error:
             level = logging.WARNING if gpu_is_here or isinstance(error, StaleEngineError) else logging.INFO
             _log.log(level, "backend %s passed over: %s", candidate, error)
@@ -155,13 +157,3 @@ def check_device(name: str, device: int | None) -> None:
 
 def _gpu(device: int | None, extra: str) -> Cuda | None:
     return None if device is None else Cuda(device, extra)
-
-
-def _load(bundle: Bundle, name: str, threads: int | None, precision: str | None, device: int | None) -> BundleBackend:
-    backend = BACKENDS[name](bundle, threads, precision, device)
-    if precision is not None and backend.precision != precision:
-        backend.close()
-        raise BackendError(
-            f"the engines of {name} are {backend.precision}: build {precision} ones, or ask for no precision"
-        )
-    return backend

@@ -3,7 +3,6 @@
 import logging
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -196,16 +195,6 @@ def test_the_precision_that_loads(bundle_of: Any, ner_bundle: Path) -> None:
         Pipeline.load(both, "onnxruntime-cpu", precision="bf16")
     with pytest.raises(BundleError, match="'int8' graphs do not run on this backend: choose fp16 or fp32"):
         OnnxRuntimeGpuBackend(Bundle.load(both), "onnxruntime-cuda", "int8", cuda=FakeCuda())
-
-
-def test_an_engine_of_another_precision_is_refused(ner_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    closed = []
-    engine = SimpleNamespace(name="tensorrt", precision="fp16", close=lambda: closed.append(True))
-    monkeypatch.setitem(BACKENDS, "tensorrt", lambda bundle, threads, precision, device: engine)
-    assert load_backend(Bundle.load(ner_bundle), "tensorrt", precision="fp16") is engine
-    with pytest.raises(BackendError, match="the engines of tensorrt are fp16: build fp32 ones"):
-        load_backend(Bundle.load(ner_bundle), "tensorrt", precision="fp32")
-    assert closed == [True]
 
 
 @pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-5), ("int8", 0.1), ("bf16", 0.1)])

@@ -34,6 +34,7 @@ class TensorRTBackend(DeviceBackend):
     Args:
         bundle: a checked bundle.
         engine: which library.
+        precision: of the engines; by default FP16 or FP32, and INT8 where there is nothing else.
         lanes: requests at the same time.
         cuda_graphs: whether to launch CUDA graphs, or kernels one by one.
         cuda: the device; by default the first.
@@ -41,8 +42,9 @@ class TensorRTBackend(DeviceBackend):
 
     Raises:
         MissingExtraError: the library or cuda-bindings is not installed.
+        BundleError: engines have no such precision, or the bundle has no graphs of it.
         StaleEngineError: the engine was built from other graphs, with another version, for another GPU, or is damaged.
-        BackendError: there is no GPU or no engine, or the library does not load it.
+        BackendError: there is no GPU or no engine of the precision, or the library does not load it.
     """
 
     longer_texts = "hvpnet build with a larger --max-seq, up to the bundle's limit"
@@ -51,6 +53,7 @@ class TensorRTBackend(DeviceBackend):
         self,
         bundle: Bundle,
         engine: EngineName,
+        precision: str | None = None,
         *,
         lanes: int = LANES,
         cuda_graphs: bool = True,
@@ -59,7 +62,7 @@ class TensorRTBackend(DeviceBackend):
     ) -> None:
         self._api = load_library(engine) if api is None else api
         cuda = Cuda(extra=engine) if cuda is None else cuda
-        self.folder, self._record = find_engine(bundle, self._api, cuda.device())
+        self.folder, self._record = find_engine(bundle, self._api, cuda.device(), precision)
         super().__init__(engine, bundle, self._record.precision, self._record.profiles, cuda)
         self.lanes, self._cuda_graphs = lanes, cuda_graphs
         with ExitStack() as held:  # freed from last to first, at once if anything fails here

@@ -11,7 +11,7 @@ from hvpnet_runtime.backends.grounder import MAX_QUERIES
 from hvpnet_runtime.backends.profiles import grounder_profiles, text_profiles, vision_profiles
 from hvpnet_runtime.backends.tensorrt.library import EngineName, Library, load_library
 from hvpnet_runtime.backends.tensorrt.plan import BuilderSettings, Plan, PlannedGraph, write_plan
-from hvpnet_runtime.backends.tensorrt.record import BuildRecord, engine_folder
+from hvpnet_runtime.backends.tensorrt.record import PRECISIONS, BuildRecord, engine_folder
 from hvpnet_runtime.backends.tensorrt.targets import TURING, choose_targets
 from hvpnet_runtime.bundle import Bundle, GraphName, Precision, file_digests
 from hvpnet_runtime.bundle.staging import staged
@@ -61,8 +61,8 @@ class BuildOptions:
             raise BuildError("tensorrt builds for the GPU that is here alone: gpus is an option of tensorrt-rtx")
         if self.device is not None and self.engine == "tensorrt-rtx":
             raise BuildError("tensorrt-rtx builds for GPUs that need not be here: choose them by gpus, not by device")
-        if self.precision == "int8":
-            raise BuildError("int8 graphs are for CPUs: those for TensorRT are int8_fp16")
+        if self.precision not in PRECISIONS:
+            raise BuildError(f"{self.precision} graphs are for CPUs: choose {' or '.join(PRECISIONS)}")
         if TURING in self.gpus and self.precision == "fp32":
             raise BuildError(f"{self.engine} has no FP32 products for GPUs of compute capability {TURING}: build fp16")
 
@@ -76,7 +76,8 @@ def build_engines(bundle: Bundle, options: BuildOptions, progress: Progress = la
         progress: is told each step of the build as it begins.
 
     Returns:
-        The folder of the engines. Those built before with the same version for the same GPU are replaced.
+        The folder of the engines. Those built before in this precision with the same version for the same GPU are
+        replaced.
 
     Raises:
         MissingExtraError: the library is not installed.
@@ -88,7 +89,7 @@ def build_engines(bundle: Bundle, options: BuildOptions, progress: Progress = la
     api = load_library(options.engine)
     device = _use_device(options)
     targets = choose_targets(api, options.gpus, device)
-    folder = engine_folder(bundle, api, device)
+    folder = engine_folder(bundle, api, device, options.precision)
     timing = folder.parent / f"{folder.name}.timing"
     settings = BuilderSettings(targets, options.workspace, options.optimisation_level, timing)
     with _staged(folder) as stage:
@@ -125,7 +126,7 @@ def _cure(precision: Precision, bundle: Bundle) -> str:
     """What gives graphs that can be built."""
     wanted = dict.fromkeys((*bundle.manifest.precision, precision))
     export = f"export the checkpoint again with hvpnet export --precision {','.join(wanted)}"
-    others = [each for each in bundle.manifest.precision if each != "int8"]
+    others = [each for each in PRECISIONS if each in bundle.manifest.precision]
     return f'{export}, or build with precision="{others[0]}"' if others else export
 
 

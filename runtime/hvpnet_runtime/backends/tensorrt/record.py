@@ -1,8 +1,9 @@
 """build.json: what an engine was built from, with what and for what; and whether it may be loaded here."""
 
 import json
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,15 @@ from hvpnet_runtime.backends.cuda import Device
 from hvpnet_runtime.backends.profiles import Profile
 from hvpnet_runtime.backends.tensorrt.library import Library
 from hvpnet_runtime.backends.tensorrt.targets import listed, supported, usual
-from hvpnet_runtime.bundle import Bundle, FileDigest, GraphName, Precision
+from hvpnet_runtime.bundle import QUANTISED, Bundle, FileDigest, GraphName, Precision
 from hvpnet_runtime.bundle.files import check_file, read_checked, read_regular
 from hvpnet_runtime.bundle.from_json import record_from_json
 from hvpnet_runtime.errors import BackendError, BundleError, StaleEngineError
+
+_log = logging.getLogger(__name__)
+
+PRECISIONS: tuple[Precision, ...] = ("fp16", "fp32", "int8_fp16")
+"""Precisions of engines. The first that is there is loaded where none is asked for: INT8 costs accuracy."""
 
 _RECORD_BYTES = 2**20
 """Most bytes of build.json."""
@@ -171,10 +177,10 @@ def _changed(plan: Path) -> StaleEngineError:
     return StaleEngineError(f"{plan} is missing, a link, or was changed")
 
 
-def engine_folder(bundle: Bundle, api: Library, device: Device | None) -> Path:
+def engine_folder(bundle: Bundle, api: Library, device: Device | None, precision: Precision) -> Path:
     """Where an engine of this library for this GPU stands; without a GPU, where a portable one does."""
     gpu = "portable" if api.portable or device is None else re.sub(r"[^a-z0-9]+", "-", device.name.lower()).strip("-")
-    return bundle.path / "engines" / f"{api.engine}-{api.version}-{gpu}"
+    return bundle.path / "engines" / f"{api.engine}-{api.version}-{gpu}-{precision}"
 
 
 def built_engines(bundle: Bundle) -> dict[str, BuildRecord | StaleEngineError]:
@@ -190,33 +196,49 @@ def built_engines(bundle: Bundle) -> dict[str, BuildRecord | StaleEngineError]:
     return found
 
 
-def find_engine(bundle: Bundle, api: Library, device: Device) -> tuple[Path, BuildRecord]:
-    """The engine of a bundle that this library can run on this GPU.
+def find_engine(bundle: Bundle, api: Library, device: Device, precision: str | None = None) -> tuple[Path, BuildRecord]:
+    """The engine of a bundle that this library can run on this GPU, in this precision or in the first of `PRECISIONS`.
 
     Raises:
+        BundleError: no engine has this precision, or the bundle has no graphs of it.
         BackendError: none was built, or the library has no kernels for this GPU.
         StaleEngineError: those that were built are stale; the message says why, and how to build again.
     """
-    command = f"hvpnet build {bundle.path} --engine {api.engine}"
-    capability, reasons = device.compute_capability, []
+    wanted = None if precision is None else bundle.prefer(*PRECISIONS, wanted=precision)
+    found, reasons = dict[Precision, tuple[Path, BuildRecord]](), list[str]()
     # `tensorrt-*` alone would find those of TensorRT for RTX too: versions begin with a digit.
     # What was measured or compiled for a folder stands beside it, in a file of its name.
-    found = filter(Path.is_dir, (bundle.path / "engines").glob(f"{api.engine}-[0-9]*"))
-    for folder in sorted(found, reverse=True):
+    for folder in sorted(filter(Path.is_dir, (bundle.path / "engines").glob(f"{api.engine}-[0-9]*"))):
         try:
             record = BuildRecord.read(folder)
-            record.check(bundle, folder, api, device)
+            if wanted in (None, record.precision):
+                record.check(bundle, folder, api, device)
+                found[record.precision] = folder, record
         except StaleEngineError as error:
             reasons.append(str(error))
-        else:
-            return folder, record
+    for each in (each for each in PRECISIONS if each in found):
+        if wanted is None and each in QUANTISED and reasons:
+            _log.warning("the engines loaded are %s, as others were passed over: %s", each, "; ".join(reasons))
+        return found[each]
+    raise _no_engine(bundle, api, device, wanted, reasons)
+
+
+def _no_engine(
+    bundle: Bundle, api: Library, device: Device, precision: Precision | None, reasons: Sequence[str]
+) -> BackendError:
+    """Why none of the engines loads, if there are any, and what makes one that does."""
+    capability = device.compute_capability
     if api.portable and capability not in supported(api):
-        raise BackendError(
+        return BackendError(
             f"{api.engine} {api.version} has kernels for compute capability {listed(supported(api))}, not for"
             f" {device.name} ({capability}): take another backend"
         )
+    command = f"hvpnet build {bundle.path} --engine {api.engine}"
+    if precision not in (None, PRECISIONS[0]):
+        command += f" --precision {precision}"
     if api.portable and capability not in usual(api):
         command += f" --gpus {capability}"
     if not reasons:
-        raise BackendError(f"{bundle.path} has no {api.engine} engine: {command}")
-    raise StaleEngineError(f"{'; '.join(reasons)}: build again with {command}")
+        kind = api.engine if precision is None else f"{api.engine} {precision}"
+        return BackendError(f"{bundle.path} has no {kind} engine: {command}")
+    return StaleEngineError(f"{'; '.join(reversed(reasons))}: build again with {command}")

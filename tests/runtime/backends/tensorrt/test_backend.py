@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from fake_gpu import FAKE_GPU, FakeCuda, fake_api, write_fake_engines
 
-from hvpnet_runtime import BackendError, Bundle, EntityResult, Pipeline, Tweet
+from hvpnet_runtime import BackendError, Bundle, BundleError, EntityResult, Pipeline, Tweet
 from hvpnet_runtime.backends import TextInputs, load_backend
 from hvpnet_runtime.backends.cuda import Cuda
 from hvpnet_runtime.backends.onnxruntime import OnnxRuntimeBackend
@@ -401,6 +401,56 @@ def test_only_regular_files_are_read_of_an_engine(fake: Platform, copy_of: Any, 
     assert name in stale(fake, bundle)
 
 
+def test_engines_of_several_precisions_stand_side_by_side(
+    fake: Platform, copy_of: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without a wish the most exact of what is fast: INT8, which costs accuracy, only where there is nothing else."""
+    bundle = copy_of("ner", "text_only", precisions=("fp32", "fp16", "int8_fp16"))
+    command = f"hvpnet build {bundle.path} --engine tensorrt"
+    folders = {"int8_fp16": write_fake_engines(bundle, fake.api, "int8_fp16")}
+    assert loaded(fake, bundle) == "int8_fp16"
+    with pytest.raises(BackendError, match=f"has no tensorrt fp32 engine: {command} --precision fp32$"):
+        fake.load(bundle, precision="fp32")
+    for precision in ("fp32", "fp16"):
+        folders[precision] = write_fake_engines(bundle, fake.api, precision)
+        assert loaded(fake, bundle) == precision
+    assert len(set(folders.values())) == 3
+    for precision, folder in folders.items():
+        assert loaded(fake, bundle, precision=precision) == precision
+        assert folder.name.endswith(f"-{precision}")
+    assert not warnings_of(caplog)
+    for precision in ("fp16", "fp32"):
+        (folders[precision] / "text.plan").write_bytes(b"other")
+    assert loaded(fake, bundle) == "int8_fp16"
+    (warning,) = warnings_of(caplog)
+    assert warning.startswith("the engines loaded are int8_fp16, as others were passed over: ")
+    assert warning.count("text.plan is missing, a link, or was changed") == 2
+    assert loaded(fake, bundle, precision="int8_fp16") == "int8_fp16"
+    assert len(warnings_of(caplog)) == 1  # nothing is passed over for what is asked for
+    with pytest.raises(StaleEngineError, match=f"or was changed: build again with {command} --precision fp32$"):
+        fake.load(bundle, precision="fp32")
+
+
+@pytest.mark.parametrize("precision", ["int8", "bf16"])
+def test_engines_have_no_such_precision(fake: Platform, bundle: Bundle, precision: str) -> None:
+    with pytest.raises(BundleError, match=f"'{precision}' graphs do not run .*: choose fp16 or fp32 or int8_fp16"):
+        fake.load(bundle, precision=precision)
+    with pytest.raises(BundleError, match="has no int8_fp16 graphs, only fp32"):
+        fake.load(bundle, precision="int8_fp16")
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the choice of an engine warned of."""
+    return [record.getMessage() for record in caplog.records if record.name == find_engine.__module__]
+
+
+def loaded(fake: Platform, bundle: Bundle, **options: Any) -> str:
+    """The precision of the engines that load."""
+    backend = fake.load(bundle, **options)
+    backend.close()
+    return backend.precision
+
+
 def test_a_plan_that_changes_after_it_was_checked_is_not_loaded(
     fake: Platform, copy_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -455,5 +505,5 @@ def test_auto_warns_of_a_stale_engine_and_takes_the_next(
     monkeypatch.setattr("hvpnet_runtime.backends.tensorrt.backend.load_library", lambda engine: fake_api(cuda, engine))
     assert load_backend(bundle).name == "onnxruntime-cpu"
     (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert warning.startswith("backend tensorrt passed over: tensorrt-1.0-nvidia-fake-1 was built with version 1.0")
+    assert warning.startswith("backend tensorrt passed over: tensorrt-1.0-nvidia-fake-1-fp32 was built with version")
     assert "hvpnet build" in warning

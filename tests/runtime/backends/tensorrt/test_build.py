@@ -51,7 +51,7 @@ def test_builds(copy_of: Callable[..., Bundle], api: Library, kind: tuple[str, .
     before = files(bundle.path)
     for_all = kind == KINDS[0]  # GPUs, as where nobody chooses
     folder = build_engines(bundle, replace(OPTIONS, gpus=()) if for_all else OPTIONS, said.append)
-    assert folder == engine_folder(bundle, api, None)
+    assert folder == engine_folder(bundle, api, None, "fp16")
     graphs = ("text",) if kind[1] == "text_only" else ("vision", "text")
     assert {path.name for path in folder.iterdir()} == {"build.json"} | {f"{graph}.plan" for graph in graphs}
     record = BuildRecord.read(folder)
@@ -125,7 +125,7 @@ def test_fp32_engines_for_a_chosen_gpu_and_the_timing_cache(bundle: Bundle) -> N
         )
         folder = build_engines(bundle, options)
         assert fake.current[get_ident()] == 1  # TensorRT builds on the device of the thread
-        assert folder == engine_folder(bundle, api, FAKE_GPU)
+        assert folder == engine_folder(bundle, api, FAKE_GPU, "fp32")
         assert (folder.parent / f"{folder.name}.timing").is_file()
         first = BuildRecord.read(folder)
         assert build_engines(bundle, options) == folder  # with the cache of the first
@@ -263,7 +263,7 @@ def test_what_cannot_be_built_is_said_before_anything_is(bundle: Bundle, ner_bun
     for name, value in {"max_batch": 0, "max_length": 2, "workspace": 0, "optimisation_level": 6}.items():
         with pytest.raises(BuildError, match=str(value)):
             BuildOptions("tensorrt-rtx", **{name: value})
-    with pytest.raises(BuildError, match="int8 graphs are for CPUs: those for TensorRT are int8_fp16"):
+    with pytest.raises(BuildError, match="int8 graphs are for CPUs: choose fp16 or fp32 or int8_fp16"):
         BuildOptions("tensorrt-rtx", "int8")
 
 
@@ -283,7 +283,8 @@ def test_a_graph_whose_weights_are_elsewhere_is_not_built(bundle: Bundle) -> Non
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # this library has timing caches in name only
 def test_nothing_is_written_through_a_link_in_the_place_of_the_timing_cache(bundle: Bundle, tmp_path: Path) -> None:
     api = replace(load_library("tensorrt-rtx"), engine="tensorrt")
-    cache = engine_folder(bundle, api, find_device()).with_name(f"{engine_folder(bundle, api, None).name}.timing")
+    folder = engine_folder(bundle, api, find_device(), "fp32")
+    cache = folder.with_name(f"{folder.name}.timing")
     cache.parent.mkdir()
     (tmp_path / "mine").write_text("mine")
     cache.symlink_to(tmp_path / "mine")

@@ -89,12 +89,12 @@ def _onnxruntime(precision: Precision, **options: Any) -> Load:
     return lambda subject: OnnxRuntimeGpuBackend(Bundle.load(subject.bundle), "onnxruntime-cuda", precision, **options)
 
 
-def _tensorrt(engine: EngineName, **options: Any) -> Load:
+def _tensorrt(engine: EngineName, precision: Precision, **options: Any) -> Load:
     def load(subject: Subject) -> TensorRTBackend:
         bundle = Bundle.load(subject.bundle)
-        if not list((subject.bundle / "engines").glob(f"{engine}-[0-9]*")):
-            build_engines(bundle, BuildOptions(engine, "fp16"))
-        return TensorRTBackend(bundle, engine, **options)
+        if not list((subject.bundle / "engines").glob(f"{engine}-[0-9]*-{precision}")):
+            build_engines(bundle, BuildOptions(engine, precision))
+        return TensorRTBackend(bundle, engine, precision, **options)
 
     return load
 
@@ -103,13 +103,13 @@ def _fake_onnxruntime(precision: Precision) -> Load:
     return lambda subject: CpuProviderBackend(Bundle.load(subject.bundle), "onnxruntime-cuda", precision)
 
 
-def _fake_tensorrt(**options: Any) -> Load:
+def _fake_tensorrt(precision: Precision, **options: Any) -> Load:
     def load(subject: Subject) -> TensorRTBackend:
         bundle, cuda = Bundle.load(subject.bundle), FakeCuda()
         api = fake_api(cuda)
-        if not (subject.bundle / "engines").exists():
-            write_fake_engines(bundle, api, "fp16", max_batch=32)
-        return TensorRTBackend(bundle, "tensorrt", cuda=cuda, api=api, **options)
+        if not list((subject.bundle / "engines").glob(f"*-{precision}")):
+            write_fake_engines(bundle, api, precision, max_batch=32)
+        return TensorRTBackend(bundle, "tensorrt", precision, cuda=cuda, api=api, **options)
 
     return load
 
@@ -122,10 +122,12 @@ CANDIDATES: dict[str, Load] = {
     "onnxruntime-cuda fp32": _onnxruntime("fp32"),
     "onnxruntime-cuda fp16": _onnxruntime("fp16"),
     "onnxruntime-cuda fp16 without CUDA graphs": _onnxruntime("fp16", cuda_graphs=False),
-    "tensorrt fp16": _tensorrt("tensorrt"),
-    "tensorrt fp16 without CUDA graphs": _tensorrt("tensorrt", cuda_graphs=False),
-    "tensorrt-rtx fp16": _tensorrt("tensorrt-rtx"),
-    "tensorrt-rtx fp16 without CUDA graphs": _tensorrt("tensorrt-rtx", cuda_graphs=False),
+    "tensorrt fp16": _tensorrt("tensorrt", "fp16"),
+    "tensorrt int8_fp16": _tensorrt("tensorrt", "int8_fp16"),
+    "tensorrt fp16 without CUDA graphs": _tensorrt("tensorrt", "fp16", cuda_graphs=False),
+    "tensorrt-rtx fp16": _tensorrt("tensorrt-rtx", "fp16"),
+    "tensorrt-rtx int8_fp16": _tensorrt("tensorrt-rtx", "int8_fp16"),
+    "tensorrt-rtx fp16 without CUDA graphs": _tensorrt("tensorrt-rtx", "fp16", cuda_graphs=False),
     "torch.compile fp16": _pytorch(EagerBackend, "fp16", compiled=True),  # last, for it compiles for minutes
 }
 """What is timed, by name; the first is what the others are compared with."""
@@ -134,8 +136,9 @@ IN_DRY_RUNS: dict[str, Load] = {
     "eager fp16": _pytorch(EagerBackend, "bf16"),  # what PyTorch has on a CPU
     "onnxruntime-cuda fp32": _fake_onnxruntime("fp32"),
     "onnxruntime-cuda fp16": _fake_onnxruntime("fp16"),
-    "tensorrt fp16": _fake_tensorrt(),
-    "tensorrt fp16 without CUDA graphs": _fake_tensorrt(cuda_graphs=False),
+    "tensorrt fp16": _fake_tensorrt("fp16"),
+    "tensorrt int8_fp16": _fake_tensorrt("int8_fp16"),
+    "tensorrt fp16 without CUDA graphs": _fake_tensorrt("fp16", cuda_graphs=False),
 }
 """What stands for them where there is no GPU; the others say that there is none."""
 

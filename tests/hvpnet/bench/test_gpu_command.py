@@ -25,7 +25,8 @@ def test_a_dry_run_walks_every_step(tmp_path: Path) -> None:
         assert any(words in reason for words in ("PyTorch sees no CUDA GPU", "CUDAExecutionProvider", "on a GPU only",
                                                  "no usable CUDA GPU")), (name, reason)  # fmt: skip
     measured = {json.loads(path.read_text("utf-8"))["candidate"] for path in out.glob("table-*.json")}
-    assert measured >= {"eager fp32", "onnxruntime-cuda fp16", "tensorrt fp16", "tensorrt fp16 without CUDA graphs"}
+    engines = {"tensorrt fp16", "tensorrt int8_fp16", "tensorrt fp16 without CUDA graphs"}
+    assert measured >= {"eager fp32", "onnxruntime-cuda fp16", *engines}
     assert {f"table of {name}" for name in measured}.isdisjoint(failed)
     for number in (0, 1):
         fire = json.loads((out / f"fire-{number}.json").read_text("utf-8"))

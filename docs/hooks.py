@@ -1,4 +1,7 @@
-"""What the documentation takes from the code when it is built: options of the command, and links to the checkout."""
+"""What the documentation takes from the code when it is built: options of the command, and links to the checkout.
+
+What an example needs (`data-needs`), which the tests read, is left out: a block of code with such a word would be none.
+"""
 
 import argparse
 import re
@@ -12,6 +15,7 @@ def on_page_markdown(markdown: str, **_: object) -> str:
     """Put the options of every verb into their page; links out of docs/, which is all of the site, become names."""
     if COMMANDS in markdown:
         markdown = markdown.replace(COMMANDS, commands())
+    markdown = re.sub(r'^(```\w+) data-needs="[^"]*"$', r"\1", markdown, flags=re.MULTILINE)
     return re.sub(r"\[([^]]+)\]\(\.\./([^)#]+)[^)]*\)", r"\1 (`\2` in the repository)", markdown)
 
 

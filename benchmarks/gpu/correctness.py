@@ -18,7 +18,7 @@ from hvpnet_runtime.backends import TextInputs, load_backend
 from hvpnet_runtime.bundle import QUANTISED, Bundle
 from hvpnet_runtime.errors import HvpnetError
 
-BOUNDS = {"int8_fp16": 0.1, "fp32": 5e-3, "fp16": 3e-2}
+BOUNDS = {"int8_fp16": 0.1, "fp32": 5e-3, "fp16": 3e-2}  # the first name that stands in a candidate's counts
 """Largest distance of an output to eager's, as a share of eager's largest output. FP32 products of ONNX Runtime's
 convolutions differ by algorithm, and random weights magnify that. INT8 is held against the same graphs on the CPU: what
 lies between two steps may be rounded the other way."""

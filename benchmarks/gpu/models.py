@@ -80,7 +80,7 @@ def published_labels(name: str, golden: Path) -> tuple[str, ...]:
 
 
 def make(name: str, work: Path, golden: Path | None, *, dry_run: bool) -> None:
-    """One model: checkpoint, bundle with FP32 and FP16 graphs, the timed one's with INT8 too, and the work of a run."""
+    """One model: checkpoint, bundle with FP32 and FP16 graphs (INT8 too, where it is timed), and the work of a run."""
     subject = Subject(work / name)
     subject.folder.mkdir()
     words = vocabulary() if not dry_run else write_tokenizer(subject.folder / "tokenizer")
@@ -100,7 +100,7 @@ def make(name: str, work: Path, golden: Path | None, *, dry_run: bool) -> None:
         precisions, data = (*PRECISIONS, "int8_fp16"), calibration(subject.folder / "data", model)
     try:
         export_bundle(model, tokenizer, subject.bundle, precisions=precisions, calibration=data, keep_going=True)
-    except IncompleteError as error:  # INT8 of random weights, whose decisions are close calls, may be
+    except IncompleteError as error:  # decisions of random weights are close calls, so that INT8 may fail
         print(error, file=sys.stderr)
     missing = set(PRECISIONS) - set(Bundle.load(subject.bundle).manifest.precision)
     if missing:
@@ -109,7 +109,7 @@ def make(name: str, work: Path, golden: Path | None, *, dry_run: bool) -> None:
 
 
 def builds_engines() -> bool:
-    """Whether one of TensorRT's libraries is installed, which alone run INT8."""
+    """Whether one of TensorRT's libraries is installed, which alone run INT8 on a GPU."""
     return any(find_spec(name) for name in ("tensorrt", "tensorrt_rtx"))
 
 

@@ -190,7 +190,7 @@ def _quantise_graphs(
     source = stage / "onnx" / QUANTISED[precision]
     with ExitStack() as stack:
         if not source.exists():
-            stack.callback(shutil.rmtree, source)
+            stack.callback(shutil.rmtree, source, ignore_errors=True)  # a weight may not fit it
             _write_graphs(model, QUANTISED[precision], stage, progress)
         progress(f"quantising to {precision}, calibrated on {len(data.calibration)} tweets")
         tweets = example_cases(model.config, tokenizer, data.calibration, batch_size=4)

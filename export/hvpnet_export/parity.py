@@ -29,7 +29,7 @@ TIES: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.1, "int8": 0.0, "int8_fp
 """Decisions that differ by no more than this margin count as equal."""
 
 AGREEMENT: dict[Precision, float] = {"fp32": 1.0, "fp16": 0.999, "int8": 0.95, "int8_fp16": 0.95}
-"""Smallest share of decisions that must be equal, ties included. INT8 of a trained model keeps 99.9 %; of a random one,
+"""Smallest share of decisions that must be equal, ties included. INT8 of a trained model keeps 99.7 %; of a random one,
 whose decisions are close calls, 72 to 96 %, so that it may fail. `hvpnet evaluate` says what INT8 does to F1."""
 
 

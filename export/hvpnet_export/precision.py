@@ -51,9 +51,10 @@ _NARROW: dict[type[nn.Module], type[nn.Module]] = {
 
 
 def to_precision(model: HVPNeT, precision: Precision) -> HVPNeT:
-    """For `fp16`, a copy that computes as the module's docstring says; else the model: INT8 is made of graphs.
+    """For `fp16`, a copy that computes as the module's docstring says; else the model itself.
 
     The copy's `encode_pictures` takes FP16 images and gives FP16 prefixes; its `forward` takes those and gives FP32.
+    INT8 needs no copy, as it is made of finished graphs.
 
     Raises:
         ExportError: a weight does not fit FP16.

@@ -22,11 +22,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
+from onnx import numpy_helper
 
 from hvpnet.modeling.model import HVPNeT
 from hvpnet.modeling.visual_prefix import normalise
+from hvpnet_export.errors import ExportError
 from hvpnet_export.graphs import quiet
 from hvpnet_export.model_facts import manifest_of
 from hvpnet_export.parity_cases import ParityCase
@@ -54,10 +58,13 @@ def quantise(model: HVPNeT, source: Path, target: Path, cases: Sequence[ParityCa
         precision: `int8` or `int8_fp16`.
 
     Raises:
+        ExportError: no case has a picture for a model that reads them, or the quantiser fails or loses weights.
         MissingExtraError: ONNX Runtime is not installed.
     """
     target.mkdir(parents=True, exist_ok=True)
     if model.config.pictures:
+        if not any(case.pixels is not None and len(case.pixels) for case in cases):
+            raise ExportError("none of the calibration tweets has a picture, and the model reads them: add pictures")
         vision = onnx.load(source / "vision.onnx")
         feeds = ({"images": case.pixels.numpy()} for case in cases if case.pixels is not None and len(case.pixels))
         _quantise(vision, target / "vision.onnx", resnet_nodes(vision, precision), feeds, precision)
@@ -107,18 +114,40 @@ def _quantise(
     if precision == "int8_fp16":
         unrounded.append("Conv")
         settings |= {"ActivationSymmetric": True, "QuantizeBias": False}
-    with quiet():
-        quantization.quantize_static(
-            source,
-            target,
-            SimpleNamespace(get_next=lambda: next(inputs, None)),  # its CalibrationDataReader
-            quant_format=quantization.QuantFormat.QDQ,
-            op_types_to_quantize=[*_RESNET[precision], *_LINEAR],
-            nodes_to_quantize=list(nodes),
-            per_channel=True,
-            reduce_range=precision == "int8" and adds_int8_in_16_bits(),
-            activation_type=quantization.QuantType.QUInt8 if precision == "int8" else quantization.QuantType.QInt8,
-            weight_type=quantization.QuantType.QInt8,
-            calibrate_method=quantization.CalibrationMethod[METHOD],
-            extra_options=settings,
+    weighted = [node for node in source.graph.node if node.name in nodes and node.op_type in ("Conv", *_LINEAR)]
+    before = _living(source, weighted)  # the quantiser empties the model
+    try:
+        with quiet():
+            quantization.quantize_static(
+                source,
+                target,
+                SimpleNamespace(get_next=lambda: next(inputs, None)),  # its CalibrationDataReader
+                quant_format=quantization.QuantFormat.QDQ,
+                op_types_to_quantize=[*_RESNET[precision], *_LINEAR],
+                nodes_to_quantize=list(nodes),
+                per_channel=True,
+                reduce_range=precision == "int8" and adds_int8_in_16_bits(),
+                activation_type=quantization.QuantType.QUInt8 if precision == "int8" else quantization.QuantType.QInt8,
+                weight_type=quantization.QuantType.QInt8,
+                calibrate_method=quantization.CalibrationMethod[METHOD],
+                extra_options=settings,
+            )
+    except Exception as error:  # it asserts, and raises errors of many kinds
+        raise ExportError(f"ONNX Runtime could not quantise {target.name}: {error}") from error
+    after = _living(onnx.load(target), weighted, "_quantized")
+    lost = [name for name, living in before.items() if (living & ~after[name]).any()]
+    if lost:  # releases before 1.32 know no small scales of FP16
+        raise ExportError(
+            f"ONNX Runtime rounded all weights of a channel of {lost[0]} in {target.name} to zero: upgrade onnxruntime"
+            " to 1.32 or newer"
         )
+
+
+def _living(model: Any, nodes: Sequence[Any], suffix: str = "") -> dict[str, npt.NDArray[np.bool_]]:  # noqa: ANN401
+    """Which output channels have a weight that is not zero, [out], by name of the weight."""
+    tensors, found = {tensor.name: tensor for tensor in model.graph.initializer}, dict[str, npt.NDArray[np.bool_]]()
+    for node in nodes:
+        weight = numpy_helper.to_array(tensors[node.input[1] + suffix])  # [out, in, ..] of a Conv, else [in, out]
+        channels = np.moveaxis(weight, 0 if node.op_type == "Conv" else 1, 0)  # [out, ..]
+        found[node.input[1]] = np.any(channels.reshape(len(channels), -1), axis=1)
+    return found

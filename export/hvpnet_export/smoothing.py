@@ -21,6 +21,7 @@ STRENGTH = 0.75
 BERT differ from FP32 on Twitter-2015, without smoothing 51; 0.5 and less are worse, 0.7 to 0.85 as good."""
 
 _TINY = 1e-5  # a channel that is always zero stays as it is
+_MOST = 2.0**14  # FP16 goes up to 2^16, and down to 2^-14 with all its bits
 
 Array = npt.NDArray[np.float32]
 
@@ -42,12 +43,13 @@ def smooth(model: Any, names: Sequence[str], feeds: Iterable[dict[str, Any]]) ->
     largest = _largest(model, list(layers), feeds, dtype)
     for name, nodes in layers.items():
         rows = np.max([np.abs(numpy_helper.to_array(weights[node.input[1]])).max(1) for node in nodes], axis=0)  # [in]
-        factor = _factor(largest[name], rows)  # [in]
+        inverse = np.clip(1 / _factor(largest[name], rows), 1 / _MOST, _MOST).astype(dtype)  # [in]
+        factor = 1 / inverse.astype(np.float32)  # of what it is rounded to, so that both cancel out
         for node in nodes:
             weight = weights[node.input[1]]
             scaled = numpy_helper.to_array(weight) * factor[:, None]  # [in, out], FP32
             weight.CopyFrom(numpy_helper.from_array(scaled.astype(dtype), weight.name))
-        _divide(model.graph, name, nodes, (1 / factor).astype(dtype))
+        _divide(model.graph, name, nodes, inverse)
 
 
 def _largest(

@@ -4,13 +4,12 @@ import argparse
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from hvpnet.cli.options import ShownOptions, argument, device_option, option, progress, select, show
 from hvpnet_runtime.backends.tensorrt.build import BuildOptions, build_engines
 from hvpnet_runtime.backends.tensorrt.library import EngineName
-from hvpnet_runtime.backends.tensorrt.record import BuildRecord
-from hvpnet_runtime.bundle import Bundle
+from hvpnet_runtime.backends.tensorrt.record import PRECISIONS, BuildRecord
+from hvpnet_runtime.bundle import Bundle, Precision
 from hvpnet_runtime.errors import brief
 
 
@@ -27,7 +26,7 @@ class Options(ShownOptions):
 
     bundle: Path = argument()
     engine: EngineName = option(required=True)
-    precision: Literal["fp16", "fp32", "int8_fp16"] = option("of the graphs (default fp16)", default="fp16")
+    precision: Precision = option("of the graphs (default fp16)", choices=PRECISIONS, default="fp16")
     max_batch: int = option("most texts in one run (default 32)", default=32)
     max_seq: int | None = option("most pieces of a text; longer ones are cut there (default: the bundle's limit)")
     workspace: float | None = option("most MiB of scratch memory (default: the library's)")

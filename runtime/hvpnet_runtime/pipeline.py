@@ -85,7 +85,7 @@ class Pipeline(Answering[Result]):
             cache_bytes: limit of the prefix cache; 0 switches it off.
             threads: CPU threads of one call; by default all cores.
             precision: `fp32`, `fp16`, `int8` or `int8_fp16`; by default FP32 on a CPU, FP16 on a GPU where the bundle
-                has it, and of TensorRT's engines those that are there.
+                has it, or else the other of them; INT8 where it is asked for, or where there is nothing else.
             jpeg: how large JPEGs are decoded; see `Jpeg`.
             objects: which objects of a tweet are read; see `ObjectSource`, also for the default.
             device: number of the GPU among those that this process may use (`CUDA_VISIBLE_DEVICES`), from 0; by default

@@ -16,7 +16,7 @@ from hvpnet_export.model_facts import manifest_of
 from hvpnet_export.parity_cases import random_cases
 from hvpnet_export.precision import to_precision
 from hvpnet_export.quantise import quantise
-from hvpnet_runtime.bundle import Precision, TensorSpec, graph_specs
+from hvpnet_runtime.bundle import QUANTISED, Precision, TensorSpec, graph_specs
 
 pytestmark = pytest.mark.heavy
 
@@ -31,16 +31,15 @@ def written(request: pytest.FixtureRequest, graphs_of: Any, tmp_path_factory: py
     kind, precision = request.param
     exported = graphs_of(*kind)
     model, folder = exported.model, tmp_path_factory.mktemp(precision)
-    if precision == "fp16":
-        narrow = to_precision(model, precision)
-        if model.config.pictures:
-            export_vision(narrow, folder / "vision.onnx", precision)
-        export_text(narrow, folder / "text.onnx", precision)
-        return model, precision, folder
     source: Path = exported.graphs[0].parent
-    if precision == "fp32":
+    if QUANTISED.get(precision, precision) == "fp16":
+        source, narrow = tmp_path_factory.mktemp("fp16"), to_precision(model, "fp16")
+        if model.config.pictures:
+            export_vision(narrow, source / "vision.onnx", "fp16")
+        export_text(narrow, source / "text.onnx", "fp16")
+    if precision not in QUANTISED:
         return model, precision, source
-    quantise(model, source, folder, list(random_cases(model))[:2])
+    quantise(model, source, folder, list(random_cases(model))[:2], precision)
     return model, precision, folder
 
 

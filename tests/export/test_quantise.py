@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, numpy_helper
 
 import hvpnet_export.quantise
@@ -18,8 +20,8 @@ from hvpnet.data import load_split
 from hvpnet.modeling.tokenizer import load_tokenizer
 from hvpnet_export import CalibrationData, ExportError, IncompleteError, ParityError, compare, export_bundle
 from hvpnet_export.graphs import NORMALISED
-from hvpnet_export.parity import AGREEMENT
-from hvpnet_export.parity_cases import BLANK, example_cases
+from hvpnet_export.parity import AGREEMENT, TOLERANCES
+from hvpnet_export.parity_cases import BLANK, example_cases, random_cases
 from hvpnet_export.processor import adds_int8_in_16_bits
 from hvpnet_export.quantise import quantise
 from hvpnet_runtime import Bundle, Pipeline, Tweet
@@ -275,6 +277,87 @@ def test_calibration_data_and_int8_go_together(
             model, load_tokenizer(tokenizer_dir, "ner"), tmp_path / "out", precisions=precisions, calibration=data
         )
     assert not list(tmp_path.iterdir())
+
+
+def test_a_weight_beyond_fp16_is_named(
+    quantisable: Callable[..., HVPNeT], tokenizer_dir: Path, tmp_path: Path, picture_tweets: Any
+) -> None:
+    """Also where the FP16 graphs were not asked for, and the rest is kept."""
+    model = deepcopy(quantisable("ner", "text_only"))
+    with torch.no_grad():
+        model.bert.encoder.layer[0].output.dense.weight[0, 0] = 1e5
+    data = CalibrationData.choose(load_split(picture_tweets("ner"), "train"), model.config)
+    arguments = model, load_tokenizer(tokenizer_dir, "ner"), tmp_path / "bundle"
+    with pytest.raises(ExportError, match=r"0\.output\.dense\.weight holds values beyond 65504"):
+        export_bundle(*arguments, precisions=("int8_fp16",), calibration=data)
+    with pytest.raises(IncompleteError, match=r"holds fp32, but not int8_fp16: .* beyond 65504"):
+        export_bundle(*arguments, precisions=("fp32", "int8_fp16"), calibration=data, keep_going=True)
+    assert [path.name for path in (tmp_path / "bundle/onnx").iterdir()] == ["fp32"]
+
+
+@every_precision
+def test_channels_that_are_dead_or_weak(
+    make_model: Callable[..., HVPNeT],
+    tokenizer_dir: Path,
+    tmp_path: Path,
+    picture_tweets: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: Precision,
+) -> None:
+    """Smoothing factors of dead channels are beyond FP16, and scales of weak ones below its normal numbers."""
+    model = deepcopy(make_model("ner", "text_only", spread=1))
+    with torch.no_grad():
+        for layer in model.bert.encoder.layer:
+            norm = layer.attention.output.LayerNorm
+            norm.weight *= 16
+            norm.weight[:3] = norm.bias[:3] = 0
+            layer.intermediate.dense.weight[5] *= 0.002
+    monkeypatch.setitem(AGREEMENT, precision, 0.5)  # such a model amplifies rounding
+    monkeypatch.setitem(TOLERANCES, precision, 100.0)
+    data = CalibrationData.choose(load_split(picture_tweets("ner"), "train"), model.config)
+    tokenizer, out = load_tokenizer(tokenizer_dir, "ner"), tmp_path / "bundle"
+    export_bundle(model, tokenizer, out, precisions=(precision,), calibration=data)
+    graph = Graph(out / "onnx" / precision / "text.onnx")
+    for node in graph.nodes("MatMul"):
+        if graph.is_quantised(node):
+            assert graph.stored(graph.made_by[node.input[1]].input[0]).any(0).all()
+
+
+def test_weights_that_vanish_are_an_error(
+    quantisable: Callable[..., HVPNeT], bundle_of: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in releases of ONNX Runtime that take 1 for a small scale."""
+    from onnxruntime import quantization
+
+    real = quantization.quantize_static
+
+    def weak(source: Any, target: Path, *arguments: Any, **options: Any) -> None:
+        real(source, target, *arguments, **options)
+        model = onnx.load(target)
+        (weight, *_) = (each for each in model.graph.initializer if each.name.endswith("_quantized"))
+        values = numpy_helper.to_array(weight).copy()
+        values[:, 3] = 0
+        weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+        onnx.save(model, target)
+
+    monkeypatch.setattr(quantization, "quantize_static", weak)
+    source = bundle_of("ner", "text_only") / "onnx/fp32"
+    model = quantisable("ner", "text_only")
+    with pytest.raises(ExportError, match=r"weights of a channel of .* in text\.onnx to zero: upgrade onnxruntime"):
+        quantise(model, source, tmp_path, list(random_cases(model))[:1], "int8")
+
+
+def test_no_picture_to_calibrate_with(
+    quantisable: Callable[..., HVPNeT], bundle_of: Callable[..., Path], picture_tweets: Any, tmp_path: Path
+) -> None:
+    model, bundle = quantisable("ner"), bundle_of("ner")
+    examples = [
+        replace(each, tweet=replace(each.tweet, image=None, objects=()))
+        for each in load_split(picture_tweets("ner"), "train").examples[:2]
+    ]
+    cases = list(example_cases(model.config, load_tokenizer(bundle, "ner"), examples))
+    with pytest.raises(ExportError, match="none of the calibration tweets has a picture"):
+        quantise(model, bundle / "onnx/fp32", tmp_path, cases, "int8")
 
 
 def test_tweets_are_spread_over_the_split_and_never_both(make_model: Any, picture_tweets: Any) -> None:

@@ -106,7 +106,7 @@ def load_backend(
             logged; as a warning where a built engine is stale, or where an NVIDIA GPU is here.
         threads: CPU threads of one call; by default all cores.
         precision: of the graphs to run; by default what is fastest on the backend without loss of accuracy, FP32 on a
-            CPU and FP16 on a GPU, where the bundle has it; of TensorRT's engines, those that are there.
+            CPU and FP16 on a GPU, where the bundle has it; of TensorRT's engines FP16, or else FP32.
         device: number of the GPU among those that this process may use, from 0; by default the first. If it is given,
             `auto` loads no backend of the CPU.
 
@@ -137,7 +137,7 @@ def load_backend(
                 _log.warning("an NVIDIA GPU is here, but no backend of a GPU loads: the CPU does all the work")
             _log.info("backend %s loaded", backend.name)
             return backend
-    if isinstance(reasons[-1], BundleError):  # the last of them runs everywhere: it is the bundle that is wrong
+    if device is None and isinstance(reasons[-1], BundleError):  # the CPU's, which runs everywhere: the bundle is wrong
         raise reasons[-1]
     where = "here" if device is None else f"on GPU {device}"
     raise BackendError(f"no backend runs {where}: {'; '.join(map(str, reasons))}") from reasons[-1]

@@ -33,8 +33,8 @@ has threads of its own, and from the decoding of pictures. INT8 vision and text 
 instead of 50."""
 
 _ROUND_ALONE = ("session.disable_quant_qdq", "1")
-"""Numbers are rounded to INT8 and multiplied in FP32, which tells on every processor what a GPU will answer: kernels
-for two signed factors add up in 16 bits where there is no VNNI, and overflow."""
+"""Numbers are rounded to INT8 and multiplied in FP32, which is right on every processor: kernels for two signed factors
+add up in 16 bits where there is no VNNI, and overflow."""
 
 _SLOW_FUSIONS = ("SkipLayerNormFusion",)
 """Optimisers to leave out. The fused kernel takes 0.23 ms for [80, 768], add and layer norm apart 0.05 ms: together a
@@ -61,8 +61,8 @@ class OnnxRuntimeBackend(HostBackend):
     Args:
         bundle: a checked bundle.
         threads: CPU threads of one call; by default all cores.
-        precision: of the graphs; by default FP32 where the bundle has it. FP16 is no faster: it is computed in FP32,
-            and so is what TensorRT computes in INT8.
+        precision: of the graphs; by default FP32 where the bundle has it. FP16 is no faster: it is computed in FP32.
+            `int8_fp16` takes twice as long, for it is rounded to INT8 besides; it tells what TensorRT's engines answer.
 
     Raises:
         MissingExtraError: ONNX Runtime is not installed.

@@ -1,6 +1,6 @@
 """Precisions of graphs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
 
 Precision: TypeAlias = Literal["fp32", "fp16", "int8", "int8_fp16"]
@@ -8,3 +8,8 @@ Precision: TypeAlias = Literal["fp32", "fp16", "int8", "int8_fp16"]
 
 QUANTISED: Mapping[str, Precision] = {"int8": "fp32", "int8_fp16": "fp16"}
 """Precisions whose products are INT8, with ranges taken from tweets, and those of the graphs that they are made of."""
+
+
+def export_options(precisions: Sequence[str]) -> str:
+    """What `hvpnet export` is told to write graphs of these precisions."""
+    return f"--precision {','.join(precisions)}" + " --calibration DATA" * any(each in QUANTISED for each in precisions)

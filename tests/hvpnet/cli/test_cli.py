@@ -464,11 +464,14 @@ def test_verify_on_tweets_with_a_broken_picture(
     assert (report["passed"], report["cases"]) == (True, 3)  # batches of eight of 24 tweets
 
 
-@pytest.mark.parametrize("arguments", [("--precision", "fp32,int8"), ("--calibration", "data")])
+@pytest.mark.parametrize(
+    "arguments", [("--precision", "fp32,int8"), ("--precision", "int8_fp16"), ("--calibration", "data")]
+)
 def test_int8_and_calibration_go_together(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]) -> None:
     code, _, err = run(capsys, "export", "missing.pth", "--tokenizer", "t", "--out", "out", *arguments)
     assert code == 1
-    assert "--precision int8 and --calibration DATA, the folder of the training data, go together" in error_line(err)
+    message = "--precision int8 or int8_fp16 and --calibration DATA, the folder of the training data, go together"
+    assert message in error_line(err)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ class TensorRTBackend(DeviceBackend):
     Args:
         bundle: a checked bundle.
         engine: which library.
-        precision: of the engines; by default FP16 or FP32, and INT8 where there is nothing else.
+        precision: of the engines; by default as `find_engine` chooses.
         lanes: requests at the same time.
         cuda_graphs: whether to launch CUDA graphs, or kernels one by one.
         cuda: the device; by default the first.

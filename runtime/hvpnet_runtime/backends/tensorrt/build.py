@@ -14,8 +14,9 @@ from hvpnet_runtime.backends.tensorrt.plan import BuilderSettings, Plan, Planned
 from hvpnet_runtime.backends.tensorrt.record import PRECISIONS, BuildRecord, engine_folder
 from hvpnet_runtime.backends.tensorrt.targets import TURING, choose_targets
 from hvpnet_runtime.bundle import Bundle, GraphName, Precision, file_digests
+from hvpnet_runtime.bundle.precision import export_options
 from hvpnet_runtime.bundle.staging import staged
-from hvpnet_runtime.errors import BuildError, BundleError
+from hvpnet_runtime.errors import BuildError, BundleError, brief
 from hvpnet_runtime.types import Progress
 
 _log = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class BuildOptions:
         if self.device is not None and self.engine == "tensorrt-rtx":
             raise BuildError("tensorrt-rtx builds for GPUs that need not be here: choose them by gpus, not by device")
         if self.precision not in PRECISIONS:
-            raise BuildError(f"{self.precision} graphs are for CPUs: choose {' or '.join(PRECISIONS)}")
+            raise BuildError(f"{brief(self.precision)} graphs are not built: choose {' or '.join(PRECISIONS)}")
         if TURING in self.gpus and self.precision == "fp32":
             raise BuildError(f"{self.engine} has no FP32 products for GPUs of compute capability {TURING}: build fp16")
 
@@ -125,7 +126,7 @@ def _choose_graphs(bundle: Bundle, options: BuildOptions) -> dict[GraphName, Pla
 def _cure(precision: Precision, bundle: Bundle) -> str:
     """What gives graphs that can be built."""
     wanted = dict.fromkeys((*bundle.manifest.precision, precision))
-    export = f"export the checkpoint again with hvpnet export --precision {','.join(wanted)}"
+    export = f"export the checkpoint again with hvpnet export {export_options(list(wanted))}"
     others = [each for each in PRECISIONS if each in bundle.manifest.precision]
     return f'{export}, or build with precision="{others[0]}"' if others else export
 

@@ -1,7 +1,6 @@
 """build.json: what an engine was built from, with what and for what; and whether it may be loaded here."""
 
 import json
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,10 +16,8 @@ from hvpnet_runtime.bundle.files import check_file, read_checked, read_regular
 from hvpnet_runtime.bundle.from_json import record_from_json
 from hvpnet_runtime.errors import BackendError, BundleError, StaleEngineError
 
-_log = logging.getLogger(__name__)
-
 PRECISIONS: tuple[Precision, ...] = ("fp16", "fp32", "int8_fp16")
-"""Precisions of engines. The first that is there is loaded where none is asked for: INT8 costs accuracy."""
+"""Precisions of engines, the one to prefer first."""
 
 _RECORD_BYTES = 2**20
 """Most bytes of build.json."""
@@ -197,34 +194,56 @@ def built_engines(bundle: Bundle) -> dict[str, BuildRecord | StaleEngineError]:
 
 
 def find_engine(bundle: Bundle, api: Library, device: Device, precision: str | None = None) -> tuple[Path, BuildRecord]:
-    """The engine of a bundle that this library can run on this GPU, in this precision or in the first of `PRECISIONS`.
+    """The engine of a bundle that this library can run on this GPU.
+
+    Args:
+        bundle: a checked bundle.
+        api: the library.
+        device: the GPU.
+        precision: of the engine; by default FP16, or else FP32, and INT8 alone where the bundle has no such graphs.
 
     Raises:
         BundleError: no engine has this precision, or the bundle has no graphs of it.
         BackendError: none was built, or the library has no kernels for this GPU.
         StaleEngineError: those that were built are stale; the message says why, and how to build again.
     """
-    wanted = None if precision is None else bundle.prefer(*PRECISIONS, wanted=precision)
-    found, reasons = dict[Precision, tuple[Path, BuildRecord]](), list[str]()
+    choices = _choices(bundle, precision)
+    found, reasons = dict[Precision, tuple[Path, BuildRecord]](), list[tuple[Precision, str]]()
+    others = tuple(f"-{each}" for each in PRECISIONS if each not in choices)
     # `tensorrt-*` alone would find those of TensorRT for RTX too: versions begin with a digit.
     # What was measured or compiled for a folder stands beside it, in a file of its name.
     for folder in sorted(filter(Path.is_dir, (bundle.path / "engines").glob(f"{api.engine}-[0-9]*"))):
+        if folder.name.endswith(others):
+            continue
+        kind = choices[0]
         try:
             record = BuildRecord.read(folder)
-            if wanted in (None, record.precision):
+            if record.precision in choices:
+                kind = record.precision
                 record.check(bundle, folder, api, device)
-                found[record.precision] = folder, record
+                found[kind] = folder, record
         except StaleEngineError as error:
-            reasons.append(str(error))
-    for each in (each for each in PRECISIONS if each in found):
-        if wanted is None and each in QUANTISED and reasons:
-            _log.warning("the engines loaded are %s, as others were passed over: %s", each, "; ".join(reasons))
-        return found[each]
-    raise _no_engine(bundle, api, device, wanted, reasons)
+            reasons.append((kind, str(error)))
+    for each in choices:
+        if each in found:
+            return found[each]
+    raise _no_engine(bundle, api, device, choices, reasons)
+
+
+def _choices(bundle: Bundle, precision: str | None) -> tuple[Precision, ...]:
+    """Precisions of engines that may be loaded, the best first: INT8, which costs accuracy, is taken for no other."""
+    if precision is not None:
+        return (bundle.prefer(*PRECISIONS, wanted=precision),)
+    exact = tuple(each for each in PRECISIONS if each in bundle.manifest.precision and each not in QUANTISED)
+    return exact or (bundle.prefer(*PRECISIONS),)
 
 
 def _no_engine(
-    bundle: Bundle, api: Library, device: Device, precision: Precision | None, reasons: Sequence[str]
+    bundle: Bundle,
+    api: Library,
+    device: Device,
+    choices: Sequence[Precision],
+    reasons: Sequence[tuple[Precision, str]],
 ) -> BackendError:
     """Why none of the engines loads, if there are any, and what makes one that does."""
     capability = device.compute_capability
@@ -233,12 +252,11 @@ def _no_engine(
             f"{api.engine} {api.version} has kernels for compute capability {listed(supported(api))}, not for"
             f" {device.name} ({capability}): take another backend"
         )
-    command = f"hvpnet build {bundle.path} --engine {api.engine}"
-    if precision not in (None, PRECISIONS[0]):
+    command, precision = f"hvpnet build {bundle.path} --engine {api.engine}", reasons[-1][0] if reasons else choices[0]
+    if precision != "fp16":  # which is what it builds
         command += f" --precision {precision}"
     if api.portable and capability not in usual(api):
         command += f" --gpus {capability}"
     if not reasons:
-        kind = api.engine if precision is None else f"{api.engine} {precision}"
-        return BackendError(f"{bundle.path} has no {kind} engine: {command}")
-    return StaleEngineError(f"{'; '.join(reversed(reasons))}: build again with {command}")
+        return BackendError(f"{bundle.path} has no {api.engine} engine of {' or '.join(choices)}: {command}")
+    return StaleEngineError(f"{'; '.join(why for _, why in reversed(reasons))}: build again with {command}")

@@ -323,14 +323,17 @@ def test_text_only_reads_no_pictures(fake: Platform, copy_of: Any) -> None:
 def stale(fake: Platform, bundle: Bundle) -> str:
     with pytest.raises(StaleEngineError) as caught:
         fake.load(bundle)
-    assert str(caught.value).endswith(f"build again with hvpnet build {bundle.path} --engine tensorrt")
+    command = f"hvpnet build {bundle.path} --engine tensorrt --precision fp32"
+    assert str(caught.value).endswith(f"build again with {command}")
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_no_engine_names_the_command(fake: Platform, copy_of: Any) -> None:
     bundle = copy_of("ner", "text_only")
-    with pytest.raises(BackendError, match=f"no tensorrt engine: hvpnet build {bundle.path} --engine tensorrt"):
+    with pytest.raises(
+        BackendError, match=f"no tensorrt engine of fp32: hvpnet build {bundle.path} --engine tensorrt --p"
+    ):
         fake.load(bundle)
 
 
@@ -401,15 +404,14 @@ def test_only_regular_files_are_read_of_an_engine(fake: Platform, copy_of: Any, 
     assert name in stale(fake, bundle)
 
 
-def test_engines_of_several_precisions_stand_side_by_side(
-    fake: Platform, copy_of: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Without a wish the most exact of what is fast: INT8, which costs accuracy, only where there is nothing else."""
+def test_engines_of_several_precisions_stand_side_by_side(fake: Platform, copy_of: Any) -> None:
+    """INT8, which costs accuracy, is loaded where it is asked for."""
     bundle = copy_of("ner", "text_only", precisions=("fp32", "fp16", "int8_fp16"))
     command = f"hvpnet build {bundle.path} --engine tensorrt"
     folders = {"int8_fp16": write_fake_engines(bundle, fake.api, "int8_fp16")}
-    assert loaded(fake, bundle) == "int8_fp16"
-    with pytest.raises(BackendError, match=f"has no tensorrt fp32 engine: {command} --precision fp32$"):
+    with pytest.raises(BackendError, match=f"has no tensorrt engine of fp16 or fp32: {command}$"):
+        fake.load(bundle)
+    with pytest.raises(BackendError, match=f"has no tensorrt engine of fp32: {command} --precision fp32$"):
         fake.load(bundle, precision="fp32")
     for precision in ("fp32", "fp16"):
         folders[precision] = write_fake_engines(bundle, fake.api, precision)
@@ -418,17 +420,42 @@ def test_engines_of_several_precisions_stand_side_by_side(
     for precision, folder in folders.items():
         assert loaded(fake, bundle, precision=precision) == precision
         assert folder.name.endswith(f"-{precision}")
-    assert not warnings_of(caplog)
     for precision in ("fp16", "fp32"):
         (folders[precision] / "text.plan").write_bytes(b"other")
-    assert loaded(fake, bundle) == "int8_fp16"
-    (warning,) = warnings_of(caplog)
-    assert warning.startswith("the engines loaded are int8_fp16, as others were passed over: ")
-    assert warning.count("text.plan is missing, a link, or was changed") == 2
-    assert loaded(fake, bundle, precision="int8_fp16") == "int8_fp16"
-    assert len(warnings_of(caplog)) == 1  # nothing is passed over for what is asked for
+    with pytest.raises(StaleEngineError, match=r"text\.plan is missing.*; .*text\.plan is missing"):
+        fake.load(bundle)
     with pytest.raises(StaleEngineError, match=f"or was changed: build again with {command} --precision fp32$"):
         fake.load(bundle, precision="fp32")
+    (folders["fp16"] / "build.json").unlink()
+    assert loaded(fake, bundle, precision="int8_fp16") == "int8_fp16"  # whatever the others are like
+
+
+def test_int8_engines_of_a_bundle_without_other_graphs(fake: Platform, copy_of: Any) -> None:
+    bundle = copy_of("ner", "text_only", precisions=("int8_fp16",))
+    command = f"hvpnet build {bundle.path} --engine tensorrt --precision int8_fp16"
+    with pytest.raises(BackendError, match=f"has no tensorrt engine of int8_fp16: {command}$"):
+        fake.load(bundle)
+    folder = write_fake_engines(bundle, fake.api, "int8_fp16")
+    assert loaded(fake, bundle) == "int8_fp16"
+    (folder / "text.plan").write_bytes(b"other")
+    with pytest.raises(StaleEngineError, match=f"build again with {command}$"):
+        fake.load(bundle)
+
+
+def test_engines_from_before_folders_named_precisions(fake: Platform, bundle: Bundle) -> None:
+    folder = fake.build(bundle)
+    folder.rename(folder.with_name(folder.name.removesuffix("-fp32")))
+    assert loaded(fake, bundle) == loaded(fake, bundle, precision="fp32") == "fp32"
+
+
+def test_auto_with_a_gpu_names_what_builds_the_precision(
+    fake: Platform, copy_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = copy_of("ner", "text_only", precisions=("fp32", "fp16", "int8_fp16"))
+    monkeypatch.setattr("hvpnet_runtime.backends.Cuda", lambda *_: fake.cuda)
+    monkeypatch.setattr("hvpnet_runtime.backends.tensorrt.backend.load_library", lambda engine: fake.api)
+    with pytest.raises(BackendError, match="--engine tensorrt --precision int8_fp16"):
+        load_backend(bundle, precision="int8_fp16", device=0)
 
 
 @pytest.mark.parametrize("precision", ["int8", "bf16"])
@@ -437,11 +464,6 @@ def test_engines_have_no_such_precision(fake: Platform, bundle: Bundle, precisio
         fake.load(bundle, precision=precision)
     with pytest.raises(BundleError, match="has no int8_fp16 graphs, only fp32"):
         fake.load(bundle, precision="int8_fp16")
-
-
-def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What the choice of an engine warned of."""
-    return [record.getMessage() for record in caplog.records if record.name == find_engine.__module__]
 
 
 def loaded(fake: Platform, bundle: Bundle, **options: Any) -> str:

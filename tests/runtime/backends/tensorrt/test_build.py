@@ -263,7 +263,7 @@ def test_what_cannot_be_built_is_said_before_anything_is(bundle: Bundle, ner_bun
     for name, value in {"max_batch": 0, "max_length": 2, "workspace": 0, "optimisation_level": 6}.items():
         with pytest.raises(BuildError, match=str(value)):
             BuildOptions("tensorrt-rtx", **{name: value})
-    with pytest.raises(BuildError, match="int8 graphs are for CPUs: choose fp16 or fp32 or int8_fp16"):
+    with pytest.raises(BuildError, match="'int8' graphs are not built: choose fp16 or fp32 or int8_fp16"):
         BuildOptions("tensorrt-rtx", "int8")
 
 

@@ -397,7 +397,7 @@ def test_warm_up_of_some_shapes(gpu: Gpu) -> None:
 
 
 def cache_of(gpu: Gpu) -> Path:
-    (folder,) = (gpu.bundle.path / "engines").glob("*-portable-*")
+    (folder,) = filter(Path.is_dir, (gpu.bundle.path / "engines").glob("*-portable-*"))
     return folder.with_name(f"{folder.name}.runtime-cache")
 
 

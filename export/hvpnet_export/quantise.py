@@ -133,7 +133,8 @@ def _quantise(
                 extra_options=settings,
             )
     except Exception as error:  # it asserts, and raises errors of many kinds
-        raise ExportError(f"ONNX Runtime could not quantise {target.name}: {error}") from error
+        reason = (str(error).splitlines() or ["it gives no reason"])[0]
+        raise ExportError(f"ONNX Runtime could not quantise {target.name}: {reason}") from error
     after = _living(onnx.load(target), weighted, "_quantized")
     lost = [name for name, living in before.items() if (living & ~after[name]).any()]
     if lost:  # releases before 1.32 know no small scales of FP16

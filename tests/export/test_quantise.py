@@ -347,6 +347,18 @@ def test_weights_that_vanish_are_an_error(
         quantise(model, source, tmp_path, list(random_cases(model))[:1], "int8")
 
 
+def test_what_the_quantiser_raises_is_one_line(
+    quantisable: Callable[..., HVPNeT], bundle_of: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise AssertionError("scale issue\nat 0x1")
+
+    monkeypatch.setattr("onnxruntime.quantization.quantize_static", fail)
+    model = quantisable("ner", "text_only")
+    with pytest.raises(ExportError, match=r"^ONNX Runtime could not quantise text\.onnx: scale issue$"):
+        quantise(model, bundle_of("ner", "text_only") / "onnx/fp32", tmp_path, list(random_cases(model))[:1], "int8")
+
+
 def test_no_picture_to_calibrate_with(
     quantisable: Callable[..., HVPNeT], bundle_of: Callable[..., Path], picture_tweets: Any, tmp_path: Path
 ) -> None:

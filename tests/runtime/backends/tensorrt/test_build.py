@@ -98,7 +98,7 @@ def expected_network(kind: tuple[str, ...], graph: str) -> dict[str, Any]:
 
 
 def test_int8_engines_keep_attention_in_one_kernel(bundle_of: Callable[..., Path], tmp_path: Path) -> None:
-    """Of Q/DQ in FP32 graphs the library fuses none."""
+    """The library fuses none where Q/DQ stands in FP32 graphs."""
     kind = ("ner", "full", "markers")
     source = bundle_of(*kind, precisions=("fp16", "int8_fp16"))
     bundle = Bundle.load(Path(shutil.copytree(source, tmp_path / "bundle")))

@@ -30,7 +30,7 @@ NOT_HERE = {
     "minutes": 5,
     "published data": 3,
     "two bundles": 2,
-    "a GPU": 3,
+    "a GPU": 4,
     "a Ray cluster": 2,
     "Triton": 2,
 }

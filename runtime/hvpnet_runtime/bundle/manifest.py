@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from hvpnet_runtime.bundle.from_json import record_from_json
 from hvpnet_runtime.bundle.grounder_spec import GrounderSpec, check_grounder
-from hvpnet_runtime.bundle.precision import Precision, export_options
+from hvpnet_runtime.bundle.precision import Precision, export_command
 
 SCHEMA_VERSION = 2
 """The manifest schema that this version reads and writes."""
@@ -218,7 +218,7 @@ def _export_command(values: Any) -> str:  # noqa: ANN401  JSON
     """What makes a bundle of an older schema again; the checkpoint's path is in no manifest."""
     given = values.get("precision")
     precisions = [each for each in get_args(Precision) if each in given] if isinstance(given, list) else []
-    command = f"hvpnet export CHECKPOINT --tokenizer DIR --out NEW_BUNDLE {export_options(precisions or ['fp32'])}"
+    command = export_command(precisions or ["fp32"], "CHECKPOINT --tokenizer DIR --out NEW_BUNDLE ")
     limits = values.get("limits")
     if isinstance(limits, dict) and type(limits.get("max_length")) is int:
         command += f" --max-length {limits['max_length']}"

@@ -14,7 +14,7 @@ from hvpnet_runtime.backends.tensorrt.plan import BuilderSettings, Plan, Planned
 from hvpnet_runtime.backends.tensorrt.record import PRECISIONS, BuildRecord, engine_folder
 from hvpnet_runtime.backends.tensorrt.targets import TURING, choose_targets
 from hvpnet_runtime.bundle import Bundle, GraphName, Precision, file_digests
-from hvpnet_runtime.bundle.precision import export_options
+from hvpnet_runtime.bundle.precision import export_command
 from hvpnet_runtime.bundle.staging import staged
 from hvpnet_runtime.errors import BuildError, BundleError, brief
 from hvpnet_runtime.types import Progress
@@ -126,7 +126,7 @@ def _choose_graphs(bundle: Bundle, options: BuildOptions) -> dict[GraphName, Pla
 def _cure(precision: Precision, bundle: Bundle) -> str:
     """What gives graphs that can be built."""
     wanted = dict.fromkeys((*bundle.manifest.precision, precision))
-    export = f"export the checkpoint again with hvpnet export {export_options(list(wanted))}"
+    export = f"export the checkpoint again with {export_command(list(wanted))}"
     others = [each for each in PRECISIONS if each in bundle.manifest.precision]
     return f'{export}, or build with precision="{others[0]}"' if others else export
 

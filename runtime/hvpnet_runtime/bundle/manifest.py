@@ -218,7 +218,8 @@ def _export_command(values: Any) -> str:  # noqa: ANN401  JSON
     """What makes a bundle of an older schema again; the checkpoint's path is in no manifest."""
     given = values.get("precision")
     precisions = [each for each in get_args(Precision) if each in given] if isinstance(given, list) else []
-    command = export_command(precisions or ["fp32"], "CHECKPOINT --tokenizer DIR --out NEW_BUNDLE ")
+    whole = "hvpnet export CHECKPOINT --tokenizer DIR --out NEW_BUNDLE"
+    command = export_command(precisions or ["fp32"]).replace("hvpnet export", whole)
     limits = values.get("limits")
     if isinstance(limits, dict) and type(limits.get("max_length")) is int:
         command += f" --max-length {limits['max_length']}"

@@ -10,9 +10,9 @@ QUANTISED: Mapping[str, Precision] = {"int8": "fp32", "int8_fp16": "fp16"}
 """Precisions whose products are INT8, with ranges taken from tweets, and those of the graphs that they are made of."""
 
 
-def export_command(precisions: Sequence[str], arguments: str = "") -> str:
-    """What writes graphs of these precisions, with arguments before `--precision`."""
+def export_command(precisions: Sequence[str]) -> str:
+    """What writes graphs of these precisions, but for its other arguments."""
     named = ",".join(precisions)
     if any(each in QUANTISED for each in precisions):
-        return f"hvpnet export {arguments}--precision {named} --calibration DATA"
-    return f"hvpnet export {arguments}--precision {named}"
+        return f"hvpnet export --precision {named} --calibration DATA"
+    return f"hvpnet export --precision {named}"

@@ -119,9 +119,9 @@ class GraphSpec:
 def graph_specs(manifest: Manifest, precision: Precision) -> dict[GraphName, GraphSpec]:
     """The graphs of a bundle's model, in the order in which they run; `text_only` has no vision graph.
 
-    Emissions and logits are float32 in every precision. Prefixes are float16 in FP16 graphs and the INT8
-    ones made of them, and else float32: they stay between the two graphs, where half the bytes are half the memory of
-    the prefix cache.
+    Emissions and logits are float32 in every precision. Prefixes are float16 in FP16 graphs and the INT8 ones made of
+    them, and else float32: they stay between the two graphs, where half the bytes are half the memory of the prefix
+    cache.
 
     Args:
         manifest: task, sizes and head.
